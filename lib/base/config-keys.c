@@ -1,0 +1,266 @@
+#include "base/config-keys.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/text.h"
+
+#define AT(field) offsetof(struct qs_config, field)
+#define KIB(n) ((uint64_t)(n) << 10)
+#define MIB(n) ((uint64_t)(n) << 20)
+#define GIB(n) ((uint64_t)(n) << 30)
+#define TIB(n) ((uint64_t)(n) << 40)
+
+/* NAA names first: they stay with the disk whatever port or driver it is on. */
+const char *const qs_config_names[] = { "scsi-3", "scsi-",   "nvme-eui.", "nvme-",
+					"ata-",   "virtio-", "wwn-",      NULL };
+
+const struct qs_config_row qs_config_rows[] = {
+	{ .name = "keys_dir",
+	  .type = QS_CONFIG_DIR,
+	  .offset = AT(keys_dir),
+	  .text = "/etc/cryptconf/keys",
+	  .help = "Directory of the key files, NAME.key each. It may be another file system (USB\n"
+		  "stick, NFS): while that is not mounted, commands that need a key fail and say so." },
+	{ .name = "headers_dir",
+	  .type = QS_CONFIG_DIR,
+	  .offset = AT(headers_dir),
+	  .text = "/etc/cryptconf/headers",
+	  .help = "Directory of the header backups: NAME.header, and older ones in NAME.d." },
+	{ .name = "header_versions",
+	  .type = QS_CONFIG_NUMBER,
+	  .offset = AT(header_versions),
+	  .max = 1000,
+	  .number = 3,
+	  .help = "How many older header backups are kept for each device." },
+	{ .name = "crypttab_options",
+	  .type = QS_CONFIG_OPTIONS,
+	  .offset = AT(crypttab_options),
+	  .text = "luks",
+	  .help = "Fourth field of new lines in /etc/crypttab. Existing lines keep theirs." },
+	{ .name = "name_order",
+	  .type = QS_CONFIG_NAMES,
+	  .offset = AT(name_order),
+	  .help = "Beginnings of the links in /dev/disk/by-id, best first: of a disk's links the one\n"
+		  "that matches first gives the disk its name. Links that match none come last.\n"
+		  "Disks that were formatted before keep their names." },
+	{ .name = "cipher",
+	  .type = QS_CONFIG_CIPHER,
+	  .offset = AT(cipher),
+	  .text = "aes-xts-plain64",
+	  .help = "Cipher of newly formatted devices, as dm-crypt spells it." },
+	{ .name = "key_size",
+	  .type = QS_CONFIG_NUMBER,
+	  .offset = AT(key_size),
+	  .min = 128,
+	  .max = 512,
+	  .multiple_of = 64,
+	  .number = 512,
+	  .help = "Bits of the volume key. XTS mode halves it: 512 is AES-256." },
+	{ .name = "sector_size",
+	  .type = QS_CONFIG_NUMBER,
+	  .offset = AT(sector_size),
+	  .min = 512,
+	  .max = 4096,
+	  .power_of_two = true,
+	  .zero = true,
+	  .help = "Bytes that are encrypted together. 0 is 4096 where the device allows it, else 512." },
+	{ .name = "metadata_size",
+	  .type = QS_CONFIG_SIZE,
+	  .offset = AT(metadata_size),
+	  .min = KIB(16),
+	  .max = MIB(4),
+	  .power_of_two = true,
+	  .number = KIB(128),
+	  .help = "Size of each of the two LUKS2 metadata areas. The second copy survives what is\n"
+		  "written over the first (a partition table, a new file system) only if it lies\n"
+		  "behind it; cryptsetup's own default of 16 KiB is too small for that." },
+	{ .name = "keyslots_size",
+	  .type = QS_CONFIG_SIZE,
+	  .offset = AT(keyslots_size),
+	  .min = KIB(512),
+	  .max = MIB(128),
+	  .multiple_of = KIB(4),
+	  .number = MIB(4),
+	  .help = "Size of the LUKS2 keyslots area. One slot of a 512-bit key takes 252 KiB, and\n"
+		  "changing a key needs a free one." },
+	{ .name = "workqueue_flags",
+	  .type = QS_CONFIG_BOOL,
+	  .offset = AT(workqueue_flags),
+	  .number = true,
+	  .help = "Store the flags no-read-workqueue and no-write-workqueue in the header of devices\n"
+		  "that do not rotate: faster on flash, slower on disks." },
+	{ .name = "open_deadline",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(open_deadline_s),
+	  .min = 1,
+	  .max = 86400,
+	  .number = 90,
+	  .help = "A device that is not open after this time is given up; the others go on." },
+	{ .name = "lock_wait",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(lock_wait_s),
+	  .max = 3600,
+	  .number = 30,
+	  .help = "How long to wait for another qs-util that is changing crypttab or fstab." },
+	{ .name = "workers",
+	  .type = QS_CONFIG_NUMBER,
+	  .offset = AT(workers),
+	  .min = 1,
+	  .max = 1024,
+	  .zero = true,
+	  .help = "Devices worked on at once. 0 is the number of usable cores." },
+	{ .name = "memory_limit",
+	  .type = QS_CONFIG_SIZE,
+	  .offset = AT(memory_limit),
+	  .min = MIB(1),
+	  .max = TIB(64),
+	  .zero = true,
+	  .help = "Memory that all key derivations may take together. 0 is half of the RAM." },
+	{ .name = "max_kdf_memory",
+	  .type = QS_CONFIG_SIZE,
+	  .offset = AT(max_kdf_memory),
+	  .min = MIB(1),
+	  .max = GIB(4),
+	  .number = GIB(4),
+	  .help = "A keyslot that wants more memory than this is refused: headers are foreign input." },
+	{ .name = "max_kdf_iterations",
+	  .type = QS_CONFIG_NUMBER,
+	  .offset = AT(max_kdf_iterations),
+	  .min = 1000,
+	  .max = UINT32_MAX,
+	  .number = 100000000,
+	  .help = "A PBKDF2 keyslot with more iterations than this is refused." },
+	{ .name = "max_kdf_time",
+	  .type = QS_CONFIG_NUMBER,
+	  .offset = AT(max_kdf_time),
+	  .min = 4,
+	  .max = UINT32_MAX,
+	  .number = 1000,
+	  .help = "An Argon2 keyslot with more passes than this is refused." },
+};
+const size_t qs_config_row_count = QS_ARRAY_SIZE(qs_config_rows);
+
+static void print_amount(const struct qs_config_row *row, uint64_t n, char ret[QS_TEXT_SIZE_L])
+{
+	if (row->type == QS_CONFIG_SIZE && n > 0)
+		qs_text_print_size(n, ret);
+	else
+		(void)snprintf(ret, QS_TEXT_SIZE_L, "%" PRIu64 "%s", n,
+			       row->type == QS_CONFIG_SECONDS ? "s" : "");
+}
+
+static void allowed_numbers(const struct qs_config_row *row, char ret[QS_CONFIG_ALLOWED_L])
+{
+	char min[QS_TEXT_SIZE_L], max[QS_TEXT_SIZE_L], step[QS_TEXT_SIZE_L];
+	char form[64] = "";
+
+	print_amount(row, row->min, min);
+	print_amount(row, row->max, max);
+	print_amount(row, row->multiple_of, step);
+	if (row->power_of_two)
+		(void)snprintf(form, sizeof(form), ", a power of two");
+	else if (row->multiple_of)
+		(void)snprintf(form, sizeof(form), ", a multiple of %s", step);
+	(void)snprintf(ret, QS_CONFIG_ALLOWED_L, "%s to %s%s%s", min, max, form,
+		       row->zero ? ", or 0" : "");
+}
+
+void qs_config_allowed(const struct qs_config_row *row, char ret[QS_CONFIG_ALLOWED_L])
+{
+	static const char *const texts[] = {
+		[QS_CONFIG_DIR] = "an absolute path in plain ASCII without blanks, quotes, ':', "
+				  "'$', '.' or '..' as a part, '//' or a '/' at its end",
+		[QS_CONFIG_OPTIONS] = "a list with commas and without blanks or quotes; nothing "
+				      "that makes the device other than LUKS or overwrites it",
+		[QS_CONFIG_CIPHER] = "a cipher in dm-crypt's notation, not a null cipher",
+		[QS_CONFIG_NAMES] =
+			"an array of 1 to 64 beginnings of link names, [\"scsi-\", ...]",
+		[QS_CONFIG_BOOL] = "true or false",
+	};
+
+	if (row->type < QS_ARRAY_SIZE(texts) && texts[row->type])
+		(void)snprintf(ret, QS_CONFIG_ALLOWED_L, "%s", texts[row->type]);
+	else
+		allowed_numbers(row, ret);
+}
+
+static void print_default(const struct qs_config_row *row, FILE *out)
+{
+	char amount[QS_TEXT_SIZE_L];
+
+	switch (row->type) {
+	case QS_CONFIG_DIR:
+	case QS_CONFIG_OPTIONS:
+	case QS_CONFIG_CIPHER:
+		fprintf(out, "\"%s\"", row->text);
+		return;
+	case QS_CONFIG_NAMES:
+		for (size_t i = 0; qs_config_names[i]; i++)
+			fprintf(out, "%s\"%s\"", i ? ", " : "[", qs_config_names[i]);
+		fputs("]", out);
+		return;
+	case QS_CONFIG_BOOL:
+		fputs(row->number ? "true" : "false", out);
+		return;
+	default:
+		print_amount(row, row->number, amount);
+		fprintf(out, strpbrk(amount, " s") ? "\"%s\"" : "%s", amount);
+	}
+}
+
+void qs_config_describe(FILE *out)
+{
+	char allowed[QS_CONFIG_ALLOWED_L];
+
+	fputs("# Configuration of qs-util, see qs-util.conf(5). Every key stands here with its\n"
+	      "# default, commented out: take away the '#' before a key to change it.\n",
+	      out);
+	for (size_t i = 0; i < qs_config_row_count; i++) {
+		const struct qs_config_row *row = &qs_config_rows[i];
+
+		fputs("\n# ", out);
+		for (const char *p = row->help; *p; p++)
+			fputs(*p == '\n' ? "\n# " : (char[]){ *p, '\0' }, out);
+		qs_config_allowed(row, allowed);
+		fprintf(out, "\n# Allowed: %s.\n#%s = ", allowed, row->name);
+		print_default(row, out);
+		fputs(";\n", out);
+	}
+}
+
+/* A backslash would be an escape, a '-' a hyphen that nobody can copy; no line begins with '.'. */
+static void print_roff(const char *text, FILE *out)
+{
+	for (const char *p = text; *p; p++)
+		if (*p == '\\')
+			fputs("\\e", out);
+		else
+			fprintf(out, *p == '-' ? "\\%c" : "%c", *p);
+}
+
+void qs_config_man(FILE *out)
+{
+	char allowed[QS_CONFIG_ALLOWED_L];
+	size_t size;
+
+	for (size_t i = 0; i < qs_config_row_count; i++) {
+		const struct qs_config_row *row = &qs_config_rows[i];
+		QS_AUTO(qs_auto_free) char *value = NULL;
+		QS_AUTO(qs_auto_fclose) FILE *memory = open_memstream(&value, &size);
+
+		if (!memory)
+			return;
+		print_default(row, memory);
+		(void)fflush(memory);
+		fprintf(out, ".TP\n.B %s\n", row->name);
+		print_roff(row->help, out);
+		qs_config_allowed(row, allowed);
+		fputs("\nAllowed: ", out);
+		print_roff(allowed, out);
+		fputs(".\nDefault: ", out);
+		print_roff(value, out);
+		fputs(".\n", out);
+	}
+}

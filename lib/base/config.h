@@ -1,0 +1,63 @@
+/*
+ * /etc/cryptconf/qs-util.conf: libconfig syntax, every value checked. An error
+ * names file, line, key, what was found and what is allowed (QS_E_CONFIG).
+ * An absent file means all defaults; an unknown key is an error, so that a
+ * misspelt safety setting does not pass unseen.
+ */
+#ifndef QS_BASE_CONFIG_H
+#define QS_BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+#define QS_CONFIG_FILE "/etc/cryptconf/qs-util.conf"
+
+struct qs_config {
+	char *keys_dir;           /* logical; default /etc/cryptconf/keys */
+	char *headers_dir;        /* logical; default /etc/cryptconf/headers */
+	char *crypttab_options;   /* fourth field of new lines; default "luks" */
+	char **name_order;        /* prefixes of by-id links, best first, NULL-terminated */
+	char *cipher;             /* default "aes-xts-plain64" */
+	unsigned key_size;        /* bits of the volume key; default 512 */
+	unsigned sector_size;     /* bytes; 0 (default): 4096 where the device allows, else 512 */
+	uint64_t metadata_size;   /* bytes of one LUKS2 metadata area; default 128 KiB (F1) */
+	uint64_t keyslots_size;   /* bytes; default 4 MiB: 15 slots of a 512-bit key */
+	unsigned header_versions; /* older header backups kept per device; default 3 */
+	unsigned open_deadline_s; /* a worker that opens is killed after this; default 90 */
+	unsigned lock_wait_s;     /* how long to wait for the lock of the tables; default 30 */
+	unsigned workers;         /* parallel workers; 0 (default): number of usable cores */
+	uint64_t memory_limit; /* bytes for all key derivations at once; 0 (default): half of RAM */
+	uint64_t max_kdf_memory; /* bytes; a keyslot that wants more is refused; default 4 GiB */
+	unsigned max_kdf_iterations; /* PBKDF2; default 100 000 000 */
+	unsigned max_kdf_time;       /* Argon2 passes; default 1000 */
+	bool workqueue_flags; /* no-read/no-write-workqueue on non-rotational disks; default true */
+};
+
+/* All defaults. Release with qs_config_done(). */
+void qs_config_init(struct qs_config *ret);
+
+/*
+ * Read FILE (a real path) over the values in *config. MUST_EXIST: an absent file is an error
+ * (the user named it with --config). After a failure *config may hold some of
+ * the new values and still has to be released.
+ */
+int qs_config_load(struct qs_config *config, const char *file, bool must_exist,
+		   struct qs_error *err);
+
+/* The same for text in memory; FILE is only named in errors. The fuzzer's entry. */
+int qs_config_parse(struct qs_config *config, const char *text, const char *file,
+		    struct qs_error *err);
+
+/* Print every key, commented out with its default and meaning: etc/qs-util.conf is this text. */
+void qs_config_describe(FILE *out);
+
+/* Print the body of qs-util.conf(5), one roff paragraph for each key. */
+void qs_config_man(FILE *out);
+
+/* Release; also a QS_AUTO releaser. */
+void qs_config_done(struct qs_config *config);
+
+#endif

@@ -1,0 +1,510 @@
+#define _GNU_SOURCE
+#include "base/pool.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+
+/*
+ * A job that has run so long without asking for a reservation is not cheap
+ * (a disk that does not answer): others no longer wait for it. A cheap keyslot
+ * takes 10 to 25 ms, an emulated one half a second.
+ */
+#define SLOW_MS 3000
+
+/* After an interrupt running jobs get so long to end by themselves. */
+#define GRACE_MS 10000
+
+/* One message; Linux lets a local packet have 200 KiB. */
+#define MESSAGE_MAX (128U << 10)
+
+struct qs_worker {
+	int fd;
+};
+
+enum slot_state {
+	SLOT_FREE,    /* no process */
+	SLOT_IDLE,    /* a process without a job */
+	SLOT_CHEAP,   /* runs a job */
+	SLOT_WAITING, /* asked for a reservation */
+	SLOT_HEAVY,   /* runs with a reservation */
+};
+
+struct slot {
+	enum slot_state state;
+	pid_t pid;
+	int fd;
+	size_t job;
+	int64_t since; /* ms; start of the job, or of its reservation */
+	uint64_t memory;
+	unsigned threads;
+};
+
+struct run {
+	const struct qs_pool *pool;
+	struct slot *slots;
+	size_t slot_count;
+	size_t next, count; /* jobs not yet handed out: next .. count-1 */
+	unsigned cores;
+	uint64_t memory_limit;
+	int64_t interrupted_at; /* 0: not */
+	char *buffer;           /* MESSAGE_MAX + 1 bytes */
+	struct pollfd *fds;     /* one per slot */
+};
+
+static volatile sig_atomic_t interrupted;
+
+void qs_pool_interrupt(void)
+{
+	interrupted = 1;
+}
+
+unsigned qs_pool_cores(void)
+{
+	cpu_set_t set;
+	int n = 0;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		n = CPU_COUNT(&set);
+	return n > 0 ? (unsigned)n : 1;
+}
+
+/* memory.max of the cgroup (v2) that we are in, or 0 when there is none. */
+static uint64_t cgroup_memory(void)
+{
+	QS_AUTO(qs_auto_fclose) FILE *own = fopen("/proc/self/cgroup", "re");
+	char line[512], path[600];
+	uint64_t limit = 0;
+
+	while (own && fgets(line, sizeof(line), own)) {
+		QS_AUTO(qs_auto_fclose) FILE *max = NULL;
+
+		if (strncmp(line, "0::", 3) != 0)
+			continue;
+		line[strcspn(line, "\n")] = '\0';
+		(void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", line + 3);
+		max = fopen(path, "re");
+		if (max && fgets(line, sizeof(line), max) && line[0] != 'm')
+			limit = strtoull(line, NULL, 10);
+	}
+	return limit;
+}
+
+uint64_t qs_pool_default_memory(void)
+{
+	uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t cgroup = cgroup_memory();
+
+	return (cgroup > 0 && cgroup < ram ? cgroup : ram) / 2;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- the worker's side ---- */
+
+static int worker_send(int fd, json_t *message)
+{
+	QS_AUTO(qs_auto_json) json_t *owned = message;
+	QS_AUTO(qs_auto_free) char *text = json_dumps(owned, JSON_COMPACT);
+
+	if (!text)
+		return -ENOMEM;
+	return send(fd, text, strlen(text), MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int qs_worker_reserve(struct qs_worker *worker, uint64_t memory, unsigned threads,
+		      struct qs_error *err)
+{
+	uint64_t answer;
+	int r = worker_send(worker->fd, json_pack("{s:I,s:i}", "reserve", (json_int_t)memory,
+						  "threads", (int)threads));
+
+	if (r < 0)
+		return qs_fail_errno(err, r, "cannot ask for memory");
+	if (recv(worker->fd, &answer, sizeof(answer), 0) != sizeof(answer))
+		return qs_fail(err, QS_E_INTERRUPTED, "interrupted while waiting for memory");
+	return 0;
+}
+
+void qs_worker_step(struct qs_worker *worker, const char *step)
+{
+	(void)worker_send(worker->fd, json_pack("{s:s}", "step", step));
+}
+
+static void worker_finish(int fd, json_t *result, const struct qs_error *err)
+{
+	json_t *message = json_pack("{s:s,s:s,s:o?}", "done", qs_kind_name(err->kind), "text",
+				    err->text, "result", result);
+	int r = worker_send(fd, message);
+
+	/* Too long for one packet, or not UTF-8: the verdict alone still fits. */
+	if (r < 0)
+		(void)worker_send(fd, json_pack("{s:s,s:s}", "done", qs_kind_name(err->kind),
+						"text", "(the details could not be passed on)"));
+}
+
+static void __attribute__((noreturn)) worker_loop(const struct run *run, int fd)
+{
+	struct qs_worker worker = { fd };
+	uint64_t job;
+
+	while (recv(fd, &job, sizeof(job), 0) == sizeof(job)) {
+		struct qs_error err = {};
+		json_t *result = NULL;
+		int r = run->pool->job(&worker, (size_t)job, run->pool->cookie, &result, &err);
+
+		if (r >= 0)
+			err = (struct qs_error){};
+		else if (err.kind == QS_E_NONE)
+			(void)qs_fail_errno(&err, r, "failed");
+		worker_finish(fd, result, &err);
+	}
+	_exit(0);
+}
+
+/* ---- the parent's side ---- */
+
+static void close_other_ends(const struct run *run)
+{
+	for (size_t i = 0; i < run->slot_count; i++)
+		if (run->slots[i].state != SLOT_FREE)
+			close(run->slots[i].fd);
+}
+
+static int start_worker(struct run *run, struct slot *slot)
+{
+	pid_t parent = getpid();
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return -errno;
+	slot->pid = fork();
+	if (slot->pid < 0) {
+		int r = -errno;
+
+		close(ends[0]);
+		close(ends[1]);
+		return r;
+	}
+	if (slot->pid == 0) {
+		/* The terminal's Ctrl-C reaches the whole group; the parent decides for all. */
+		(void)signal(SIGINT, SIG_IGN);
+		(void)signal(SIGTERM, SIG_IGN);
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(1);
+		close_other_ends(run);
+		close(ends[0]);
+		worker_loop(run, ends[1]);
+	}
+	close(ends[1]);
+	slot->fd = ends[0];
+	slot->state = SLOT_IDLE;
+	return 0;
+}
+
+static void report(struct run *run, size_t job, json_t *result, const struct qs_error *err)
+{
+	if (run->pool->done)
+		run->pool->done(job, result, err, run->pool->cookie);
+}
+
+/* The process is gone or must go. A worker that hangs inside the kernel is not waited for. */
+static void drop_worker(struct slot *slot, bool force)
+{
+	close(slot->fd);
+	if (force)
+		(void)kill(slot->pid, SIGKILL);
+	(void)waitpid(slot->pid, NULL, force ? WNOHANG : 0);
+	slot->state = SLOT_FREE;
+}
+
+static void worker_died(struct run *run, struct slot *slot)
+{
+	bool busy = slot->state != SLOT_IDLE;
+	struct qs_error err = {};
+	int status = 0;
+
+	close(slot->fd);
+	(void)waitpid(slot->pid, &status, 0);
+	slot->state = SLOT_FREE;
+	if (!busy)
+		return;
+	if (WIFSIGNALED(status))
+		(void)qs_fail(&err, QS_E_FAILED, "the worker process was ended by signal %d (%s)",
+			      WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		(void)qs_fail(&err, QS_E_FAILED, "the worker process ended with status %d",
+			      WEXITSTATUS(status));
+	report(run, slot->job, NULL, &err);
+}
+
+static void job_done(struct run *run, struct slot *slot, json_t *message)
+{
+	struct qs_error err = {};
+	const char *text = json_string_value(json_object_get(message, "text"));
+
+	err.kind = qs_kind_of_name(json_string_value(json_object_get(message, "done")));
+	(void)snprintf(err.text, sizeof(err.text), "%s", text ? text : "");
+	slot->state = SLOT_IDLE;
+	slot->memory = 0;
+	slot->threads = 0;
+	report(run, slot->job, json_object_get(message, "result"), &err);
+}
+
+static void handle_message(struct run *run, struct slot *slot)
+{
+	ssize_t n = recv(slot->fd, run->buffer, MESSAGE_MAX, MSG_DONTWAIT);
+	QS_AUTO(qs_auto_json) json_t *message = NULL;
+	json_t *value;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		worker_died(run, slot);
+		return;
+	}
+	message = json_loadb(run->buffer, (size_t)n, 0, NULL);
+	value = json_object_get(message, "reserve");
+	if (value) {
+		slot->memory = (uint64_t)json_integer_value(value);
+		slot->threads = (unsigned)json_integer_value(json_object_get(message, "threads"));
+		slot->state = SLOT_WAITING;
+		return;
+	}
+	value = json_object_get(message, "step");
+	if (value) {
+		if (run->pool->step)
+			run->pool->step(slot->job, json_string_value(value), run->pool->cookie);
+		return;
+	}
+	job_done(run, slot, message);
+}
+
+/* Jobs that keep a core busy. One that takes long without a reservation waits for a disk. */
+static unsigned busy_cheap(const struct run *run, int64_t now)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < run->slot_count; i++)
+		n += run->slots[i].state == SLOT_CHEAP && now - run->slots[i].since < SLOW_MS;
+	return n;
+}
+
+static struct slot *free_slot(struct run *run)
+{
+	struct slot *found = NULL;
+
+	for (size_t i = 0; i < run->slot_count; i++) {
+		if (run->slots[i].state == SLOT_IDLE)
+			return &run->slots[i];
+		if (run->slots[i].state == SLOT_FREE && !found)
+			found = &run->slots[i];
+	}
+	return found;
+}
+
+static int hand_out(struct run *run, int64_t now)
+{
+	while (run->next < run->count && !run->interrupted_at &&
+	       busy_cheap(run, now) < run->cores) {
+		struct slot *slot = free_slot(run);
+		uint64_t job = run->next;
+		int r;
+
+		if (!slot)
+			return 0;
+		r = slot->state == SLOT_FREE ? start_worker(run, slot) : 0;
+		if (r < 0)
+			return busy_cheap(run, now) > 0 ? 0 : r;
+		slot->job = run->next++;
+		slot->since = now;
+		slot->state = SLOT_CHEAP;
+		/* A worker that died meanwhile is seen by its closed socket. */
+		(void)send(slot->fd, &job, sizeof(job), MSG_NOSIGNAL);
+	}
+	return 0;
+}
+
+static void grant(struct run *run, int64_t now)
+{
+	uint64_t memory = 0;
+	unsigned threads = 0, heavy = 0;
+
+	if (run->next < run->count || busy_cheap(run, now) > 0)
+		return;
+	for (size_t i = 0; i < run->slot_count; i++) {
+		if (run->slots[i].state != SLOT_HEAVY)
+			continue;
+		heavy++;
+		memory += run->slots[i].memory;
+		threads += run->slots[i].threads;
+	}
+	for (size_t i = 0; i < run->slot_count; i++) {
+		struct slot *slot = &run->slots[i];
+		uint64_t go = 1;
+
+		if (slot->state != SLOT_WAITING)
+			continue;
+		if (heavy > 0 && (memory + slot->memory > run->memory_limit ||
+				  threads + slot->threads > run->cores))
+			continue;
+		heavy++;
+		memory += slot->memory;
+		threads += slot->threads;
+		slot->state = SLOT_HEAVY;
+		slot->since = now;
+		(void)send(slot->fd, &go, sizeof(go), MSG_NOSIGNAL);
+	}
+}
+
+/* When a running job must have ended, in ms of now_ms(); INT64_MAX: never. */
+static int64_t deadline_of(const struct run *run, const struct slot *slot)
+{
+	int64_t deadline = INT64_MAX;
+
+	if (slot->state != SLOT_CHEAP && slot->state != SLOT_HEAVY)
+		return deadline;
+	if (run->pool->deadline_ms > 0)
+		deadline = slot->since + run->pool->deadline_ms;
+	if (run->interrupted_at && run->interrupted_at + GRACE_MS < deadline)
+		deadline = run->interrupted_at + GRACE_MS;
+	return deadline;
+}
+
+static void kill_overdue(struct run *run, int64_t now)
+{
+	for (size_t i = 0; i < run->slot_count; i++) {
+		struct slot *slot = &run->slots[i];
+		struct qs_error err = {};
+
+		if (now < deadline_of(run, slot))
+			continue;
+		if (run->interrupted_at)
+			(void)qs_fail(&err, QS_E_INTERRUPTED, "interrupted");
+		else
+			(void)qs_fail(&err, QS_E_DEADLINE,
+				      "not finished after %u seconds; its worker was killed",
+				      run->pool->deadline_ms / 1000);
+		drop_worker(slot, true);
+		report(run, slot->job, NULL, &err);
+	}
+}
+
+static void cancel_rest(struct run *run)
+{
+	struct qs_error err = {};
+
+	(void)qs_fail(&err, QS_E_INTERRUPTED, "interrupted before it was begun");
+	while (run->next < run->count)
+		report(run, run->next++, NULL, &err);
+	for (size_t i = 0; i < run->slot_count; i++) {
+		if (run->slots[i].state != SLOT_WAITING)
+			continue;
+		drop_worker(&run->slots[i], true);
+		report(run, run->slots[i].job, NULL, &err);
+	}
+}
+
+static size_t jobs_running(const struct run *run)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < run->slot_count; i++)
+		n += run->slots[i].state > SLOT_IDLE;
+	return n;
+}
+
+/* Sleep until a message, a deadline, or a cheap job turns slow. */
+static void wait_for_event(struct run *run, int64_t now, const sigset_t *mask)
+{
+	struct pollfd *fds = run->fds;
+	int64_t until = now + SLOW_MS;
+	struct timespec timeout;
+
+	for (size_t i = 0; i < run->slot_count; i++) {
+		const struct slot *slot = &run->slots[i];
+
+		fds[i] = (struct pollfd){ slot->state == SLOT_FREE ? -1 : slot->fd, POLLIN, 0 };
+		if (deadline_of(run, slot) < until)
+			until = deadline_of(run, slot);
+	}
+	if (until < now)
+		until = now;
+	timeout.tv_sec = (until - now) / 1000;
+	timeout.tv_nsec = (until - now) % 1000 * 1000000;
+	if (ppoll(fds, run->slot_count, &timeout, mask) <= 0)
+		return;
+	for (size_t i = 0; i < run->slot_count; i++)
+		if (fds[i].revents)
+			handle_message(run, &run->slots[i]);
+}
+
+static int run_jobs(struct run *run, const sigset_t *mask, struct qs_error *err)
+{
+	for (;;) {
+		int64_t now = now_ms();
+		int r;
+
+		if (interrupted && !run->interrupted_at) {
+			run->interrupted_at = now;
+			cancel_rest(run);
+		}
+		r = hand_out(run, now);
+		if (r < 0)
+			return qs_fail_errno(err, r, "cannot start a worker process");
+		grant(run, now);
+		if (run->next >= run->count && jobs_running(run) == 0)
+			return 0;
+		wait_for_event(run, now, mask);
+		kill_overdue(run, now_ms());
+	}
+}
+
+int qs_pool_run(const struct qs_pool *pool, size_t count, struct qs_error *err)
+{
+	struct run run = { .pool = pool, .count = count, .slot_count = count };
+	QS_AUTO(qs_auto_free) struct slot *slots = calloc(count + 1, sizeof(*slots));
+	QS_AUTO(qs_auto_free) struct pollfd *fds = calloc(count + 1, sizeof(*fds));
+	QS_AUTO(qs_auto_free) char *buffer = malloc(MESSAGE_MAX + 1);
+	sigset_t block, before;
+	int r;
+
+	if (!slots || !fds || !buffer)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu workers", count);
+	run.slots = slots;
+	run.buffer = buffer;
+	run.fds = fds;
+	run.cores = pool->workers ? pool->workers : qs_pool_cores();
+	run.memory_limit = pool->memory_limit ? pool->memory_limit : qs_pool_default_memory();
+	/* Signals arrive only inside ppoll(), so that none is missed just before it. */
+	(void)sigemptyset(&block);
+	(void)sigaddset(&block, SIGINT);
+	(void)sigaddset(&block, SIGTERM);
+	(void)sigprocmask(SIG_BLOCK, &block, &before);
+	r = run_jobs(&run, &before, err);
+	for (size_t i = 0; i < run.slot_count; i++)
+		if (slots[i].state != SLOT_FREE)
+			drop_worker(&slots[i], slots[i].state != SLOT_IDLE);
+	(void)sigprocmask(SIG_SETMASK, &before, NULL);
+	return r;
+}

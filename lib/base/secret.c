@@ -1,0 +1,70 @@
+#include "base/secret.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+#include <libcryptsetup.h>
+
+int qs_secret_init(struct qs_secret *ret, size_t size, struct qs_error *err)
+{
+	void *data = crypt_safe_alloc(size);
+
+	if (!data)
+		return qs_fail(err, QS_E_MEMORY, "no memory for a secret of %zu bytes", size);
+	memset(data, 0, size);
+	ret->data = data;
+	ret->size = size;
+	return 0;
+}
+
+int qs_secret_random(struct qs_secret *ret, size_t size, struct qs_error *err)
+{
+	struct qs_secret s = {};
+	size_t done = 0;
+	int r = qs_secret_init(&s, size, err);
+
+	if (r < 0)
+		return r;
+	while (done < size) {
+		ssize_t n = getrandom((char *)s.data + done, size - done, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			r = qs_fail_errno(err, errno, "cannot get random bytes from the kernel");
+			qs_secret_done(&s);
+			return r;
+		}
+		done += (size_t)n;
+	}
+	*ret = qs_secret_move(&s);
+	return 0;
+}
+
+void qs_secret_done(struct qs_secret *s)
+{
+	crypt_safe_free(s->data);
+	s->data = NULL;
+	s->size = 0;
+}
+
+struct qs_secret qs_secret_move(struct qs_secret *from)
+{
+	struct qs_secret moved = *from;
+
+	from->data = NULL;
+	from->size = 0;
+	return moved;
+}
+
+bool qs_secret_equal(const struct qs_secret *a, const struct qs_secret *b)
+{
+	const unsigned char *x = a->data, *y = b->data;
+	unsigned char difference = 0;
+
+	if (a->size != b->size)
+		return false;
+	for (size_t i = 0; i < a->size; i++)
+		difference |= x[i] ^ y[i];
+	return difference == 0;
+}

@@ -1,0 +1,34 @@
+/*
+ * Secrets: bytes in locked memory that are wiped when released. A secret is
+ * moved and not copied, compared in constant time and never printed.
+ */
+#ifndef QS_BASE_SECRET_H
+#define QS_BASE_SECRET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+struct qs_secret {
+	void *data;  /* NULL when empty; from crypt_safe_alloc(): locked as far as RLIMIT_MEMLOCK
+			lets */
+	size_t size; /* bytes */
+};
+
+/* SIZE zeroed bytes in *ret, which must be empty. */
+int qs_secret_init(struct qs_secret *ret, size_t size, struct qs_error *err);
+
+/* SIZE bytes from getrandom(2). */
+int qs_secret_random(struct qs_secret *ret, size_t size, struct qs_error *err);
+
+/* Wipe and release; an empty secret is fine. Also the QS_AUTO releaser. */
+void qs_secret_done(struct qs_secret *s);
+
+/* Hand over to the caller; *from becomes empty. */
+struct qs_secret qs_secret_move(struct qs_secret *from);
+
+/* Same size and same bytes; the time does not depend on where they differ. */
+bool qs_secret_equal(const struct qs_secret *a, const struct qs_secret *b);
+
+#endif

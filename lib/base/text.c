@@ -1,0 +1,93 @@
+#include "base/text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+static const struct unit size_units[] = {
+	{ "TiB", 1ULL << 40 },
+	{ "GiB", 1ULL << 30 },
+	{ "MiB", 1ULL << 20 },
+	{ "KiB", 1ULL << 10 },
+	{ "B", 1 },
+};
+
+static const struct unit time_units[] = { { "h", 3600 }, { "m", 60 }, { "s", 1 } };
+
+static int parse(const char *text, const struct unit *units, size_t count, uint64_t *ret)
+{
+	uint64_t factor = 0;
+	uint64_t number;
+	char *end;
+
+	/* strtoull() would take a sign and leading blanks. */
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	number = strtoull(text, &end, 10);
+	if (errno)
+		return -ERANGE;
+	end += strspn(end, " ");
+	if (!*end)
+		factor = 1;
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(end, units[i].name) == 0)
+			factor = units[i].factor;
+	if (factor == 0)
+		return -EINVAL;
+	return __builtin_mul_overflow(number, factor, ret) ? -ERANGE : 0;
+}
+
+int qs_text_parse_size(const char *text, uint64_t *ret)
+{
+	return parse(text, size_units, QS_ARRAY_SIZE(size_units), ret);
+}
+
+int qs_text_parse_seconds(const char *text, uint64_t *ret)
+{
+	return parse(text, time_units, QS_ARRAY_SIZE(time_units), ret);
+}
+
+void qs_text_print_size(uint64_t bytes, char ret[QS_TEXT_SIZE_L])
+{
+	const struct unit *unit = size_units;
+
+	while (unit->factor > 1 && (bytes == 0 || bytes % unit->factor))
+		unit++;
+	(void)snprintf(ret, QS_TEXT_SIZE_L, "%llu %s", (unsigned long long)(bytes / unit->factor),
+		       unit->name);
+}
+
+bool qs_text_is_plain(char c)
+{
+	return c > ' ' && c < 0x7f && !strchr("\\\"'`$", c);
+}
+
+bool qs_text_is_name(char c)
+{
+	bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+
+	return letter || (c >= '0' && c <= '9') || (c && strchr("#+-.:=@_", c));
+}
+
+bool qs_text_is_normal_path(const char *text)
+{
+	if (*text != '/')
+		return false;
+	while (*text == '/') {
+		size_t length = strcspn(++text, "/");
+
+		if (length == 0 || (length <= 2 && strncmp(text, "..", length) == 0))
+			return false;
+		text += length;
+	}
+	return true;
+}
