@@ -1,0 +1,47 @@
+/*
+ * Key files: made durably before any header depends on them, read strictly.
+ *
+ * Stock tools take a world-readable key, follow a symbolic link and hang on a
+ * FIFO (cryptsetup 2.6.1); here each of these is a sentence.
+ */
+#ifndef QS_KEY_KEYFILE_H
+#define QS_KEY_KEYFILE_H
+
+#include "base/env.h"
+#include "base/error.h"
+#include "base/secret.h"
+
+/* Documented for years: 1 MiB from the kernel's generator. */
+#define QS_KEY_SIZE (1U << 20)
+
+/* libcryptsetup's compiled-in limit (cryptsetup --help, 2.6.1: 8192kB). */
+#define QS_KEY_MAX (8U << 20)
+
+/* The logical path keys_dir/NAME.key; malloc'ed. */
+char *qs_key_path(const struct qs_env *env, const char *name);
+
+/*
+ * Check that the keys directory can be used: it exists (the default one is made,
+ * 0700), belongs to root or to us, nobody else may write to it, and if fstab
+ * names a mount point on its path, that is mounted: an empty directory under a
+ * missing mount must never get new keys.
+ */
+int qs_key_check_dir(const struct qs_env *env, struct qs_error *err);
+
+/*
+ * Make the key file PATH (logical): QS_KEY_SIZE random bytes, 0400, fsynced with
+ * its directory, read back from the disk and compared. An existing file is
+ * QS_E_EXISTS and stays as it is.
+ */
+int qs_key_generate(const struct qs_env *env, const char *path, struct qs_secret *ret,
+		    struct qs_error *err);
+
+/*
+ * Read the key file PATH (logical). Refused with QS_E_KEY_FILE: missing, a
+ * symbolic link, not a regular file, empty, above QS_KEY_MAX, owned by somebody
+ * else than root or us, readable or writable by group or others.
+ */
+int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
+		struct qs_error *err);
+
+#endif

@@ -1,0 +1,486 @@
+#define _GNU_SOURCE
+#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_Init() and its like, see sum_sha256() */
+#include "luks/header.h"
+
+#include <ctype.h>
+#include <endian.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+
+#include "base/cleanup.h"
+#include "base/env.h"
+#include "base/file.h"
+#include "luks/fields.h"
+
+#define BLOCK_L 4096
+#define SUM_L 64 /* SHA-256 fills the first half */
+
+/* LUKS2 On-Disk Format Specification 1.1, chapter 2.1; integers are big-endian. */
+struct luks2_binary {
+	uint8_t magic[6];
+	uint16_t version;
+	uint64_t size; /* of this copy: this block and the JSON area */
+	uint64_t seqid;
+	char label[QS_LUKS_LABEL_L];
+	char sum_name[32];
+	uint8_t salt[64];
+	char uuid[QS_LUKS_UUID_L];
+	char subsystem[QS_LUKS_LABEL_L];
+	uint64_t offset; /* of this copy on the device */
+	uint8_t padding[184];
+	uint8_t sum[SUM_L];
+	uint8_t padding4096[7 * 512];
+} __attribute__((packed));
+
+/* LUKS1 On-Disk Format Specification 1.2, figures 4 and 5; integers are big-endian. */
+struct luks1_binary {
+	uint8_t magic[6];
+	uint16_t version;
+	char cipher[32];
+	char mode[32];
+	char hash[32];
+	uint32_t payload_offset; /* sectors of 512 bytes */
+	uint32_t key_size;       /* bytes */
+	uint8_t digest[20];
+	uint8_t digest_salt[32];
+	uint32_t digest_iterations;
+	char uuid[QS_LUKS_UUID_L];
+	struct {
+		uint32_t active;
+		uint32_t iterations;
+		uint8_t salt[32];
+		uint32_t area_offset;
+		uint32_t stripes;
+	} __attribute__((packed)) slots[8];
+} __attribute__((packed));
+
+/* A copy has one of nine sizes, powers of two; the second one begins where the first ends. */
+#define SIZE_MIN_COPY 0x4000ULL
+#define SIZE_MAX_COPY 0x400000ULL
+#define USUAL_HEADER (256 << 10) /* we write two copies of 128 KiB, cryptsetup of 16 */
+#define LUKS1_SLOT_ACTIVE 0x00AC71F3
+#define LUKS1_SLOT_DISABLED 0x0000DEAD
+#define LUKS1_STRIPES 4000
+#define KEY_BYTES_MAX 512 /* libcryptsetup's limit */
+
+_Static_assert(sizeof(struct luks2_binary) == BLOCK_L, "size in the specification");
+_Static_assert(sizeof(struct luks1_binary) == 592, "size in the specification");
+
+static const uint8_t magics[2][6] = {
+	{ 'L', 'U', 'K', 'S', 0xba, 0xbe },
+	{ 'S', 'K', 'U', 'L', 0xba, 0xbe },
+};
+
+/* What stands where a LUKS2 copy should be. */
+struct copy {
+	enum qs_copy_state state;
+	int error; /* -errno behind QS_COPY_IO; -ENOMEM */
+	uint64_t size;
+	uint64_t seqid;
+	char uuid[QS_LUKS_UUID_L];
+	char label[QS_LUKS_LABEL_L];
+	char subsystem[QS_LUKS_LABEL_L];
+	json_t *json;
+};
+
+struct copies {
+	struct copy copy[2];
+};
+
+static void copies_done(struct copies *two)
+{
+	json_decref(two->copy[0].json);
+	json_decref(two->copy[1].json);
+}
+
+static bool is_uuid(const char uuid[QS_LUKS_UUID_L])
+{
+	for (unsigned i = 0; i < 36; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+
+		if (dash ? uuid[i] != '-' : !isxdigit((unsigned char)uuid[i]))
+			return false;
+	}
+	return uuid[36] == '\0';
+}
+
+struct part {
+	const void *data;
+	size_t size;
+};
+
+/*
+ * Every tool sums with SHA-256. OpenSSL's own function for it, because the EVP
+ * interface first builds its tables of algorithms, which takes longer than all
+ * the rest of reading a header.
+ */
+static bool sum_sha256(const struct part parts[3], uint8_t ret[SUM_L])
+{
+	SHA256_CTX ctx;
+	bool ok = SHA256_Init(&ctx);
+
+	for (size_t i = 0; ok && i < 3; i++)
+		ok = SHA256_Update(&ctx, parts[i].data, parts[i].size);
+	return ok && SHA256_Final(ret, &ctx);
+}
+
+static int sum_other(const char *name, const struct part parts[3], uint8_t ret[SUM_L])
+{
+	const EVP_MD *md = EVP_get_digestbyname(name);
+	EVP_MD_CTX *ctx;
+	bool ok;
+
+	if (!md || EVP_MD_get_size(md) > SUM_L)
+		return -EINVAL;
+	ctx = EVP_MD_CTX_new();
+	if (!ctx)
+		return -ENOMEM;
+	ok = EVP_DigestInit(ctx, md);
+	for (size_t i = 0; ok && i < 3; i++)
+		ok = EVP_DigestUpdate(ctx, parts[i].data, parts[i].size);
+	ok = ok && EVP_DigestFinal(ctx, ret, NULL);
+	EVP_MD_CTX_free(ctx);
+	return ok ? 0 : -EINVAL;
+}
+
+static int checksum(const void *copy, size_t size, uint8_t ret[SUM_L])
+{
+	static const uint8_t zeros[SUM_L];
+	const struct luks2_binary *b = copy;
+	const size_t before = offsetof(struct luks2_binary, sum), behind = before + sizeof(b->sum);
+	const struct part parts[] = {
+		{ copy, before },
+		{ zeros, sizeof(zeros) }, /* the field of the checksum itself counts as zeros */
+		{ (const uint8_t *)copy + behind, size - behind },
+	};
+
+	if (size < BLOCK_L || !memchr(b->sum_name, '\0', sizeof(b->sum_name)))
+		return -EINVAL;
+	memset(ret, 0, SUM_L);
+	if (strcmp(b->sum_name, "sha256") == 0)
+		return sum_sha256(parts, ret) ? 0 : -EINVAL;
+	return sum_other(b->sum_name, parts, ret);
+}
+
+/* The fields on which everything else depends; only then is memory allocated by them. */
+static bool is_plausible(const struct luks2_binary *b, unsigned which, uint64_t offset)
+{
+	uint64_t size = be64toh(b->size);
+
+	return be16toh(b->version) == 2 && size >= SIZE_MIN_COPY && size <= SIZE_MAX_COPY &&
+	       (size & (size - 1)) == 0 && be64toh(b->offset) == offset &&
+	       (which == 0 || size == offset) && is_uuid(b->uuid);
+}
+
+static bool has_sections(const json_t *json)
+{
+	static const char *const names[] = { "config", "digests", "keyslots", "segments",
+					     "tokens" };
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(names); i++)
+		if (!json_is_object(json_object_get(json, names[i])))
+			return false;
+	return true;
+}
+
+/* libcryptsetup takes no copy with bytes behind its text. SIZE is at least 1. */
+static bool is_zero(const char *bytes, size_t size)
+{
+	return bytes[0] == '\0' && memcmp(bytes, bytes + 1, size - 1) == 0;
+}
+
+static enum qs_copy_state parse_text(const char *text, size_t size, struct copy *c)
+{
+	size_t length = strnlen(text, size);
+	uint64_t json_size;
+	json_error_t problem;
+
+	if (length == size || text[0] != '{' || !is_zero(text + length, size - length))
+		return QS_COPY_BAD_JSON;
+	c->json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &problem);
+	if (!c->json && json_error_code(&problem) == json_error_out_of_memory)
+		c->error = -ENOMEM;
+	if (!has_sections(c->json) ||
+	    !qs_fields_decimal(json_object_get(c->json, "config"), "json_size", &json_size) ||
+	    json_size != size)
+		return QS_COPY_BAD_JSON;
+	return QS_COPY_OK;
+}
+
+/* Judge BYTES, a whole copy with its magic in place. */
+static enum qs_copy_state judge(const uint8_t *bytes, struct copy *c)
+{
+	const struct luks2_binary *b = (const void *)bytes;
+	uint8_t sum[SUM_L];
+	int r = checksum(bytes, c->size, sum);
+
+	if (r == -ENOMEM)
+		c->error = r;
+	if (r < 0 || memcmp(sum, b->sum, sizeof(sum)) != 0)
+		return QS_COPY_BAD_SUM;
+	c->seqid = be64toh(b->seqid);
+	memcpy(c->uuid, b->uuid, sizeof(c->uuid));
+	qs_fields_printable(c->label, sizeof(c->label), b->label, sizeof(b->label));
+	qs_fields_printable(c->subsystem, sizeof(c->subsystem), b->subsystem, sizeof(b->subsystem));
+	return parse_text((const char *)bytes + BLOCK_L, c->size - BLOCK_L, c);
+}
+
+/* BLOCK_L-aligned memory, as O_DIRECT wants it, filled from OFFSET. */
+static int read_aligned(int fd, uint64_t offset, size_t size, void **ret)
+{
+	QS_AUTO(qs_auto_free) void *bytes = aligned_alloc(BLOCK_L, size);
+	int r;
+
+	if (!bytes)
+		return -ENOMEM;
+	r = qs_file_pread(fd, bytes, size, (off_t)offset);
+	if (r < 0)
+		return r;
+	*ret = QS_TAKE(bytes);
+	return 0;
+}
+
+static enum qs_copy_state unreadable(struct copy *c, int r, enum qs_copy_state if_too_short)
+{
+	if (r == -ENODATA)
+		return if_too_short;
+	c->error = r;
+	return QS_COPY_IO;
+}
+
+static enum qs_copy_state look(int fd, unsigned which, uint64_t offset, struct copy *c)
+{
+	QS_AUTO(qs_auto_free) void *block = NULL;
+	QS_AUTO(qs_auto_free) void *whole = NULL;
+	enum qs_copy_state state;
+	struct luks2_binary *b;
+	bool magic;
+	int r;
+
+	r = read_aligned(fd, offset, BLOCK_L, &block);
+	if (r < 0)
+		return unreadable(c, r, QS_COPY_ABSENT);
+	b = block;
+	magic = memcmp(b->magic, magics[which], sizeof(b->magic)) == 0;
+	if (!is_plausible(b, which, offset))
+		return magic ? QS_COPY_BAD_SIZE : QS_COPY_ABSENT;
+	c->size = be64toh(b->size);
+	r = read_aligned(fd, offset, c->size, &whole);
+	if (r < 0)
+		return unreadable(c, r, magic ? QS_COPY_BAD_SIZE : QS_COPY_ABSENT);
+	memcpy(whole, magics[which], sizeof(magics[which]));
+	state = judge(whole, c);
+	if (magic)
+		return state;
+	return state == QS_COPY_OK ? QS_COPY_NO_MAGIC : QS_COPY_ABSENT;
+}
+
+/* How much a copy tells: the nine places for the second one are one after the other tried. */
+static unsigned rank(enum qs_copy_state state)
+{
+	switch (state) {
+	case QS_COPY_OK:
+		return 4;
+	case QS_COPY_NO_MAGIC:
+		return 3;
+	case QS_COPY_BAD_SIZE:
+	case QS_COPY_BAD_SUM:
+	case QS_COPY_BAD_JSON:
+		return 2;
+	case QS_COPY_IO:
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+/* The second copy follows the first; where that one cannot say its size, all sizes are tried. */
+static void look_for_second(int fd, const struct copy *first, struct copy *ret)
+{
+	uint64_t from = first->state == QS_COPY_OK ? first->size : SIZE_MIN_COPY;
+	uint64_t to = first->state == QS_COPY_OK ? first->size : SIZE_MAX_COPY;
+
+	for (uint64_t offset = from; offset <= to && ret->state != QS_COPY_OK; offset *= 2) {
+		struct copy c = {};
+
+		c.state = look(fd, 1, offset, &c);
+		if (rank(c.state) > rank(ret->state)) {
+			json_decref(ret->json);
+			*ret = c;
+		} else {
+			json_decref(c.json);
+		}
+		if (c.error == -ENOMEM) {
+			ret->error = -ENOMEM;
+			return;
+		}
+	}
+}
+
+/* The volume key's size stands in the keyslots that hold it. */
+static unsigned key_bits(const json_t *json)
+{
+	const json_t *slots = json_object_get(qs_fields_digest(json), "keyslots");
+	uint64_t bytes;
+
+	for (size_t i = 0; i < json_array_size(slots); i++) {
+		const char *number = json_string_value(json_array_get(slots, i));
+		const json_t *slot =
+			json_object_get(json_object_get(json, "keyslots"), number ? number : "");
+
+		if (qs_fields_number(slot, "key_size", &bytes) && bytes <= KEY_BYTES_MAX)
+			return (unsigned)bytes * 8;
+	}
+	return 0;
+}
+
+static void describe_segment(struct qs_luks_header *h)
+{
+	const json_t *segment = qs_fields_segment(h->json);
+	const char *cipher = qs_fields_text(segment, "encryption");
+	uint64_t sector_size, offset;
+
+	if (cipher)
+		qs_fields_printable(h->cipher, sizeof(h->cipher), cipher, strlen(cipher));
+	if (qs_fields_number(segment, "sector_size", &sector_size) && sector_size <= BLOCK_L)
+		h->sector_size = (unsigned)sector_size;
+	if (qs_fields_decimal(segment, "offset", &offset))
+		h->data_offset = offset;
+	h->key_size = key_bits(h->json);
+}
+
+static void adopt(struct copies *two, struct qs_luks_header *h)
+{
+	struct copy *first = &two->copy[0], *second = &two->copy[1];
+	bool both = first->state == QS_COPY_OK && second->state == QS_COPY_OK;
+	struct copy *best = rank(second->state) > rank(first->state) ? second : first;
+
+	if (both && second->seqid > first->seqid)
+		best = second;
+	h->copies_differ = both && first->seqid != second->seqid;
+	h->copy[0] = first->state;
+	h->copy[1] = second->state;
+	if (rank(best->state) < rank(QS_COPY_NO_MAGIC))
+		return;
+	memcpy(h->uuid, best->uuid, sizeof(h->uuid));
+	memcpy(h->label, best->label, sizeof(h->label));
+	memcpy(h->subsystem, best->subsystem, sizeof(h->subsystem));
+	h->seqid = best->seqid;
+	h->metadata_size = best->size;
+	if (best->state != QS_COPY_OK)
+		return;
+	h->version = 2;
+	h->json = QS_TAKE(best->json);
+	describe_segment(h);
+}
+
+static int read_luks2(int fd, bool both, struct qs_luks_header *h, struct qs_error *err)
+{
+	QS_AUTO(copies_done) struct copies two = {};
+	struct copy *first = &two.copy[0], *second = &two.copy[1];
+
+	first->state = look(fd, 0, 0, first);
+	if (both || first->state != QS_COPY_OK)
+		look_for_second(fd, first, second);
+	if (first->error == -ENOMEM || second->error == -ENOMEM)
+		return qs_fail(err, QS_E_MEMORY, "no memory to read the LUKS header");
+	if (first->state == QS_COPY_IO && second->state != QS_COPY_OK)
+		return qs_fail_errno(err, first->error, "cannot read the LUKS header");
+	adopt(&two, h);
+	return 0;
+}
+
+static bool are_luks1_slots_plausible(const struct luks1_binary *b)
+{
+	for (unsigned i = 0; i < QS_ARRAY_SIZE(b->slots); i++) {
+		uint32_t active = be32toh(b->slots[i].active);
+
+		if (active == LUKS1_SLOT_DISABLED)
+			continue;
+		if (active != LUKS1_SLOT_ACTIVE || b->slots[i].iterations == 0 ||
+		    be32toh(b->slots[i].stripes) != LUKS1_STRIPES)
+			return false;
+	}
+	return true;
+}
+
+static bool is_luks1_plausible(const struct luks1_binary *b)
+{
+	uint32_t key_size = be32toh(b->key_size);
+
+	return key_size > 0 && key_size <= KEY_BYTES_MAX && is_uuid(b->uuid) &&
+	       memchr(b->cipher, '\0', sizeof(b->cipher)) &&
+	       memchr(b->mode, '\0', sizeof(b->mode)) && are_luks1_slots_plausible(b);
+}
+
+static void describe_luks1(const struct luks1_binary *b, struct qs_luks_header *h)
+{
+	QS_AUTO(qs_auto_free) char *cipher = qs_printf("%s-%s", b->cipher, b->mode);
+
+	h->version = 1;
+	h->copy[0] = QS_COPY_OK;
+	memcpy(h->uuid, b->uuid, sizeof(h->uuid));
+	qs_fields_printable(h->cipher, sizeof(h->cipher), cipher, strlen(cipher));
+	h->key_size = be32toh(b->key_size) * 8;
+	h->sector_size = 512;
+	h->data_offset = be32toh(b->payload_offset) * 512ULL;
+	h->luks1_digest_iterations = be32toh(b->digest_iterations);
+	for (unsigned i = 0; i < QS_ARRAY_SIZE(b->slots); i++)
+		if (be32toh(b->slots[i].active) == LUKS1_SLOT_ACTIVE)
+			h->luks1_iterations[i] = be32toh(b->slots[i].iterations);
+}
+
+static int read_header(int fd, bool both, struct qs_luks_header *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) void *block = NULL;
+	struct qs_luks_header h = {};
+	const struct luks1_binary *b;
+	int r;
+
+	r = read_aligned(fd, 0, BLOCK_L, &block);
+	b = block;
+	if (r == 0 && memcmp(b->magic, magics[0], sizeof(b->magic)) == 0 &&
+	    be16toh(b->version) == 1 && is_luks1_plausible(b)) {
+		describe_luks1(b, &h);
+		*ret = h;
+		return 0;
+	}
+	r = read_luks2(fd, both, &h, err);
+	if (r < 0)
+		return r;
+	*ret = h;
+	return 0;
+}
+
+int qs_luks_header_read(int fd, struct qs_luks_header *ret, struct qs_error *err)
+{
+	return read_header(fd, true, ret, err);
+}
+
+int qs_luks_header_peek(int fd, struct qs_luks_header *ret, struct qs_error *err)
+{
+	return read_header(fd, false, ret, err);
+}
+
+void qs_luks_header_ask(int fd)
+{
+	/* Both copies of the sizes that are in use, and where the second of others would begin. */
+	(void)posix_fadvise(fd, 0, USUAL_HEADER, POSIX_FADV_WILLNEED);
+	for (off_t offset = USUAL_HEADER; offset <= (off_t)SIZE_MAX_COPY; offset *= 2)
+		(void)posix_fadvise(fd, offset, BLOCK_L, POSIX_FADV_WILLNEED);
+}
+
+bool qs_luks_header_is_trace(const struct qs_luks_header *h)
+{
+	return h->version > 0 || h->copy[0] > QS_COPY_OK || h->copy[1] > QS_COPY_OK;
+}
+
+void qs_luks_header_done(struct qs_luks_header *h)
+{
+	json_decref(h->json);
+	*h = (struct qs_luks_header){};
+}
