@@ -1,0 +1,44 @@
+/*
+ * The parts of cryptformat: what is planned in the parent (format-plan.c), what
+ * a worker does to one device (format-device.c), and what binds them (format.c).
+ */
+#ifndef QS_OPS_FORMAT_H
+#define QS_OPS_FORMAT_H
+
+#include "luks/make.h"
+#include "ops/internal.h"
+
+/* One device on its way; filled by the parent, used by its worker. */
+struct qs_format_target {
+	struct qs_device *dev;
+	int lock;
+	char uuid[40];
+	char *link, *name, *key_file;
+	bool resume; /* the journal says that a format was begun */
+	bool ours;   /* no journal, but a header of ours: all that may be missing are later steps */
+};
+
+struct qs_format_run {
+	const struct qs_env *env;
+	const struct qs_format_options *options;
+	struct qs_outcomes *outcomes;
+	struct qs_format_target *targets;
+};
+
+/* What the header of T will be, by command line and configuration; points into both and into T. */
+struct qs_luks_spec qs_format_spec(const struct qs_format_run *f, const struct qs_format_target *t);
+
+/*
+ * In the parent: find the device of O, lock it, name it, look for an unfinished
+ * format, and refuse what must not be formatted as far as that can be told
+ * without opening it for writing. The error goes to the outcome.
+ */
+int qs_format_prepare(const struct qs_format_run *f, struct qs_format_target *t,
+		      struct qs_outcome *o);
+
+/* qs_job: steps 1 to 5 for target I, from the probe to the header backup. COOKIE: struct
+ * qs_format_run. */
+int qs_format_device(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		     struct qs_error *err);
+
+#endif

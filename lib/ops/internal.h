@@ -1,0 +1,80 @@
+/*
+ * What the operations share: outcomes, targets (a device with its name and
+ * lock), and the pool that reports into outcomes.
+ */
+#ifndef QS_OPS_INTERNAL_H
+#define QS_OPS_INTERNAL_H
+
+#include "base/pool.h"
+#include "device/device.h"
+#include "luks/header.h"
+#include "luks/mapping.h"
+#include "ops/ops.h"
+
+/* COUNT empty outcomes that carry the names the user typed. */
+int qs_outcomes_init(struct qs_outcomes *ret, const char *const *devices, size_t count,
+		     struct qs_error *err);
+
+/* One more at the end; its strings are still NULL. */
+struct qs_outcome *qs_outcomes_add(struct qs_outcomes *list, const char *device);
+
+/* Drop the last one. */
+void qs_outcomes_pop(struct qs_outcomes *list);
+
+/* Node and link of a device that was found. */
+void qs_outcome_set_device(struct qs_outcome *outcome, const struct qs_device *dev);
+
+/* Replace a string of an outcome by a copy. */
+void qs_outcome_set(char **field, const char *value);
+
+/* Put KEY: VALUE (the reference is taken over) into the outcome's details. */
+void qs_outcome_detail(struct qs_outcome *outcome, const char *key, json_t *value);
+
+/* What a person knows a disk by ("size", "model", "serial"), for the question before its end. */
+void qs_outcome_detail_disk(struct qs_outcome *outcome, const struct qs_device *dev);
+
+/*
+ * The lock of one device, /run/qs-util/dev-MAJOR:MINOR.lock (images: the inode):
+ * whoever formats, opens, destroys or changes keyslots holds it. Opens wait for it;
+ * whatever overwrites does not (WAIT_MS 0): two such commands on one disk at
+ * once is a mistake to be told (QS_E_LOCKED).
+ */
+int qs_device_lock(const struct qs_env *env, const struct qs_device *dev, unsigned wait_ms,
+		   struct qs_error *err);
+
+/*
+ * Open DEV for writing, alone: O_EXCL keeps mounts and mappings away, and the
+ * whole disk's flock keeps udev from probing half-written headers
+ * (systemd.io/BLOCK_DEVICE_LOCKING). *ret_disk_fd holds that lock.
+ */
+int qs_device_open_exclusive(const struct qs_device *dev, int *ret_disk_fd, struct qs_error *err);
+
+/* fsync, then read [0, SIZE) again from the disk (O_DIRECT where it can) and compare with DATA. */
+int qs_device_sync_and_compare(int fd, const char *node, const void *data, size_t size,
+			       struct qs_error *err);
+
+/* Read the LUKS header of DEV, changing nothing. */
+int qs_device_read_header(const struct qs_device *dev, struct qs_luks_header *ret,
+			  struct qs_error *err);
+
+/* The same by qs_luks_header_peek(). */
+int qs_device_peek_header(const struct qs_device *dev, struct qs_luks_header *ret,
+			  struct qs_error *err);
+
+/* Refuse a device that is used. ALLOWED lists kinds that do not matter here, as 1 << kind. */
+int qs_device_check_unused(const struct qs_env *env, const struct qs_device *dev, unsigned allowed,
+			   struct qs_error *err);
+
+/*
+ * Run one job per item of LIST whose error.kind is QS_E_NONE (or, with ONLY, for
+ * which ONLY[i] is true) and write results into it. The job gets the item's index in LIST. Details
+ * that a job returns are merged; "uuid", "name", "by_id" and "note" go to their fields.
+ */
+int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
+		    qs_job *job, void *cookie, struct qs_error *err);
+
+/* "enc-scsi-3…" back to its by-id link, "enc-uuid-U" to by-uuid; malloc'ed, NULL for other names.
+ */
+char *qs_name_to_link(const char *name);
+
+#endif

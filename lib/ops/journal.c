@@ -1,0 +1,81 @@
+#include "ops/journal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+
+/* A few strings; anything longer is not ours. */
+#define JOURNAL_MAX (64U << 10)
+
+static char *journal_path(const struct qs_env *env, const char *name)
+{
+	QS_AUTO(qs_auto_free) char *logical = qs_printf(QS_PENDING_DIR "/%s.json", name);
+
+	return qs_env_path(env, logical);
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+int qs_journal_read(const struct qs_env *env, const char *name, struct qs_journal *ret,
+		    struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = journal_path(env, name);
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	QS_AUTO(qs_auto_json) json_t *object = NULL;
+	int r = qs_file_read_optional(path, JOURNAL_MAX, &text, NULL, err);
+
+	if (r <= 0)
+		return r;
+	object = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	if (!json_is_object(object) || *text_of(object, "op") == '\0')
+		return qs_fail(err, QS_E_FAILED,
+			       "%s cannot be understood; look at it and remove it by hand", path);
+	(void)snprintf(ret->op, sizeof(ret->op), "%s", text_of(object, "op"));
+	(void)snprintf(ret->uuid, sizeof(ret->uuid), "%s", text_of(object, "uuid"));
+	ret->link = qs_strdup(text_of(object, "device"));
+	ret->key_file = qs_strdup(json_string_value(json_object_get(object, "key_file")));
+	return 1;
+}
+
+int qs_journal_write(const struct qs_env *env, const char *name, const struct qs_journal *journal,
+		     struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = journal_path(env, name);
+	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, QS_PENDING_DIR);
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	QS_AUTO(qs_auto_json) json_t *object = NULL;
+	const struct qs_replace how = { .mode = 0600 };
+	int r = qs_file_make_dirs(dir, 0700, err);
+
+	if (r < 0)
+		return r;
+	object = json_pack("{s:s,s:s,s:s,s:s*}", "op", journal->op, "uuid", journal->uuid, "device",
+			   journal->link, "key_file", journal->key_file);
+	text = object ? json_dumps(object, JSON_INDENT(1)) : NULL;
+	if (!text)
+		return qs_fail(err, QS_E_FAILED, "cannot note the beginning of the work on %s",
+			       journal->link);
+	return qs_file_replace(path, text, strlen(text), &how, err);
+}
+
+int qs_journal_remove(const struct qs_env *env, const char *name, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = journal_path(env, name);
+	int r = qs_file_remove(path, err);
+
+	return r < 0 ? r : 0;
+}
+
+void qs_journal_done(struct qs_journal *journal)
+{
+	free(journal->link);
+	free(journal->key_file);
+	*journal = (struct qs_journal){};
+}

@@ -1,0 +1,36 @@
+/*
+ * What has been begun on a device and not finished: /etc/cryptconf/pending/NAME.json.
+ *
+ * Written durably before a format or a destroy changes anything, removed as the
+ * last step. After a crash it tells the second run of the same command that the
+ * half-written device is ours to go on with.
+ */
+#ifndef QS_OPS_JOURNAL_H
+#define QS_OPS_JOURNAL_H
+
+#include <stdbool.h>
+
+#include "base/env.h"
+#include "base/error.h"
+
+#define QS_PENDING_DIR QS_CONF_DIR "/pending"
+
+struct qs_journal {
+	char op[16];    /* "format", "destroy"; "" when there is none */
+	char uuid[40];  /* of the LUKS header that is being made or destroyed; may be "" */
+	char *link;     /* the device's persistent link */
+	char *key_file; /* the key the header gets; NULL at a destroy */
+};
+
+/* Returns 1 found, 0 none; a file that cannot be understood is an error. */
+int qs_journal_read(const struct qs_env *env, const char *name, struct qs_journal *ret,
+		    struct qs_error *err);
+
+int qs_journal_write(const struct qs_env *env, const char *name, const struct qs_journal *journal,
+		     struct qs_error *err);
+
+int qs_journal_remove(const struct qs_env *env, const char *name, struct qs_error *err);
+
+void qs_journal_done(struct qs_journal *journal); /* also a QS_AUTO releaser */
+
+#endif

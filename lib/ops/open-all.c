@@ -1,0 +1,176 @@
+/*
+ * cryptopenall: every device of ours that is present. Which those are is known
+ * from crypttab and the names of the key files, so that nothing is scanned and
+ * no header read in the parent.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "key/keyfile.h"
+#include "luks/unlock.h"
+#include "ops/internal.h"
+#include "ops/open.h"
+
+struct plan {
+	struct qs_open_jobs jobs;
+	struct qs_outcomes *outcomes;
+	struct qs_mapping_list mappings;
+	bool *todo; /* one per outcome: a worker must open it */
+	size_t todo_count;
+};
+
+static bool has_name(const struct plan *p, const char *name)
+{
+	for (size_t i = 0; i < p->outcomes->count; i++)
+		if (strcmp(p->outcomes->items[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static struct qs_open_request *add_candidate(struct plan *p, const char *name, const char *link)
+{
+	struct qs_outcome *o = qs_outcomes_add(p->outcomes, link);
+	size_t count = p->outcomes->count;
+	struct qs_open_request *grown = realloc(p->jobs.requests, count * sizeof(*grown));
+
+	if (!grown)
+		abort();
+	p->jobs.requests = grown;
+	qs_outcome_set(&o->name, name);
+	qs_outcome_set(&o->by_id, link);
+	grown[count - 1] = (struct qs_open_request){
+		.name = qs_strdup(name),
+		.link = qs_strdup(link),
+		.node = qs_env_path(p->jobs.env, link),
+	};
+	return &grown[count - 1];
+}
+
+static void add_usual_key(const struct plan *p, struct qs_open_request *request, const char *name)
+{
+	QS_AUTO(qs_auto_free) char *key = qs_key_path(p->jobs.env, name);
+
+	qs_open_add_key(request, key);
+}
+
+static void add_line(struct plan *p, const struct qs_crypttab_entry *e)
+{
+	bool tag = strncmp(e->device, "UUID=", 5) == 0;
+	QS_AUTO(qs_auto_free)
+	char *link = tag ? qs_printf("/dev/disk/by-uuid/%s", e->device + 5) : qs_strdup(e->device);
+	struct qs_open_request *request = add_candidate(p, e->name, link);
+
+	qs_open_apply_line(request, e);
+	add_usual_key(p, request, e->name);
+}
+
+static int add_lines(struct plan *p, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	int r = qs_crypttab_load(p->jobs.env, &tab, err);
+
+	for (size_t i = 0; r == 0 && i < qs_crypttab_count(tab); i++) {
+		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
+
+		if (qs_open_is_our_line(p->jobs.env, e) && !has_name(p, e->name))
+			add_line(p, e);
+	}
+	return r;
+}
+
+/* "enc-X.key" without a line belongs to /dev/disk/by-id/X, if that is there. */
+static void add_key_file(struct plan *p, const char *file)
+{
+	size_t length = strlen(file);
+	QS_AUTO(qs_auto_free) char *name = NULL;
+	QS_AUTO(qs_auto_free) char *link = NULL;
+	QS_AUTO(qs_auto_free) char *path = NULL;
+
+	if (length <= 4 || strcmp(file + length - 4, ".key") != 0)
+		return;
+	name = qs_printf("%.*s", (int)(length - 4), file);
+	link = qs_name_to_link(name);
+	if (!link || has_name(p, name))
+		return;
+	path = qs_env_path(p->jobs.env, link);
+	if (access(path, F_OK) == 0)
+		add_usual_key(p, add_candidate(p, name, link), name);
+}
+
+static void add_key_files(struct plan *p)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(p->jobs.env, p->jobs.env->config.keys_dir);
+	QS_AUTO(qs_auto_closedir) DIR *d = opendir(real);
+	const struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		add_key_file(p, e->d_name);
+}
+
+/* Returns true when a worker must open it. */
+static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open_request *request,
+		      const struct qs_open_options *options)
+{
+	QS_AUTO(qs_auto_free) char *real = realpath(request->node, NULL);
+	struct qs_device dev = { .node = real };
+	int r;
+
+	if (!real || qs_open_stat_device(real, &dev) < 0) {
+		qs_outcome_set(&o->note, "absent");
+		qs_outcome_detail(o, "state", json_string("absent"));
+		return false;
+	}
+	qs_outcome_set(&o->node, real);
+	qs_outcome_set(&request->node, real);
+	qs_open_apply_options(request, options);
+	if (options->test)
+		return true;
+	r = qs_open_check_mapping(&p->mappings, request->name, &dev, "", &o->error);
+	if (r == 1)
+		qs_open_note_open(o);
+	return r == 0;
+}
+
+static int make_plan(struct plan *p, const struct qs_open_options *options, struct qs_error *err)
+{
+	int r = add_lines(p, err);
+
+	if (r < 0)
+		return r;
+	add_key_files(p);
+	r = options->test ? 0 : qs_mapping_scan(&p->mappings, err);
+	if (r < 0)
+		return r;
+	p->todo = calloc(p->outcomes->count + 1, sizeof(*p->todo));
+	if (!p->todo)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", p->outcomes->count);
+	for (size_t i = 0; p->jobs.requests && i < p->outcomes->count; i++) {
+		p->todo[i] = must_open(p, &p->outcomes->items[i], &p->jobs.requests[i], options);
+		p->todo_count += p->todo[i];
+	}
+	return 0;
+}
+
+int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
+		struct qs_outcomes *ret, struct qs_error *err)
+{
+	struct plan p = { .jobs = { .env = env }, .outcomes = ret };
+	int r = qs_outcomes_init(ret, NULL, 0, err);
+
+	if (r == 0)
+		r = make_plan(&p, options, err);
+	if (p.todo_count > 1)
+		qs_luks_warm_up();
+	if (r == 0)
+		r = qs_outcomes_run(env, ret, p.todo, qs_open_job, &p.jobs, err);
+	for (size_t i = 0; p.jobs.requests && i < ret->count; i++)
+		qs_open_request_done(&p.jobs.requests[i]);
+	free(p.jobs.requests);
+	free(p.todo);
+	qs_mapping_list_done(&p.mappings);
+	return r;
+}

@@ -1,0 +1,428 @@
+/*
+ * cryptopen, and what cryptopenall shares with it.
+ */
+#define _GNU_SOURCE
+#include "ops/open.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+
+#include "base/cleanup.h"
+#include "key/keyfile.h"
+#include "luks/unlock.h"
+#include "ops/internal.h"
+#include "tab/crypttab.h"
+
+/* As long as udev may take under load; see also qs_device_wait_link(). */
+#define NODE_WAIT_MS 30000
+
+void qs_open_request_done(struct qs_open_request *request)
+{
+	free(request->name);
+	free(request->link);
+	free(request->node);
+	for (size_t i = 0; i < QS_OPEN_KEYS; i++)
+		free(request->key_files[i]);
+	*request = (struct qs_open_request){};
+}
+
+/* ---- in the worker ---- */
+
+static int try_key(const struct qs_env *env, struct qs_worker *worker,
+		   const struct qs_open_request *request, const char *key_file,
+		   struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	const struct qs_unlock how = {
+		.name = request->name,
+		.test = request->test,
+		.read_only = request->read_only,
+		.allow_discards = request->allow_discards,
+		.slot = -1,
+		.worker = worker,
+	};
+	int r = qs_key_load(env, key_file, &key, err);
+
+	if (r < 0)
+		return r;
+	r = qs_luks_unlock(env, request->node, &key, &how, err);
+	if (r == -EPERM)
+		qs_error_append(err, " (key file %s)", key_file);
+	return r;
+}
+
+int qs_open_stat_device(const char *node, struct qs_device *ret)
+{
+	struct stat st;
+
+	if (stat(node, &st) < 0)
+		return -errno;
+	ret->kind = S_ISBLK(st.st_mode) ? QS_DEVICE_DISK : QS_DEVICE_IMAGE;
+	ret->devno = S_ISBLK(st.st_mode) ? st.st_rdev : 0;
+	return 0;
+}
+
+/*
+ * Under the device's lock, so that two opens at once do not meet half-way: is it
+ * open by now? What an interrupted open left is removed. Returns as
+ * qs_open_check_mapping().
+ */
+static int look_again(const struct qs_open_request *request, const struct qs_device *dev,
+		      struct qs_error *err)
+{
+	QS_AUTO(qs_mapping_list_done) struct qs_mapping_list mappings = {};
+	int r = qs_mapping_scan(&mappings, err);
+
+	if (r == 0)
+		r = qs_open_check_mapping(&mappings, request->name, dev, "", err);
+	if (r != 0)
+		return r;
+	r = qs_mapping_remove_leftover(request->name, err);
+	return r < 0 ? r : 0;
+}
+
+/* libcryptsetup would map a read-only disk read-only without a word. */
+static int refuse_read_only(const struct qs_open_request *request, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close) int fd = open(request->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int read_only = 0;
+
+	if (request->read_only || fd < 0 || ioctl(fd, BLKROGET, &read_only) < 0 || !read_only)
+		return 0;
+	return qs_fail(err, QS_E_WRONG_DEVICE, "%s is read-only; open it with --read-only",
+		       request->node);
+}
+
+/* Only a key that is missing or wrong lets the next one have its turn. */
+static int try_keys(const struct qs_env *env, struct qs_worker *worker,
+		    const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	struct qs_error own = {};
+	int r = -EPERM;
+
+	for (size_t i = 0; i < QS_OPEN_KEYS && request->key_files[i]; i++) {
+		r = try_key(env, worker, request, request->key_files[i], &own);
+		if (r >= 0) {
+			*ret = json_pack("{s:s,s:i}", "key_file", request->key_files[i], "keyslot",
+					 r);
+			return 0;
+		}
+		if (own.kind != QS_E_NO_KEY && own.kind != QS_E_KEY_FILE)
+			break;
+	}
+	if (err)
+		*err = own;
+	return r;
+}
+
+int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
+			const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	struct qs_device dev = { .node = request->node };
+	QS_AUTO(qs_auto_close) int lock = -1;
+	int r;
+
+	if (!request->key_files[0])
+		return qs_fail(err, QS_E_NO_KEY,
+			       "no key file is known for %s: name one, or put it at %s/%s.key",
+			       request->node, env->config.keys_dir, request->name);
+	if (request->test)
+		return try_keys(env, worker, request, ret, err);
+	r = qs_open_stat_device(request->node, &dev);
+	if (r < 0)
+		return qs_fail_errno(err, r, "cannot look at %s", request->node);
+	if (!request->locked) {
+		lock = qs_device_lock(env, &dev, env->config.lock_wait_s * 1000, err);
+		if (lock < 0)
+			return lock;
+	}
+	r = look_again(request, &dev, err);
+	if (r == 0)
+		r = refuse_read_only(request, err);
+	if (r == 1)
+		*ret = json_pack("{s:s,s:s}", "note", "already open", "state", "open");
+	return r == 0 ? try_keys(env, worker, request, ret, err) : r;
+}
+
+/* ---- in the parent ---- */
+
+/* An open that was interrupted just before its end may be ahead of udev. */
+static int wait_for_node(const char *name, struct qs_error *err)
+{
+	const struct timespec pause = { .tv_nsec = 20L * 1000 * 1000 };
+	QS_AUTO(qs_auto_free) char *node = qs_printf("/dev/mapper/%s", name);
+
+	for (unsigned waited = 0; access(node, F_OK) < 0; waited += 20) {
+		if (waited >= NODE_WAIT_MS)
+			return qs_fail(err, QS_E_FAILED,
+				       "the mapping %s is active, but udev has made no %s; run "
+				       "`dmsetup mknodes`",
+				       name, node);
+		(void)nanosleep(&pause, NULL);
+	}
+	return 1;
+}
+
+int qs_open_check_mapping(const struct qs_mapping_list *mappings, const char *name,
+			  const struct qs_device *dev, const char *uuid, struct qs_error *err)
+{
+	const struct qs_mapping *m = qs_mapping_by_name(mappings, name);
+	const struct qs_mapping *other = qs_mapping_of_device(mappings, dev);
+
+	if (!m && other)
+		return qs_fail(err, QS_E_EXISTS, "%s is open already under another name, %s",
+			       dev->node, other->name);
+	if (!m)
+		return 0;
+	if (m->backing == 0)
+		return qs_fail(
+			err, QS_E_EXISTS,
+			"/dev/mapper/%s is left over from a disk that is gone; unmount it and "
+			"run `qs-util cryptclose %s` first",
+			name, name);
+	if (!qs_mapping_is_on(m, dev))
+		return qs_fail(err, QS_E_EXISTS, "/dev/mapper/%s belongs to another device, %s",
+			       name, m->image ? m->image : m->backing_node);
+	if (uuid[0] && strcmp(uuid, m->uuid) != 0)
+		return qs_fail(
+			err, QS_E_EXISTS,
+			"/dev/mapper/%s was opened from the LUKS header %s, but %s now has %s",
+			name, m->uuid, dev->node, uuid);
+	return wait_for_node(name, err);
+}
+
+const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
+						const struct qs_crypttab *tab,
+						const struct qs_device *dev, const char *uuid)
+{
+	for (size_t i = 0; i < qs_crypttab_count(tab); i++) {
+		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
+		QS_AUTO(qs_auto_free) char *real = NULL;
+		QS_AUTO(qs_auto_free) char *path = NULL;
+
+		if (!e->device)
+			continue;
+		if (strncmp(e->device, "UUID=", 5) == 0 && strcasecmp(e->device + 5, uuid) == 0)
+			return e;
+		path = qs_env_path(env, e->device);
+		real = realpath(path, NULL);
+		if (real && strcmp(real, dev->node) == 0)
+			return e;
+	}
+	return NULL;
+}
+
+static bool has_option(const char *options, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *p = options; p && *p; p += strcspn(p, ","), p += *p == ',')
+		if (strncmp(p, word, length) == 0 &&
+		    (p[length] == ',' || p[length] == '\0' || p[length] == '='))
+			return true;
+	return false;
+}
+
+/* Options that change what the key or the header is: another tool's line. */
+static const char *foreign_option(const char *options)
+{
+	static const char *const words[] = {
+		"plain",        "swap",           "tmp",          "tcrypt",    "bitlk",
+		"header",       "keyfile-offset", "keyfile-size", "keyscript", "tpm2-device",
+		"fido2-device", "pkcs11-uri",
+	};
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(words); i++)
+		if (has_option(options, words[i]))
+			return words[i];
+	return NULL;
+}
+
+void qs_open_add_key(struct qs_open_request *request, const char *key_file)
+{
+	for (size_t i = 0; i < QS_OPEN_KEYS; i++) {
+		if (!request->key_files[i]) {
+			request->key_files[i] = qs_strdup(key_file);
+			return;
+		}
+		if (strcmp(request->key_files[i], key_file) == 0)
+			return;
+	}
+}
+
+void qs_open_apply_line(struct qs_open_request *request, const struct qs_crypttab_entry *e)
+{
+	if (e->key && e->key[0] == '/')
+		qs_open_add_key(request, e->key);
+	if (has_option(e->options, "readonly") || has_option(e->options, "read-only"))
+		request->read_only = true;
+	if (has_option(e->options, "discard"))
+		request->allow_discards = true;
+}
+
+/*
+ * Name and keys of one device: from its crypttab line, then by the naming rule,
+ * then by the label that a format of ours gave (the disk may have moved to a
+ * controller under which it has another link).
+ */
+static int make_request(const struct qs_env *env, const struct qs_device *dev,
+			const struct qs_luks_header *h, const struct qs_crypttab *tab,
+			const char *key_file, struct qs_open_request *ret, struct qs_error *err)
+{
+	const struct qs_crypttab_entry *e = qs_open_line_of(env, tab, dev, h->uuid);
+	QS_AUTO(qs_auto_free) char *usual = NULL;
+	QS_AUTO(qs_auto_free) char *labelled = NULL;
+	int r = qs_device_name(env, dev, h->uuid, &ret->link, &ret->name, err);
+
+	if (r < 0)
+		return r;
+	ret->node = qs_strdup(dev->node);
+	usual = qs_key_path(env, ret->name);
+	if (e)
+		qs_outcome_set(&ret->name, e->name);
+	if (key_file) {
+		ret->key_files[0] = qs_env_absolute(key_file);
+	} else {
+		if (e)
+			qs_open_apply_line(ret, e);
+		qs_open_add_key(ret, usual);
+		if (strcmp(h->subsystem, "qs-util") == 0 && !strchr(h->label, '/')) {
+			labelled = qs_key_path(env, h->label);
+			qs_open_add_key(ret, labelled);
+		}
+	}
+	if (e && !key_file && foreign_option(e->options))
+		return qs_fail(
+			err, QS_E_FAILED,
+			"line %u of %s has the option %s, which qs-util does not handle; use "
+			"systemctl start systemd-cryptsetup@%s",
+			e->line, QS_CRYPTTAB, foreign_option(e->options), e->name);
+	return 0;
+}
+
+/* The line for a device that was opened with updatecrypttab. */
+static int update_line(const struct qs_env *env, const struct qs_open_request *request,
+		       const char *key_file, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	QS_AUTO(qs_auto_close) int lock = qs_tab_lock(env, err);
+	int r;
+
+	if (lock < 0)
+		return lock;
+	r = qs_crypttab_load(env, &tab, err);
+	if (r < 0)
+		return r;
+	r = qs_crypttab_set_ours(env, tab, request->name, request->link, key_file, err);
+	return r <= 0 ? r : qs_crypttab_save(env, tab, err);
+}
+
+int qs_open_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		struct qs_error *err)
+{
+	const struct qs_open_jobs *jobs = cookie;
+
+	qs_worker_step(worker, jobs->requests[i].test ? "test" : "open");
+	return qs_open_request_run(jobs->env, worker, &jobs->requests[i], ret, err);
+}
+
+void qs_open_apply_options(struct qs_open_request *request, const struct qs_open_options *options)
+{
+	request->read_only |= options->read_only;
+	request->allow_discards |= options->allow_discards;
+	request->test = options->test;
+}
+
+void qs_open_note_open(struct qs_outcome *o)
+{
+	qs_outcome_set(&o->note, "already open");
+	qs_outcome_detail(o, "state", json_string("open"));
+}
+
+/* Returns 1 when a worker must open it, 0 when it is open already. */
+static int plan_one(const struct qs_env *env, const struct qs_open_options *options,
+		    struct qs_outcome *o, struct qs_open_request *request)
+{
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_mapping_list_done) struct qs_mapping_list mappings = {};
+	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+	struct qs_error *err = &o->error;
+	int r = qs_device_find(env, o->device, &dev, err);
+
+	if (r < 0)
+		return r;
+	qs_outcome_set_device(o, dev);
+	r = qs_crypttab_load(env, &tab, err);
+	if (r == 0)
+		r = qs_device_peek_header(dev, &h, err);
+	if (r < 0)
+		return r;
+	if (h.version == 0)
+		return qs_luks_explain(dev->node, err);
+	qs_outcome_set(&o->uuid, h.uuid);
+	r = make_request(env, dev, &h, tab, options->key_file, request, err);
+	if (r < 0)
+		return r;
+	qs_outcome_set(&o->by_id, request->link);
+	qs_outcome_set(&o->name, request->name);
+	qs_open_apply_options(request, options);
+	if (options->test)
+		return 1;
+	r = qs_mapping_scan(&mappings, err);
+	if (r == 0)
+		r = qs_open_check_mapping(&mappings, request->name, dev, h.uuid, err);
+	if (r <= 0)
+		return r < 0 ? r : 1;
+	qs_open_note_open(o);
+	/* A key that goes into crypttab is proven, also when the device is open already. */
+	request->test = true;
+	return options->update_crypttab;
+}
+
+int qs_open(const struct qs_env *env, const char *device, const struct qs_open_options *options,
+	    struct qs_outcomes *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_open_request_done) struct qs_open_request request = {};
+	struct qs_open_jobs jobs = { env, &request };
+	struct qs_outcome *o;
+	const char *key_file;
+	int r = qs_outcomes_init(ret, &device, 1, err);
+
+	if (r < 0)
+		return r;
+	o = &ret->items[0];
+	r = plan_one(env, options, o, &request);
+	if (r < 0)
+		return 0;
+	if (r > 0) {
+		r = qs_outcomes_run(env, ret, NULL, qs_open_job, &jobs, err);
+		if (r < 0)
+			return r;
+	}
+	if (o->error.kind != QS_E_NONE || !options->update_crypttab)
+		return 0;
+	key_file = json_string_value(json_object_get(o->details, "key_file"));
+	if (update_line(env, &request, key_file, &o->error) < 0)
+		qs_error_append(&o->error, " (the device is open; its line in %s was not written)",
+				QS_CRYPTTAB);
+	return 0;
+}
+
+bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
+{
+	size_t length = strlen(env->config.keys_dir);
+
+	if (!e->device || !e->key || e->key[0] != '/' || foreign_option(e->options))
+		return false;
+	return strncmp(e->name, "enc-", 4) == 0 ||
+	       (strncmp(e->key, env->config.keys_dir, length) == 0 && e->key[length] == '/');
+}

@@ -1,0 +1,87 @@
+/*
+ * Opening and closing, as pieces that several operations use.
+ */
+#ifndef QS_OPS_OPEN_H
+#define QS_OPS_OPEN_H
+
+#include <stdbool.h>
+
+#include <jansson.h>
+
+#include "base/env.h"
+#include "base/error.h"
+#include "base/pool.h"
+#include "luks/mapping.h"
+#include "ops/ops.h"
+#include "tab/crypttab.h"
+
+/* Key files that may open one device, in the order in which they are tried. */
+#define QS_OPEN_KEYS 4
+
+/* One device to open. Strings belong to the request. */
+struct qs_open_request {
+	char *name;                    /* of the mapping */
+	char *link;                    /* logical */
+	char *node;                    /* what is really opened */
+	char *key_files[QS_OPEN_KEYS]; /* logical; NULL behind the last */
+	bool read_only;
+	bool allow_discards;
+	bool test;   /* prove a key, open nothing */
+	bool locked; /* the caller holds the device's lock */
+};
+
+/* Many of them; the cookie of qs_open_job(). */
+struct qs_open_jobs {
+	const struct qs_env *env;
+	struct qs_open_request *requests; /* one per outcome */
+};
+
+/* Another key file to try; one that is there already, or that finds no room, is left out. */
+void qs_open_add_key(struct qs_open_request *request, const char *key_file);
+
+/* Key file, readonly and discard of a crypttab line. */
+void qs_open_apply_line(struct qs_open_request *request, const struct qs_crypttab_entry *e);
+
+/* What the command line asks for. */
+void qs_open_apply_options(struct qs_open_request *request, const struct qs_open_options *options);
+
+/* Say that there was nothing to do. */
+void qs_open_note_open(struct qs_outcome *outcome);
+
+/* qs_job: request INDEX. */
+int qs_open_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		struct qs_error *err);
+
+void qs_open_request_done(struct qs_open_request *request); /* also a QS_AUTO releaser */
+
+/*
+ * Run in a worker: try the key files until one opens the device. *ret gets
+ * "key_file" and "keyslot". A key file that is absent is passed over as long as
+ * another one is left.
+ */
+int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
+			const struct qs_open_request *request, json_t **ret, struct qs_error *err);
+
+/* What qs_open_check_mapping() needs of a device, from one stat(): no udev, no header read (G6). */
+int qs_open_stat_device(const char *node, struct qs_device *ret);
+
+/*
+ * Is NAME mapped already, and onto DEV with UUID (may be "")? Returns 1 yes, 0
+ * not mapped; another device or UUID, or a device that is gone, is QS_E_EXISTS.
+ */
+int qs_open_check_mapping(const struct qs_mapping_list *mappings, const char *name,
+			  const struct qs_device *dev, const char *uuid, struct qs_error *err);
+
+/* The crypttab line for a device, by what its second field leads to; NULL: none. */
+const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
+						const struct qs_crypttab *tab,
+						const struct qs_device *dev, const char *uuid);
+
+/* A line that cryptopenall takes: LUKS with a key file, ours by its name or by the key's place. */
+bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e);
+
+/* Close the mapping NAME; busy: QS_E_IN_USE with its holders. */
+int qs_close_mapping(const struct qs_env *env, const struct qs_mapping *mapping,
+		     struct qs_error *err);
+
+#endif

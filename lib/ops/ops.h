@@ -1,0 +1,127 @@
+/*
+ * What the commands do, without their arguments and their printing. Every
+ * operation on devices gives one outcome per device and fails as a whole only
+ * when it could not begin (configuration, lock, no memory).
+ */
+#ifndef QS_OPS_OPS_H
+#define QS_OPS_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "base/env.h"
+#include "base/error.h"
+
+/* What became of one device. error.kind is QS_E_NONE on success. */
+struct qs_outcome {
+	char *device; /* as the user typed it, or its node */
+	char *node;   /* /dev/sdj; NULL while unknown, as the next three */
+	char *by_id;
+	char *name;
+	char *uuid;
+	char *note; /* one clause about a success: "already open", "continued an unfinished format"
+		     */
+	json_t *details; /* further fields for JSON, or NULL */
+	struct qs_error error;
+};
+
+struct qs_outcomes {
+	struct qs_outcome *items;
+	size_t count;
+};
+
+void qs_outcomes_done(struct qs_outcomes *list); /* also a QS_AUTO releaser */
+
+/*
+ * The verdict over all devices: 0 when all went well; the one error when there
+ * was one device or all failed with the same kind; QS_E_PARTIAL when some were
+ * done; otherwise the first error's kind with a count.
+ */
+int qs_outcomes_verdict(const struct qs_outcomes *list, struct qs_error *err);
+
+struct qs_devicemap_options {
+	bool all;   /* partitions and stacked devices too */
+	bool probe; /* open each device (once, for reading): LUKS state, uses, mapper name */
+};
+
+/*
+ * An outcome per device. outcome.details: the fields of struct qs_device, and with
+ * probe "uses" (array of kind, detail), "luks" (version, label, subsystem,
+ * copies, damage; absent without a trace of LUKS), "mapper". A device that
+ * cannot be read keeps its other fields beside its error.
+ */
+int qs_devicemap(const struct qs_env *env, const struct qs_devicemap_options *options,
+		 struct qs_outcomes *ret, struct qs_error *err);
+
+struct qs_format_options {
+	const char *key_file; /* NULL: generate keys_dir/NAME.key */
+	const char *cipher;   /* NULL: configuration; so are 0 and NULL below */
+	unsigned key_size;    /* bits */
+	unsigned sector_size; /* bytes */
+	const char *pbkdf;    /* "pbkdf2", "argon2i", "argon2id"; NULL: by who made the key */
+	bool force;           /* overrides QS_E_REFUSED */
+	bool no_open;
+	bool no_crypttab;
+};
+
+/* The seven steps of ops/format.c, each device in a worker process. */
+int qs_format(const struct qs_env *env, const char *const *devices, size_t count,
+	      const struct qs_format_options *options, struct qs_outcomes *ret,
+	      struct qs_error *err);
+
+/*
+ * Which of the devices hold something that a forced format overwrites: an
+ * outcome for each of those, with a note that says what. Does nothing to them;
+ * devices that cannot be found are left for qs_format() to report.
+ */
+void qs_format_preview(const struct qs_env *env, const char *const *devices, size_t count,
+		       struct qs_outcomes *ret);
+
+struct qs_open_options {
+	const char *key_file;
+	bool update_crypttab;
+	bool read_only;
+	bool allow_discards;
+	bool test; /* prove the key, open nothing */
+};
+
+int qs_open(const struct qs_env *env, const char *device, const struct qs_open_options *options,
+	    struct qs_outcomes *ret, struct qs_error *err);
+
+/*
+ * Every device of ours that is present: named by crypttab with a key file in
+ * keys_dir, or with a header of subsystem qs-util and a key of its name.
+ */
+int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
+		struct qs_outcomes *ret, struct qs_error *err);
+
+int qs_close(const struct qs_env *env, const char *device, struct qs_outcomes *ret,
+	     struct qs_error *err);
+int qs_close_all(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err);
+
+struct qs_destroy_options {
+	bool force;
+};
+
+/* Whom cryptdestroy is about to destroy, for the question: outcomes without doing anything. */
+int qs_destroy_preview(const struct qs_env *env, const char *const *devices, size_t count,
+		       const struct qs_destroy_options *options, struct qs_outcomes *ret,
+		       struct qs_error *err);
+int qs_destroy(const struct qs_env *env, const char *const *devices, size_t count,
+	       const struct qs_destroy_options *options, struct qs_outcomes *ret,
+	       struct qs_error *err);
+
+/*
+ * The state of devices; COUNT 0: every LUKS device and every device of ours.
+ * Never writes. outcome.details: "state" ("open", "closed", "damaged",
+ * "absent", "not-luks", "formatting"), "version", "cipher", "key_size", "sector_size",
+ * "metadata_size", "flags", "keyslots" (array of number, kdf, memory, opened_by),
+ * "backup" (time, age_seconds, agrees), "crypttab" (line, agrees, problem), "driver", "warnings".
+ */
+int qs_status(const struct qs_env *env, const char *const *devices, size_t count,
+	      struct qs_outcomes *ret, struct qs_error *err);
+
+#endif

@@ -1,0 +1,419 @@
+/*
+ * cryptstatus: what is known of a device, what is wrong, and the way out.
+ * Reads only: headers through our own reader, which repairs nothing (F8).
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/utf8.h"
+#include "key/keyfile.h"
+#include "luks/backup.h"
+#include "luks/driver.h"
+#include "luks/make.h"
+#include "ops/internal.h"
+#include "ops/journal.h"
+#include "ops/open.h"
+#include "tab/crypttab.h"
+
+#define MAX_KEYSLOTS 32
+
+struct status {
+	const struct qs_env *env;
+	struct qs_mapping_list mappings;
+	struct qs_crypttab *tab;
+};
+
+/* What is being put together for one device. */
+struct subject {
+	struct qs_outcome *outcome;
+	const struct qs_device *dev;
+	struct qs_luks_header header;
+	json_t *warnings;
+};
+
+static void __attribute__((format(printf, 2, 3))) warn(struct subject *s, const char *format, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	(void)json_array_append_new(s->warnings, qs_utf8_json(text));
+}
+
+static void set(struct subject *s, const char *key, json_t *value)
+{
+	qs_outcome_detail(s->outcome, key, value);
+}
+
+static json_t *rfc3339(time_t when)
+{
+	char text[32];
+	struct tm utc;
+
+	if (!gmtime_r(&when, &utc))
+		return json_string("unknown");
+	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+	return json_string(text);
+}
+
+/* Which key probably opens a slot; nothing is tried here (that is cryptopen --test). */
+static const char *opened_by(const struct status *st, const struct subject *s,
+			     const struct qs_keyslot *slot)
+{
+	QS_AUTO(qs_auto_free) char *key = NULL;
+	QS_AUTO(qs_auto_free) char *real = NULL;
+
+	if (slot->token_type[0])
+		return slot->token_type;
+	if (slot->number != 0 || !s->outcome->name ||
+	    strcmp(s->header.subsystem, QS_SUBSYSTEM) != 0)
+		return "passphrase or key file";
+	key = qs_key_path(st->env, s->outcome->name);
+	real = qs_env_path(st->env, key);
+	return access(real, F_OK) == 0 ? "key file" : "passphrase or key file";
+}
+
+static void add_keyslots(const struct status *st, struct subject *s)
+{
+	struct qs_keyslot slots[MAX_KEYSLOTS];
+	size_t n = qs_luks_keyslots(&s->header, slots, MAX_KEYSLOTS);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		(void)json_array_append_new(
+			list, json_pack("{s:i,s:s,s:I,s:I,s:s}", "number", slots[i].number, "kdf",
+					slots[i].kdf, "iterations", (json_int_t)slots[i].iterations,
+					"memory", (json_int_t)slots[i].memory, "opened_by",
+					opened_by(st, s, &slots[i])));
+	set(s, "keyslots", list);
+	if (n == 0)
+		warn(s, "no keyslot: nothing opens this device but a header backup");
+}
+
+static void add_flags(struct subject *s)
+{
+	const json_t *config = json_object_get(s->header.json, "config");
+	json_t *flags = json_object_get(config, "flags");
+
+	if (json_is_array(flags) && json_array_size(flags) > 0)
+		set(s, "flags", json_deep_copy(flags));
+}
+
+static void add_driver(const struct status *st, struct subject *s)
+{
+	struct qs_cipher_driver driver = {};
+
+	if (qs_cipher_driver(st->env, s->header.cipher, &driver, NULL) < 0 || !driver.driver[0])
+		return;
+	set(s, "driver", qs_utf8_json(driver.driver));
+	if (driver.slow)
+		warn(s,
+		     "the kernel encrypts with %s, a generic driver several times slower than the "
+		     "processor's own instructions; load aesni_intel or its like",
+		     driver.driver);
+}
+
+static void add_backup(const struct status *st, struct subject *s)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header recorded = {};
+	struct qs_error err = {};
+	time_t when = 0;
+	json_t *backup;
+	bool agrees;
+	int r = s->outcome->name ? qs_backup_load(st->env, s->outcome->name, &recorded, &when, &err)
+				 : 0;
+
+	if (r < 0)
+		warn(s, "%s", err.text);
+	if (r == 0 && strcmp(s->header.subsystem, QS_SUBSYSTEM) == 0)
+		warn(s, "no header backup");
+	if (r <= 0)
+		return;
+	agrees = recorded.version == s->header.version &&
+		 strcmp(recorded.uuid, s->header.uuid) == 0 && recorded.seqid == s->header.seqid;
+	backup = json_pack("{s:o,s:I}", "time", rfc3339(when), "age_seconds",
+			   (json_int_t)(time(NULL) > when ? time(NULL) - when : 0));
+	if (s->header.version)
+		(void)json_object_set_new(backup, "agrees", json_boolean(agrees));
+	set(s, "backup", backup);
+	if (recorded.version == 0)
+		warn(s, "the header backup cannot be used");
+	else if (s->header.version && strcmp(recorded.uuid, s->header.uuid) != 0)
+		warn(s, "the header backup is of another LUKS device (UUID %s)", recorded.uuid);
+	else if (s->header.version && !agrees)
+		warn(s, "the header has changed since its backup (sequence %ju, backup %ju)",
+		     (uintmax_t)s->header.seqid, (uintmax_t)recorded.seqid);
+}
+
+static const char *line_problem(const struct status *st, const struct subject *s,
+				const struct qs_crypttab_entry *e)
+{
+	QS_AUTO(qs_auto_free)
+	char *key = e->key && e->key[0] == '/' ? qs_env_path(st->env, e->key) : NULL;
+
+	if (!e->device || !e->key)
+		return "has fewer fields than systemd and Debian agree on";
+	if (strncmp(e->device, "/dev/sd", 7) == 0 || strncmp(e->device, "/dev/dm-", 8) == 0)
+		return "uses a kernel name that may be another disk after a reboot";
+	if (strcmp(e->name, s->outcome->name) != 0)
+		return "uses another name";
+	if (key && access(key, F_OK) < 0)
+		return "names a key file that does not exist";
+	return NULL;
+}
+
+static void add_crypttab(const struct status *st, struct subject *s)
+{
+	const struct qs_crypttab_entry *e =
+		s->dev ? qs_open_line_of(st->env, st->tab, s->dev, s->header.uuid) : NULL;
+	const char *problem;
+
+	if (!e && s->outcome->name)
+		e = qs_crypttab_find(st->tab, s->outcome->name);
+	if (!e) {
+		if (strcmp(s->header.subsystem, QS_SUBSYSTEM) == 0)
+			set(s, "crypttab",
+			    json_pack("{s:b,s:s}", "agrees", 0, "problem", "no line"));
+		return;
+	}
+	if (!s->outcome->name)
+		qs_outcome_set(&s->outcome->name, e->name);
+	problem = line_problem(st, s, e);
+	set(s, "crypttab",
+	    json_pack("{s:i,s:b,s:s*}", "line", (int)e->line, "agrees", !problem, "problem",
+		      problem));
+}
+
+static void add_state(const struct status *st, struct subject *s, const char *damage)
+{
+	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
+	const struct qs_mapping *m = s->dev ? qs_mapping_of_device(&st->mappings, s->dev) : NULL;
+	struct qs_error err = {};
+	int r = s->outcome->name ? qs_journal_read(st->env, s->outcome->name, &journal, &err) : 0;
+	const char *state = m                        ? "open"
+			    : damage                 ? "damaged"
+			    : s->header.version == 0 ? "not-luks"
+						     : "closed";
+
+	if (r < 0)
+		warn(s, "%s", err.text);
+	if (r == 1) {
+		bool format = strcmp(journal.op, "format") == 0;
+
+		state = format ? "formatting" : "destroying";
+		warn(s, "a %s was begun and not finished: run `qs-util crypt%s %s` again",
+		     journal.op, journal.op,
+		     s->outcome->by_id ? s->outcome->by_id : s->outcome->device);
+	}
+	set(s, "state", json_string(state));
+	if (m)
+		set(s, "mapper", qs_utf8_json(m->name));
+	if (damage)
+		warn(s, "%s", damage);
+}
+
+/* Names first: they do not depend on a good header, and what follows looks things up by them. */
+static void add_names(const struct status *st, struct subject *s)
+{
+	QS_AUTO(qs_auto_free) char *link = NULL;
+	QS_AUTO(qs_auto_free) char *name = NULL;
+	const char *uuid = s->header.uuid[0] ? s->header.uuid : NULL;
+
+	if (uuid)
+		qs_outcome_set(&s->outcome->uuid, uuid);
+	if (qs_device_name(st->env, s->dev, uuid, &link, &name, NULL) < 0)
+		return;
+	qs_outcome_set(&s->outcome->by_id, link);
+	qs_outcome_set(&s->outcome->name, name);
+}
+
+static void add_header(const struct status *st, struct subject *s)
+{
+	const struct qs_luks_header *h = &s->header;
+	struct qs_error err = {};
+	int r;
+
+	if (h->version == 0)
+		return;
+	set(s, "version", json_integer(h->version));
+	set(s, "cipher", qs_utf8_json(h->cipher));
+	set(s, "key_size", json_integer(h->key_size));
+	set(s, "sector_size", json_integer(h->sector_size));
+	if (h->version == 2)
+		set(s, "metadata_size", json_integer((json_int_t)h->metadata_size));
+	add_flags(s);
+	add_keyslots(st, s);
+	add_driver(st, s);
+	r = h->version == 2 ? qs_luks_json_check(h->json, &st->env->config, &err)
+			    : qs_luks1_check(h, &st->env->config, &err);
+	if (r < 0)
+		warn(s, "cryptopen refuses this header: %s", err.text);
+}
+
+/* A backup says that there must be a header, even where nothing is left of it. */
+static bool is_known(const struct status *st, const struct qs_outcome *o)
+{
+	QS_AUTO(qs_auto_free) char *logical = o->name ? qs_backup_path(st->env, o->name) : NULL;
+	QS_AUTO(qs_auto_free) char *real = logical ? qs_env_path(st->env, logical) : NULL;
+
+	return real && access(real, F_OK) == 0;
+}
+
+static void finish(struct subject *s)
+{
+	if (json_array_size(s->warnings) > 0)
+		set(s, "warnings", s->warnings);
+	else
+		json_decref(s->warnings);
+	qs_luks_header_done(&s->header);
+}
+
+static void describe(const struct status *st, const struct qs_device *dev,
+		     struct qs_outcome *outcome)
+{
+	struct subject s = { .outcome = outcome, .dev = dev, .warnings = json_array() };
+	QS_AUTO(qs_auto_close) int fd = open(dev->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	QS_AUTO(qs_auto_free) char *damage = NULL;
+	int r;
+
+	qs_outcome_set_device(outcome, dev);
+	r = fd < 0 ? qs_fail_errno(&outcome->error, errno, "cannot open %s", dev->node)
+		   : qs_luks_header_read(fd, &s.header, &outcome->error);
+	if (r == 0) {
+		add_names(st, &s);
+		if (qs_luks_header_is_trace(&s.header) || is_known(st, outcome))
+			damage = qs_luks_header_damage(&s.header, fd, dev->node);
+		add_state(st, &s, damage);
+		add_header(st, &s);
+		add_backup(st, &s);
+		add_crypttab(st, &s);
+	}
+	if (damage && s.header.version == 0)
+		(void)qs_fail(&outcome->error, QS_E_DAMAGED, "%s", damage);
+	finish(&s);
+}
+
+static void describe_absent(const struct status *st, const struct qs_crypttab_entry *e,
+			    struct qs_outcomes *list)
+{
+	struct subject s = { .outcome = qs_outcomes_add(list, e->device),
+			     .warnings = json_array() };
+	const struct qs_mapping *m = qs_mapping_by_name(&st->mappings, e->name);
+
+	qs_outcome_set(&s.outcome->name, e->name);
+	set(&s, "state", json_string("absent"));
+	if (m)
+		warn(&s,
+		     "/dev/mapper/%s is left over from the disk that is gone: unmount it and run "
+		     "`qs-util cryptclose %s`",
+		     e->name, e->name);
+	add_backup(st, &s);
+	add_crypttab(st, &s);
+	finish(&s);
+}
+
+static bool is_state(const struct qs_outcome *o, const char *state)
+{
+	const char *now = json_string_value(json_object_get(o->details, "state"));
+
+	return now && strcmp(now, state) == 0;
+}
+
+static bool is_listed(const struct qs_outcomes *list, const char *node)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (list->items[i].node && strcmp(list->items[i].node, node) == 0)
+			return true;
+	return false;
+}
+
+/* A mapping that we list with the disk below it. */
+static bool is_mapping(const struct status *st, const struct qs_device *dev)
+{
+	for (size_t i = 0; i < st->mappings.count; i++)
+		if (strncmp(dev->node, "/dev/", 5) == 0 &&
+		    strcmp(st->mappings.items[i].dm, dev->node + 5) == 0)
+			return true;
+	return false;
+}
+
+/* Every LUKS device that is there, damaged ones too. */
+static int describe_present(const struct status *st, struct qs_outcomes *list, struct qs_error *err)
+{
+	QS_AUTO(qs_device_list_done) struct qs_device_list devices = {};
+	int r = qs_device_scan(st->env, true, &devices, err);
+
+	for (size_t i = 0; r == 0 && i < devices.count; i++) {
+		struct qs_outcome *o;
+
+		if (is_mapping(st, devices.items[i]))
+			continue;
+		o = qs_outcomes_add(list, devices.items[i]->node);
+		describe(st, devices.items[i], o);
+		/* Not permitted: an ordinary user looks, who sees what may be seen. */
+		if (is_state(o, "not-luks") || o->error.kind == QS_E_NOT_PERMITTED)
+			qs_outcomes_pop(list);
+	}
+	return r;
+}
+
+/* What the tables know beyond that: image files, and disks that are gone. */
+static void describe_tabled(const struct status *st, struct qs_outcomes *list)
+{
+	for (size_t i = 0; i < qs_crypttab_count(st->tab); i++) {
+		const struct qs_crypttab_entry *e = qs_crypttab_get(st->tab, i);
+		QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+
+		if (!qs_open_is_our_line(st->env, e))
+			continue;
+		if (qs_device_find(st->env, e->device, &dev, NULL) < 0)
+			describe_absent(st, e, list);
+		else if (!is_listed(list, dev->node))
+			describe(st, dev, qs_outcomes_add(list, e->device));
+	}
+}
+
+static void describe_named(const struct status *st, struct qs_outcome *o)
+{
+	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+	const struct qs_crypttab_entry *e;
+
+	if (qs_device_find(st->env, o->device, &dev, &o->error) < 0)
+		return;
+	describe(st, dev, o);
+	e = qs_open_line_of(st->env, st->tab, dev, o->uuid ? o->uuid : "");
+	if (is_state(o, "not-luks") && !e)
+		(void)qs_fail(&o->error, QS_E_NOT_LUKS, "%s has no LUKS header", dev->node);
+}
+
+int qs_status(const struct qs_env *env, const char *const *devices, size_t count,
+	      struct qs_outcomes *ret, struct qs_error *err)
+{
+	struct status st = { .env = env };
+	int r = qs_outcomes_init(ret, devices, count, err);
+
+	if (r == 0)
+		r = qs_crypttab_load(env, &st.tab, err);
+	if (r == 0)
+		r = qs_mapping_scan(&st.mappings, err);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		describe_named(&st, &ret->items[i]);
+	if (r == 0 && count == 0) {
+		r = describe_present(&st, ret, err);
+		if (r == 0)
+			describe_tabled(&st, ret);
+	}
+	qs_mapping_list_done(&st.mappings);
+	qs_crypttab_free(st.tab);
+	return r;
+}
