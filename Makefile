@@ -1,0 +1,160 @@
+# qs-util: `make help` lists what can be made.
+
+PREFIX ?= /usr/local
+SBINDIR ?= $(PREFIX)/sbin
+SYSCONFDIR ?= /etc
+MANDIR ?= $(PREFIX)/share/man
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+DESTDIR ?=
+CC ?= gcc
+CLANG ?= clang
+BUILD ?= build
+VERSION := 0.1
+
+SANITIZE ?=
+WERROR ?= 0
+V ?= 0
+
+CORE_LIBS = libcryptsetup blkid libudev mount libconfig jansson libcrypto
+
+WARNINGS = -Wall -Wextra -Wshadow -Wvla -Wundef -Wmissing-prototypes -Wstrict-prototypes \
+	-Wformat=2 -Wimplicit-fallthrough
+QS_CFLAGS = -std=gnu17 $(WARNINGS) -Ilib -Icmd -fvisibility=hidden -fPIE \
+	-D_FILE_OFFSET_BITS=64 -DQS_VERSION='"$(VERSION)"'
+QS_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+ifneq ($(SANITIZE),)
+CFLAGS ?= -O1 -g
+QS_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
+QS_LDFLAGS += -fsanitize=$(SANITIZE)
+else
+CFLAGS ?= -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+endif
+ifeq ($(WERROR),1)
+QS_CFLAGS += -Werror
+endif
+
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),,@printf '  %-6s %s\n' '$(1)' '$(2)')
+
+LIB_SRC := $(sort $(wildcard lib/*/*.c))
+CMD_SRC := $(sort $(wildcard cmd/*.c))
+UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz-*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+CMD_OBJ := $(CMD_SRC:%.c=$(BUILD)/%.o)
+# tests/unit: test-*.c and mk*.c are programs, the other files belong to all of them.
+UNIT_SHARED := $(filter-out tests/unit/test-%.c tests/unit/mk%.c,$(UNIT_SRC))
+UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(filter-out $(UNIT_SHARED),$(UNIT_SRC)))
+FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
+
+all: $(BUILD)/qs-util
+
+# A changed flag or compiler rebuilds everything: objects depend on this file,
+# which is rewritten only when its content differs.
+FLAGS_NOW := $(CC) $(QS_CFLAGS) $(CPPFLAGS) $(CFLAGS) $(QS_LDFLAGS) $(LDFLAGS)
+quoted = '$(subst ','\'',$(FLAGS_NOW))'
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD)
+	@echo $(quoted) | cmp -s - $@ || echo $(quoted) > $@
+
+PKG_CFLAGS = $(shell pkg-config --cflags $(CORE_LIBS))
+PKG_LIBS = $(shell pkg-config --libs $(CORE_LIBS))
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(QS_CFLAGS) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/libqs.a: $(LIB_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/qs-util: $(CMD_OBJ) $(BUILD)/libqs.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(QS_CFLAGS) $(CFLAGS) $(QS_LDFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(UNIT_SHARED:%.c=$(BUILD)/%.o) $(BUILD)/libqs.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(QS_CFLAGS) $(CFLAGS) $(QS_LDFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+
+# The fuzzers' library has objects of its own: clang's instrumentation is in them.
+FUZZ_CFLAGS = -std=gnu17 -Ilib -D_FILE_OFFSET_BITS=64 -O1 -g -fno-sanitize-recover=all \
+	$(PKG_CFLAGS) -MMD -MP
+$(BUILD)/fuzz/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,FUZZCC,$<)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
+
+$(FUZZ_BIN): $(BUILD)/%: %.c $(LIB_SRC:%.c=$(BUILD)/fuzz/%.o)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$<)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(PKG_LIBS)
+
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/%.d)
+-include $(LIB_SRC:%.c=$(BUILD)/fuzz/%.d)
+
+# Everything that the tiers of `make check` need to be there.
+tests: $(BUILD)/qs-util $(UNIT_BIN) $(FUZZ_BIN)
+
+check:
+	tests/install-deps build check guest
+	$(MAKE) -j$(shell nproc) tests
+	tests/run-checks $(TIERS)
+
+lint:
+	tests/install-deps build check lint
+	tests/run-lint
+
+# Ten minutes for each parser of foreign bytes; new inputs go to the build folder.
+FUZZ_SECONDS ?= 600
+fuzz:
+	tests/install-deps build check
+	$(MAKE) $(FUZZ_BIN)
+	tests/fuzz/run $(FUZZ_SECONDS)
+
+bench:
+	tests/install-deps build check guest bench
+	$(MAKE) all
+	tests/bench/run $(BENCH)
+
+demo:
+	tests/install-deps build guest
+	$(MAKE) all
+	tests/demo/run
+
+# Committed, so that packagers need not run the program; `make check` compares them.
+docs: $(BUILD)/qs-util
+	man/generate $(BUILD)/qs-util
+
+install: all
+	install -D -m 0755 $(BUILD)/qs-util $(DESTDIR)$(SBINDIR)/qs-util
+	install -d -m 0700 $(DESTDIR)$(SYSCONFDIR)/cryptconf
+	test -e $(DESTDIR)$(SYSCONFDIR)/cryptconf/qs-util.conf || \
+		install -m 0644 etc/qs-util.conf $(DESTDIR)$(SYSCONFDIR)/cryptconf/qs-util.conf
+	install -D -m 0644 etc/qs-util.bash-completion $(DESTDIR)$(COMPLETIONDIR)/qs-util
+	install -D -m 0644 man/qs-util.8 $(DESTDIR)$(MANDIR)/man8/qs-util.8
+	install -D -m 0644 man/qs-util.conf.5 $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
+
+# Keys, headers and the configuration stay: they belong to the disks, not to us.
+uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/qs-util $(DESTDIR)$(COMPLETIONDIR)/qs-util
+	rm -f $(DESTDIR)$(MANDIR)/man8/qs-util.8 $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
+
+clean:
+	rm -rf $(BUILD)
+
+help:
+	@echo 'make all        build/qs-util'
+	@echo 'make check      all tests: unit, faults, guest (TIERS="unit fault guest" chooses)'
+	@echo 'make lint       clang-format, clang-tidy, cppcheck, shellcheck, warnings as errors'
+	@echo 'make demo       the life of four disks in a virtual machine, explained'
+	@echo 'make bench      our times beside those of stock tools (BENCH="--only G1,G4")'
+	@echo 'make fuzz       each fuzzer for FUZZ_SECONDS (600)'
+	@echo 'make docs       write the manual pages and the completion from the command table'
+	@echo 'make install    to DESTDIR and PREFIX (/usr/local); make uninstall takes it back'
+	@echo 'make clean      remove build/'
+	@echo
+	@echo 'Variables: SANITIZE=address,undefined  WERROR=1  V=1  CC=clang  CFLAGS=  BUILD='
+
+FORCE:
+.PHONY: all tests check lint fuzz bench demo docs install uninstall clean help FORCE

@@ -1,0 +1,193 @@
+#include "base/cleanup.h"
+#include "command.h"
+
+int qs_cmd_cryptstatus(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+{
+	ctx->details = argc > 0;
+	return qs_status(&ctx->env, (const char *const *)argv, (size_t)argc, &ctx->outcomes, err);
+}
+
+static const char *text_at(const json_t *object, const char *key)
+{
+	return json_string_value(json_object_get(object, key));
+}
+
+static char *state(const json_t *device)
+{
+	const char *known = text_at(device, "state");
+
+	return qs_strdup(known ? known : json_object_get(device, "error") ? "error" : "unknown");
+}
+
+/* "3 s", "5 min", "2 h", "14 days": each unit up to twice the next one. */
+static char *age(json_int_t seconds)
+{
+	const json_int_t minute = 60, hour = 60 * minute, day = 24 * hour;
+
+	if (seconds < 2 * minute)
+		return qs_printf("%lld s", (long long)seconds);
+	if (seconds < 2 * hour)
+		return qs_printf("%lld min", (long long)(seconds / minute));
+	if (seconds < 2 * day)
+		return qs_printf("%lld h", (long long)(seconds / hour));
+	return qs_printf("%lld days", (long long)(seconds / day));
+}
+
+static char *slot_count(const json_t *device)
+{
+	const json_t *slots = json_object_get(device, "keyslots");
+
+	return slots ? qs_printf("%zu", json_array_size(slots)) : NULL;
+}
+
+static char *backup_short(const json_t *device)
+{
+	const json_t *backup = json_object_get(device, "backup");
+
+	if (!backup)
+		return NULL;
+	if (json_is_false(json_object_get(backup, "agrees")))
+		return qs_strdup("differs");
+	return age(json_integer_value(json_object_get(backup, "age_seconds")));
+}
+
+static char *crypttab_short(const json_t *device)
+{
+	const json_t *tab = json_object_get(device, "crypttab");
+
+	if (!tab)
+		return NULL;
+	return qs_strdup(json_is_false(json_object_get(tab, "agrees")) ? "differs" : "agrees");
+}
+
+static char *cipher(const json_t *device)
+{
+	const char *name = text_at(device, "cipher");
+	json_int_t bits = json_integer_value(json_object_get(device, "key_size"));
+	json_int_t sector = json_integer_value(json_object_get(device, "sector_size"));
+
+	if (!name)
+		return NULL;
+	return qs_printf("%s, %lld-bit key, %lld-byte sectors", name, (long long)bits,
+			 (long long)sector);
+}
+
+static char *slots(const json_t *device)
+{
+	const json_t *list = json_object_get(device, "keyslots"), *slot;
+	QS_AUTO(qs_auto_free) char *text = list ? qs_strdup("") : NULL;
+	size_t i;
+
+	json_array_foreach(list, i, slot)
+	{
+		const char *opener = text_at(slot, "opened_by"), *kdf = text_at(slot, "kdf");
+		char *more = qs_printf(
+			"%s%lld: %s, %s\n", text,
+			(long long)json_integer_value(json_object_get(slot, "number")),
+			kdf ? kdf : "unknown", opener ? opener : "opened by an unknown key");
+
+		free(text);
+		text = more;
+	}
+	return QS_TAKE(text);
+}
+
+/* Where there is no header left to compare with, "agrees" is absent. */
+static const char *agreement(const json_t *backup)
+{
+	const json_t *agrees = json_object_get(backup, "agrees");
+
+	if (!agrees)
+		return "";
+	return json_is_true(agrees) ? ", agrees with the header" : ", differs from the header";
+}
+
+static char *backup(const json_t *device)
+{
+	const json_t *object = json_object_get(device, "backup");
+	const char *time = text_at(object, "time");
+	QS_AUTO(qs_auto_free) char *old = NULL;
+
+	if (!object)
+		return qs_strdup("none");
+	old = age(json_integer_value(json_object_get(object, "age_seconds")));
+	return qs_printf("%s, %s old%s", time ? time : "of unknown time", old, agreement(object));
+}
+
+static char *crypttab(const json_t *device)
+{
+	const json_t *object = json_object_get(device, "crypttab");
+	const char *problem = text_at(object, "problem");
+	json_int_t line = json_integer_value(json_object_get(object, "line"));
+
+	if (!object)
+		return qs_strdup("no line");
+	if (line == 0)
+		return qs_strdup(problem ? problem : "no line");
+	return qs_printf("line %lld%s%s", (long long)line, problem ? ": " : " agrees",
+			 problem ? problem : "");
+}
+
+/* The elements of an array of strings, one a line. */
+static char *lines(const json_t *list)
+{
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(list, i, item)
+	{
+		char *more = qs_printf("%s%s\n", text ? text : "", json_string_value(item));
+
+		free(text);
+		text = more;
+	}
+	return QS_TAKE(text);
+}
+
+static char *flags(const json_t *device)
+{
+	return lines(json_object_get(device, "flags"));
+}
+
+static char *warnings(const json_t *device)
+{
+	return lines(json_object_get(device, "warnings"));
+}
+
+static const struct qs_field columns[] = { { .title = "DEVICE", .key = "device" },
+					   { .title = "NAME", .key = "name" },
+					   { .title = "STATE", .text = state },
+					   { .title = "CIPHER", .key = "cipher" },
+					   { .title = "SLOTS", .text = slot_count },
+					   { .title = "BACKUP", .text = backup_short },
+					   { .title = "CRYPTTAB", .text = crypttab_short },
+					   {} };
+
+static const struct qs_field block[] = {
+	{ .title = "node", .key = "node" },       { .title = "link", .key = "by_id" },
+	{ .title = "name", .key = "name" },       { .title = "UUID", .key = "uuid" },
+	{ .title = "state", .text = state },      { .title = "LUKS version", .key = "version" },
+	{ .title = "cipher", .text = cipher },    { .title = "driver", .key = "driver" },
+	{ .title = "flags", .text = flags },      { .title = "keyslot", .text = slots },
+	{ .title = "backup", .text = backup },    { .title = "crypttab", .text = crypttab },
+	{ .title = "warning", .text = warnings }, {}
+};
+
+void qs_print_cryptstatus(const struct qs_context *ctx, const json_t *devices)
+{
+	const json_t *device;
+	size_t i;
+
+	if (!ctx->details) {
+		qs_table_print(stdout, columns, devices);
+		return;
+	}
+	json_array_foreach(devices, i, device)
+	{
+		QS_AUTO(qs_auto_free) char *title = qs_field_text(&columns[0], device);
+
+		printf("%s%s\n", i > 0 ? "\n" : "", title);
+		qs_block_print(stdout, block, device);
+	}
+}

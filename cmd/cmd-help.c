@@ -1,0 +1,43 @@
+/*
+ * help: everything that the command table can print.
+ */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "command.h"
+
+int qs_cmd_help(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+{
+	const struct qs_command *about = argc > 0 ? qs_command_find(argv[0]) : NULL;
+	const char *format = qs_option_given(ctx, "help") ? NULL : qs_option_value(ctx, "format");
+	size_t size = 0;
+	FILE *out;
+
+	if (argc > 0 && !about)
+		return qs_fail(err, QS_E_USAGE, "no help on '%s': there is no such command",
+			       argv[0]);
+	if (!format)
+		format = ctx->json ? "json" : "text";
+	out = open_memstream(&ctx->text, &size);
+	if (!out)
+		return qs_fail_errno(err, errno, "cannot print help");
+	if (strcmp(format, "json") == 0)
+		ctx->result = qs_help_json(about);
+	else if (strcmp(format, "bash") == 0)
+		qs_help_bash(out);
+	else if (strcmp(format, "man") == 0)
+		qs_help_man(out);
+	else if (strcmp(format, "config") == 0)
+		qs_config_describe(out);
+	else
+		qs_help_text(out, about);
+	if (ctx->result && !ctx->json) {
+		(void)json_dumpf(ctx->result, out, JSON_INDENT(2));
+		fputc('\n', out);
+	}
+	if (fclose(out) != 0)
+		return qs_fail_errno(err, errno, "cannot print help");
+	if (!ctx->result)
+		ctx->result = json_pack("{s:s}", "text", ctx->text);
+	return 0;
+}

@@ -1,0 +1,174 @@
+/*
+ * The command line: rows that describe commands and options, and the context
+ * that a command runs in. The rows stand in commands.c; parsing, usage,
+ * completion and the manual's generated sections all come from them.
+ *
+ * A command parses nothing and prints nothing: run() calls the library and
+ * leaves outcomes or a result in the context; what becomes of them (one JSON
+ * object, or text) is decided in output.c.
+ */
+#ifndef QS_CMD_COMMAND_H
+#define QS_CMD_COMMAND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "base/env.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "ops/ops.h"
+
+struct qs_context;
+
+/* One option, global or of a command. A list ends with an empty row. */
+struct qs_option {
+	const char *name;           /* without its dashes */
+	char letter;                /* short form, or 0 */
+	const char *arg;            /* name of its value in usage; NULL: a switch */
+	const char *help;           /* one line, lower case, no full stop */
+	const char *const *choices; /* NULL-terminated, or NULL: any value */
+	unsigned long min, max;     /* max > 0: the value is a number in this range */
+};
+
+struct qs_example {
+	const char *line; /* without "qs-util " in front */
+	const char *help;
+};
+
+#define QS_CMD_NEEDS_ROOT 1U   /* refused early for others, unless --root names another tree */
+#define QS_CMD_CHANGES 2U      /* SIGINT and SIGTERM let running jobs finish */
+#define QS_CMD_DESTROYS 4U     /* may ask for `yes` */
+#define QS_CMD_STANDALONE 8U   /* reads no configuration */
+#define QS_CMD_ANY_NUMBER 1000 /* max_args without a limit */
+
+struct qs_command {
+	const char *name;
+	const char *args;  /* "DEVICE [KEYFILE] [updatecrypttab]"; lower case is meant literally */
+	const char *help;  /* one line */
+	const char *about; /* paragraphs, each ended by a newline */
+	const struct qs_example *examples; /* ends with an empty row; may be NULL */
+	const struct qs_option *options;   /* may be NULL */
+	int min_args, max_args;
+	unsigned flags;
+	/* argv: the arguments without options. Fails before or outside of the devices' outcomes. */
+	int (*run)(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+	/* Text for the devices (elements as in the JSON output); NULL: a line for each success. */
+	void (*print)(const struct qs_context *ctx, const json_t *devices);
+};
+
+/* commands.c. Both end with an empty row. */
+extern const struct qs_command qs_commands[];
+extern const struct qs_option qs_global_options[];
+
+enum qs_progress_mode { QS_PROGRESS_AUTO, QS_PROGRESS_NONE, QS_PROGRESS_JSON };
+
+#define QS_OPTIONS_MAX 40U
+
+struct qs_context {
+	const struct qs_command *command; /* NULL while unknown */
+	struct qs_env env;
+	bool json, yes, quiet, verbose;
+	enum qs_progress_mode progress;
+	struct {
+		const struct qs_option *option;
+		const char *value; /* "" for a switch */
+	} given[QS_OPTIONS_MAX];
+	size_t given_count;
+
+	/* What the command leaves behind: */
+	bool details;                /* cryptstatus: a block per device instead of a table */
+	const char *done;            /* what was done to a device: "opened as"; its name follows */
+	struct qs_outcomes outcomes; /* for commands on devices */
+	json_t *result;              /* for the others: "result" in JSON */
+	char *text;                  /* for the others: what to print without --json */
+};
+
+/* options.c */
+
+/* The row of this name, or NULL. */
+const struct qs_command *qs_command_find(const char *name);
+
+/*
+ * Parse the whole command line into *ctx (command, given, the flags).
+ * Arguments that are no options are moved to argv[0..*ret_argc-1]. The number
+ * of arguments is not checked here. Fails with QS_E_USAGE.
+ */
+int qs_options_parse(struct qs_context *ctx, int argc, char **argv, int *ret_argc,
+		     struct qs_error *err);
+
+/* Check the number of arguments, and that none is empty. */
+int qs_arguments_check(const struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+
+/* The value of an option ("" for a switch), or NULL when it was not given. */
+const char *qs_option_value(const struct qs_context *ctx, const char *name);
+bool qs_option_given(const struct qs_context *ctx, const char *name);
+/* The value of an option with a range, or 0. */
+unsigned qs_option_number(const struct qs_context *ctx, const char *name);
+
+/* suggest.c: the word of WORDS (COUNT) that is nearest to TYPED, or NULL when none is near. */
+const char *qs_suggest(const char *typed, const char *const *words, size_t count);
+
+/* help.c and its formats: everything that is printed from the rows. */
+void qs_help_usage(FILE *out, const struct qs_command *command); /* one line; NULL: of qs-util */
+void qs_help_text(FILE *out, const struct qs_command *command);
+void qs_help_bash(FILE *out);
+void qs_help_man(FILE *out);
+json_t *qs_help_json(const struct qs_command *only); /* NULL: all */
+
+/* output.c */
+
+/* A line on stderr: "qs-util COMMAND: TEXT", or a JSON line with --progress=json. */
+void qs_message(const struct qs_context *ctx, enum qs_log_level level, const char *text);
+
+/* Print everything that is left in *ctx and the error of R < 0. Returns the exit status. */
+int qs_output_finish(struct qs_context *ctx, int r, const struct qs_error *error);
+
+/* table.c: fields of devices as text. */
+struct qs_field {
+	const char *title;
+	const char *key;                     /* path in the device's object: "backup.time" */
+	char *(*text)(const json_t *device); /* malloc'ed or NULL; used instead of key */
+};
+/* Rows with a heading, columns aligned. FIELDS ends with an empty row. */
+void qs_table_print(FILE *out, const struct qs_field *fields, const json_t *devices);
+/* A block: "  TITLE  TEXT" for every field that has one. */
+void qs_block_print(FILE *out, const struct qs_field *fields, const json_t *device);
+/* The text of one field, made safe for a terminal; malloc'ed, or NULL when it has none. */
+char *qs_field_text(const struct qs_field *field, const json_t *device);
+
+/* confirm.c */
+
+/*
+ * Nothing but `yes` on a terminal, or --yes, lets a command go on: WHAT is the
+ * sentence before the question, without a full stop ("all data on 2 devices
+ * will be lost"). DEVICES are listed (their notes too). Returns 0, or
+ * QS_E_UNCONFIRMED; never waits without a terminal.
+ */
+int qs_confirm(const struct qs_context *ctx, const char *what, const struct qs_outcomes *devices,
+	       struct qs_error *err);
+
+/* True when both previews show the same devices under the same names. */
+bool qs_confirm_unchanged(const struct qs_outcomes *before, const struct qs_outcomes *now);
+
+/* progress.c: installs itself as env.progress if there is something to show. */
+void qs_progress_start(struct qs_context *ctx);
+/* Take the bar away, so that a line can be printed. */
+void qs_progress_clear(void);
+
+/* One run() and, where the text differs, print() per command: cmd-*.c. */
+int qs_cmd_devicemap(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+void qs_print_devicemap(const struct qs_context *ctx, const json_t *devices);
+int qs_cmd_cryptformat(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+int qs_cmd_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+int qs_cmd_cryptopenall(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+int qs_cmd_cryptclose(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+int qs_cmd_cryptcloseall(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+int qs_cmd_cryptdestroy(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+int qs_cmd_cryptstatus(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+void qs_print_cryptstatus(const struct qs_context *ctx, const json_t *devices);
+int qs_cmd_help(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
+
+#endif
