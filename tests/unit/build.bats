@@ -1,0 +1,36 @@
+#!/usr/bin/env bats
+# The build itself: what is installed can be taken back, and nothing of it gets
+# into the sources.
+
+bats_require_minimum_version 1.5.0
+
+setup()
+{
+	top=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+	dest=$BATS_TEST_TMPDIR/dest
+	QS_UTIL=${QS_UTIL:-$top/build/qs-util}
+}
+
+@test "install puts all files, and again over itself; uninstall leaves only what belongs to the disks" {
+	make -s -C "$top" install DESTDIR="$dest" PREFIX=/usr
+	[ -x "$dest/usr/sbin/qs-util" ]
+	[ -s "$dest/usr/share/man/man8/qs-util.8" ]
+	[ -s "$dest/usr/share/man/man5/qs-util.conf.5" ]
+	[ -s "$dest/usr/share/bash-completion/completions/qs-util" ]
+	[ "$(stat -c %a "$dest/etc/cryptconf")" = 700 ]
+	echo '# mine' >>"$dest/etc/cryptconf/qs-util.conf"
+	make -s -C "$top" install DESTDIR="$dest" PREFIX=/usr
+	grep -q '# mine' "$dest/etc/cryptconf/qs-util.conf"
+	make -s -C "$top" uninstall DESTDIR="$dest" PREFIX=/usr
+	[ "$(find "$dest" -type f)" = "$dest/etc/cryptconf/qs-util.conf" ]
+}
+
+@test "the build leaves no file that git would take for a source" {
+	[ -d "$top/.git" ] || return 0 # a release has no git
+	[ -z "$(git -C "$top" status --porcelain --untracked-files=all -- lib cmd | grep '^??' | grep -vE '\.[ch]$')" ]
+}
+
+@test "the binary links only what every command needs" {
+	run -0 ldd "$QS_UTIL"
+	run ! grep -E 'libcurl|libtss2|libjose|libsystemd' <<<"$output"
+}

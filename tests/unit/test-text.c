@@ -1,0 +1,78 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "base/cleanup.h"
+#include "base/text.h"
+
+static void test_sizes_and_times_as_text(void **state)
+{
+	static const struct {
+		const char *text;
+		int r;
+		uint64_t bytes;
+	} sizes[] = {
+		{ "0", 0, 0 },
+		{ "512", 0, 512 },
+		{ "512 B", 0, 512 },
+		{ "1KiB", 0, 1024 },
+		{ "3   MiB", 0, 3 << 20 },
+		{ "16777215 TiB", 0, 16777215ULL << 40 },
+		{ "16777216 TiB", -ERANGE, 0 },
+		{ "18446744073709551616", -ERANGE, 0 },
+		{ "", -EINVAL, 0 },
+		{ " 1", -EINVAL, 0 },
+		{ "-1", -EINVAL, 0 },
+		{ "+1", -EINVAL, 0 },
+		{ "1 kB", -EINVAL, 0 },
+		{ "1.5 GiB", -EINVAL, 0 },
+		{ "KiB", -EINVAL, 0 },
+		{ "1 KiB ", -EINVAL, 0 },
+	};
+	uint64_t n;
+
+	(void)state;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(sizes); i++) {
+		assert_int_equal(qs_text_parse_size(sizes[i].text, &n), sizes[i].r);
+		if (sizes[i].r == 0)
+			assert_int_equal(n, sizes[i].bytes);
+	}
+	assert_int_equal(qs_text_parse_seconds("90", &n), 0);
+	assert_int_equal(n, 90);
+	assert_int_equal(qs_text_parse_seconds("2 h", &n), 0);
+	assert_int_equal(n, 7200);
+	assert_int_equal(qs_text_parse_seconds("90 KiB", &n), -EINVAL);
+}
+
+static void test_printed_sizes_are_exact_and_read_back(void **state)
+{
+	static const uint64_t sizes[] = { 0,         1,         1000,       4096,
+					  1536,      128 << 10, 4ULL << 30, (4ULL << 30) + 512,
+					  UINT64_MAX };
+	char text[QS_TEXT_SIZE_L];
+	uint64_t n;
+
+	(void)state;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(sizes); i++) {
+		qs_text_print_size(sizes[i], text);
+		assert_int_equal(qs_text_parse_size(text, &n), 0);
+		assert_int_equal(n, sizes[i]);
+	}
+	qs_text_print_size(128 << 10, text);
+	assert_string_equal(text, "128 KiB");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sizes_and_times_as_text),
+		cmocka_unit_test(test_printed_sizes_are_exact_and_read_back),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,72 @@
+# A scratch system for Bats: a root directory with image files as disks, which
+# get by-id links of their own. "load tree", then make_tree in setup().
+# shellcheck shell=bash
+
+bats_require_minimum_version 1.5.0
+
+# Set by run-checks; for a file that is run by hand they are the usual ones.
+QS_BUILD=${QS_BUILD:-$(dirname "$BATS_TEST_DIRNAME")/../build}
+QS_UTIL=${QS_UTIL:-$QS_BUILD/qs-util}
+
+readonly ID=/dev/disk/by-id/scsi-3000 # disk N is "$ID"N
+
+# make_tree COUNT: COUNT empty disks of 64 MiB.
+make_tree()
+{
+	local n
+	ROOT=$BATS_TEST_TMPDIR/root
+	mkdir -p "$ROOT"/{etc,run,img,dev/disk/by-id,dev/disk/by-uuid}
+	for ((n = 1; n <= $1; n++)); do
+		truncate -s 64M "$ROOT/img/d$n"
+		ln -sfn "$ROOT/img/d$n" "$ROOT$ID$n"
+	done
+}
+
+# shellcheck disable=SC2120 # without arguments it prints the usage
+qs()
+{
+	timeout 120 "$QS_UTIL" --root="$ROOT" "$@" </dev/null
+}
+
+# key_of N, backup_of N, image_of N: the files of disk N.
+key_of()
+{
+	echo "$ROOT/etc/cryptconf/keys/enc-scsi-3000$1.key"
+}
+
+backup_of()
+{
+	echo "$ROOT/etc/cryptconf/headers/enc-scsi-3000$1.header"
+}
+
+image_of()
+{
+	echo "$ROOT/img/d$1"
+}
+
+# The judge: does stock cryptsetup open image $1 with key file $2?
+stock_opens()
+{
+	cryptsetup open --test-passphrase --key-file "$2" "$1"
+}
+
+# stock_format IMAGE KEYFILE [OPTION...]
+stock_format()
+{
+	local image=$1 key=$2
+	shift 2
+	cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$@" "$image" "$key"
+}
+
+# new_key FILE: 64 random bytes, private.
+new_key()
+{
+	rm -f "$1"
+	head -c 64 /dev/urandom >"$1"
+	chmod 0400 "$1"
+}
+
+sum()
+{
+	sha256sum <"$1"
+}
