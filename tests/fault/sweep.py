@@ -1,0 +1,488 @@
+"""Every point of a command, one fault at each, injected from outside by strace.
+
+strace counts "when=N" per kind of call and per process, so N alone names several
+points at once and an early call of the main process hides the same N of a
+worker. Hence the two kinds of process are swept apart:
+
+  main    strace without -f sees only the process that was started.
+  worker  the bench holds the flock of the image that a worker waits for before
+          it looks at the disk (the one that udev takes), attaches strace to the
+          waiting worker, and lets go: N counts from there. Workers that only read
+          wait for no lock: there strace delays the main process behind its fork.
+
+A run without faults is recorded first; its calls are the points. A run whose
+fault was not met is an error of the sweep, so what a sweep counts was hit."""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import re
+import subprocess
+import time
+
+from faultbench import (
+    ENVIRONMENT,
+    HANG_S,
+    Broken,
+    Run,
+    check,
+    explain,
+    flocked,
+    in_parallel,
+    remove,
+)
+
+CREATING = {"mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat", "rename", "renameat", "renameat2"}
+WRITING = {"write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "copy_file_range"}
+REMOVING = {"unlink", "unlinkat", "rmdir"}
+SYNCING = {"fsync", "fdatasync", "sync_file_range", "syncfs"}
+ATTRIBUTES = {"chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat"}
+READING = {"read", "pread64", "readv", "preadv", "getdents64"}
+LOOKING = {"access", "faccessat", "faccessat2", "newfstatat", "statx", "readlink", "readlinkat", "statfs"}
+FORKING = {"clone", "clone3", "fork", "vfork"}
+CHANGES = CREATING | WRITING | REMOVING | SYNCING | ATTRIBUTES | {"openat"}
+RECORDED = CHANGES | READING | LOOKING | FORKING
+
+# How strace -y shows a descriptor and a path.
+LINE = re.compile(r"^(?:(\d+) +)?(\w+)\((.*)\) += (-?\d+|\?)(.*)$")
+UNFINISHED = re.compile(r"^(\d+) +(.*) <unfinished \.\.\.>$")
+RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
+AT_PATH = re.compile(r'^(?:AT_FDCWD|\d+)<([^>]*)>, "([^"]*)"')
+LAST_PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"(?:, [A-Z_0-9]+)?$')
+PATH = re.compile(r'^"([^"]*)"')
+DESCRIPTOR = re.compile(r"^\d+<([^>]*)>")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    process: str  # "main" or "worker"
+    name: str
+    number: int  # 1 is the first call of this name in its process
+    path: str
+    arguments: str
+    result: int
+
+    def __str__(self):
+        return f"{self.process} {self.name} {self.number} ({self.path})"
+
+    def creates(self):
+        return self.name in CREATING or (self.name == "openat" and "O_CREAT" in self.arguments)
+
+
+def path_of(arguments):
+    found = AT_PATH.match(arguments)
+    if found:
+        return os.path.normpath(os.path.join(found[1], found[2])) if found[2] else found[1]
+    found = PATH.match(arguments) or DESCRIPTOR.match(arguments)
+    return found[1] if found else ""
+
+
+def last_path(arguments):
+    """The second path of a rename or link."""
+    found = LAST_PATH.search(arguments)
+    return os.path.normpath(os.path.join(found[1] or "/", found[2]))
+
+
+def whole_lines(log):
+    """Lines of strace -f that another process interrupted, put together when they end."""
+    begun = {}
+    for line in log.read_text(errors="replace").splitlines():
+        found = UNFINISHED.match(line)
+        if found:
+            begun[found[1]] = found[0][: found.start(2) - found.start()] + found[2]
+            continue
+        found = RESUMED.match(line)
+        yield begun.pop(found[1], "") + found[2] if found else line
+
+
+def parse(log, process):
+    """The calls of a log of strace -y, in order."""
+    counts = collections.Counter()
+    calls = []
+    for line in whole_lines(log):
+        found = LINE.match(line)
+        if not found:
+            continue
+        pid, name, arguments, result = found.groups()[:4]
+        counts[pid, name] += 1
+        result = -1 if result == "?" else int(result)
+        calls.append(Call(process, name, counts[pid, name], path_of(arguments), arguments, result))
+    return calls
+
+
+# ---- which calls are points ----
+
+
+def below(tree, call):
+    return call.path.startswith(f"{tree.root}/")
+
+
+def changing(tree, call):
+    """Succeeded, and left something that is still there when the process is gone."""
+    if not below(tree, call) or call.result < 0:
+        return False
+    if call.name == "openat":
+        return "O_CREAT" in call.arguments or "O_TRUNC" in call.arguments
+    return call.name in CREATING | WRITING | REMOVING | SYNCING | ATTRIBUTES
+
+
+def taking_space(tree, call):
+    return changing(tree, call) and (call.creates() or call.name in WRITING | SYNCING)
+
+
+def syncing(tree, call):
+    return below(tree, call) and call.name in SYNCING
+
+
+def reading(tree, call):
+    """Whatever is looked at on disks and in the kernel's lists; not libraries, sockets, memory."""
+    if call.name in READING | {"openat"} and re.match(r"/(proc|sys|run)/", call.path):
+        return not re.match(r"/proc/(self|\d+)/(maps|status|cmdline|fd)", call.path)
+    if not below(tree, call) or call.creates():
+        return False
+    return call.name in READING | LOOKING | {"openat"}
+
+
+# ---- what a power cut could still take back ----
+
+
+class Unsynced:
+    """Files and directories that were changed and not synced since. The disk must not be written
+    while something that begins with one of FIRST is among them."""
+
+    def __init__(self, tree, first=()):
+        self.tree = tree
+        self.first = first
+        self.paths = set()
+
+    def __call__(self, calls):
+        for call in calls:
+            if changing(self.tree, call) and "/run/" not in call.path:
+                self.apply(call)
+        return self
+
+    def relative(self, path):
+        return os.path.relpath(path, self.tree.root)
+
+    def apply(self, call):
+        path = self.relative(call.path)
+        directory = os.path.dirname(path)
+        if self.first and path.startswith("img/") and call.name in WRITING:
+            early = sorted(found for found in self.paths if found.startswith(self.first))
+            check(not early, f"the disk is written before these are synced: {early}")
+        if call.name in SYNCING:
+            self.paths.discard(path)
+        elif call.name in WRITING | ATTRIBUTES:
+            self.paths.add(path)
+        elif call.name in REMOVING:
+            self.paths = (self.paths - {path}) | {directory}
+        elif call.name == "openat":
+            self.paths |= {path, directory}
+        elif call.name in {"mkdir", "mkdirat"}:
+            self.paths.add(directory)
+        else:
+            self.arrive(call, path, self.relative(last_path(call.arguments)))
+
+    def arrive(self, call, source, target):
+        """A file gets a name; its content had to be there before."""
+        check(source not in self.paths, f"{source} becomes {target} before it is synced")
+        self.paths.add(os.path.dirname(target))
+        if call.name.startswith("rename"):
+            self.paths.add(os.path.dirname(source))
+            self.paths.discard(target)
+
+
+# ---- faults ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    label: str
+    tampering: str  # strace's words
+    points: object  # function of tree and call
+    onward: bool = False  # it fails from there on, not once
+
+    @property
+    def kills(self):
+        return "SIGKILL" in self.tampering
+
+    def inject(self, call):
+        return f"inject={call.name}:{self.tampering}:when={call.number}{'+' if self.onward else ''}"
+
+
+KILL = Fault("kill -9 at every changing call", "signal=SIGKILL", changing)
+FULL = Fault("ENOSPC at every call that takes space", "error=ENOSPC", taking_space)
+STAYS_FULL = Fault("ENOSPC from every such call on", "error=ENOSPC", taking_space, onward=True)
+WRITE_ERROR = Fault("EIO at every changing call", "error=EIO", changing)
+READ_ERROR = Fault("EIO at every reading call", "error=EIO", reading)
+
+
+# ---- one run ----
+
+
+def children_of(pid):
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    return []
+
+
+def has_open(pid, path):
+    with contextlib.suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{number}") == str(path):
+                    return True
+    return False
+
+
+def start(command):
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+
+
+def finish(process):
+    try:
+        out, err = process.communicate(timeout=HANG_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise Broken(f"hangs: not finished after {HANG_S} seconds") from None
+    return Run(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def run_main(command, log, *options):
+    """Under strace, the started process only."""
+    return finish(start(["strace", "-qq", "-s", "0", "-o", log, *options, *command]))
+
+
+def waiting_workers(process, gates):
+    """The worker that waits at each gate; None when the command ended before that."""
+    deadline = time.monotonic() + HANG_S
+    while process.poll() is None:
+        found = [pid for pid in children_of(process.pid) if any(has_open(pid, gate) for gate in gates)]
+        if len(found) == len(gates):
+            return found
+        check(time.monotonic() < deadline, "no worker came to the disk's lock")
+        time.sleep(0.002)
+    return None
+
+
+def attach(pids, log, *options):
+    command = ["strace", "-f", "-s", "0", "-o", log, *options]
+    for pid in pids:
+        command += ["-p", pid]
+    tracer = start(command)
+    for _ in pids:
+        line = tracer.stderr.readline().decode()
+        if "attached" not in line:
+            tracer.kill()
+            raise RuntimeError(f"strace: {line}{tracer.communicate()[1].decode()}")
+    return tracer
+
+
+def run_idle_worker(command, log, *options):
+    """A worker that waits for no lock: strace holds the main process behind its fork for a while,
+    before it hands the first job out, and the idle worker is attached meanwhile."""
+    held = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={','.join(sorted(FORKING))}"]
+    held += ["-e", f"inject={','.join(sorted(FORKING))}:delay_exit=1s:when=1"]
+    process = start([*held, *command])
+    tracer = None
+    deadline = time.monotonic() + HANG_S
+    while process.poll() is None and not tracer and time.monotonic() < deadline:
+        workers = [pid for main in children_of(process.pid) for pid in children_of(main)]
+        if workers:
+            tracer = attach(workers[:1], log, *options)
+        time.sleep(0.002)
+    try:
+        return finish(process)
+    finally:
+        if tracer:
+            tracer.communicate(timeout=HANG_S)
+
+
+def run_worker(command, gates, log, *options, main_too=False):
+    """Untraced but for its workers; with MAIN_TOO also the main process from there on."""
+    if not gates:
+        return run_idle_worker(command, log, *options)
+    tracer = None
+    with flocked(gates):
+        process = start(command)
+        try:
+            workers = waiting_workers(process, gates)
+            if workers:
+                tracer = attach(workers + [process.pid] * main_too, log, *options)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+    try:
+        return finish(process)
+    finally:
+        if tracer:
+            tracer.communicate(timeout=HANG_S)
+
+
+# ---- sweeps ----
+
+
+class Scenario:
+    """One command on one kind of tree. Subclasses say what must hold.
+
+    template    a Tree; every point gets a copy
+    words       the command without its program
+    expected    its exit status without a fault
+    gates       numbers of the images whose lock the workers wait for; none: they wait for no lock
+    """
+
+    words = ()
+    expected = 0
+    synced_first = ()  # what has to be durable before the disk is written (one device only)
+    kill_all = True  # a kill -9 takes the main process along; False: the worker alone
+    gates = (1,)
+
+    def __init__(self, template):
+        self.template = template
+
+    def inspect(self, tree, done, call, fault):
+        """After the fault. DONE.status is negative when the command was killed."""
+
+    def again(self, tree, unsynced):
+        """Run the command a second time, with second(), and judge the end."""
+
+    def second(self, tree, unsynced):
+        """The second run. When it succeeds, no power cut takes anything back: neither of its own
+        work nor of what the first run left UNSYNCED (None: not known)."""
+        log = tree.root.parent / f"{tree.root.name}.second"
+        options = ("-f", "--seccomp-bpf", "-y", "-e", f"trace={','.join(sorted(CHANGES))}")
+        done = run_main(tree.command(*self.words), log, *options)
+        after = Unsynced(tree, self.synced_first)
+        after.paths = set(unsynced.paths) if unsynced else set()
+        after(parse(log, "second"))
+        log.unlink()
+        check(done.status != 0 or not after.paths, f"the second run leaves unsynced: {sorted(after.paths)}")
+        return done
+
+    def record(self, scratch):
+        """All calls of a run without faults, the worker's in their place among main's."""
+        main = self.record_one(scratch, "main")
+        forks = [index for index, call in enumerate(main) if call.name in FORKING]
+        worker = self.record_one(scratch, "worker") if forks else []
+        fork = forks[0] if forks else len(main)
+        return main[:fork] + worker + main[fork:]
+
+    def record_one(self, scratch, process):
+        tree = self.template.copy(scratch / f"recorded-{process}")
+        log = scratch / "record.log"
+        done = self.run(tree, process, log, "-y", "-e", f"trace={','.join(sorted(RECORDED))}")
+        check(done.status == self.expected, f"without any fault: {done}")
+        remove(tree.root)
+        return [move(call, tree, self.template) for call in parse(log, process)]
+
+    def run(self, tree, process, log, *options, main_too=False):
+        command = tree.command(*self.words)
+        if process == "main":
+            return run_main(command, log, *options)
+        gates = [tree.image(number) for number in self.gates]
+        return run_worker(command, gates, log, *options, main_too=main_too)
+
+    def strike(self, tree, call, fault, log):
+        """One run with one fault. Returns it, or None when the fault was not met."""
+        whole = fault.kills and call.process == "worker" and self.kill_all
+        traced = {call.name, "wait4"} if whole else {call.name}
+        options = ["-e", f"trace={','.join(sorted(traced))}", "-e", fault.inject(call)]
+        if "wait4" in traced:
+            # The main process dies as soon as it sees the worker dead: nothing survives a kill.
+            options += ["-e", "inject=wait4:signal=SIGKILL"]
+        done = self.run(tree, call.process, log, *options, main_too="wait4" in traced)
+        if not fault.kills:
+            return done if "(INJECTED)" in log.read_text(errors="replace") else None
+        if call.process == "main":
+            return done if done.status == -9 else None
+        return done if "killed by SIGKILL" in last_worker_line(log, call) else None
+
+    def sweep(self, scratch, fault, choose=None):
+        """Hit every point of FAULT (that CHOOSE takes). Returns what was hit, in words."""
+        calls = self.record(scratch)
+        unsynced = Unsynced(self.template, self.synced_first)(calls)
+        check(self.expected != 0 or not unsynced.paths, f"leaves unsynced: {sorted(unsynced.paths)}")
+        points = {}
+        for index, call in enumerate(calls):
+            if not fault.points(self.template, call) or (choose and not choose(self.template, call)):
+                continue
+            # What two workers do at the same number is met in both at once: one point.
+            unsynced = Unsynced(self.template)(calls[:index]) if fault.kills and len(self.gates) < 2 else None
+            points.setdefault((call.process, call.name, call.number), (index, call, unsynced))
+        points = list(points.values())
+        check(points, "there is no such point")
+        results = in_parallel(lambda point: self.one_point(scratch, fault, *point), points)
+        broken = [
+            f"at {point[1]}: {explain(error)}" for point, error in results if isinstance(error, Exception)
+        ]
+        if broken:
+            more = [f"and at {len(broken) - 12} more"] if len(broken) > 12 else []
+            raise Broken("\n".join([f"{len(broken)} of {len(points)} points"] + broken[:12] + more))
+        return summary([point[1] for point in points])
+
+    def one_point(self, scratch, fault, index, call, unsynced):
+        for attempt in range(3):
+            tree = self.template.copy(scratch / f"point-{index}-{attempt}")
+            log = scratch / f"point-{index}-{attempt}.log"
+            done = self.strike(tree, call, fault, log)
+            if done is not None:
+                break
+            remove(tree.root)
+        check(done is not None, "the fault was not met")
+        try:
+            self.inspect(tree, done, call, fault)
+            self.again(tree, unsynced)
+        except Broken as error:
+            raise Broken(f"{error} [the faulty run: {done}]") from None
+        remove(tree.root)
+        log.unlink()
+
+
+def swept(scenario, fault, what, choose=None):
+    """A test that sweeps what SCENARIO makes of a scratch directory."""
+
+    def test(scratch):
+        return scenario(scratch).sweep(scratch, fault, choose)
+
+    test.__name__ = what.split(",")[0].replace(" ", "-") + "/" + fault.label.split()[0]
+    test.__doc__ = f"{what}; {fault.label}"
+    return test
+
+
+def move(call, tree, template):
+    """The same call in the template's place, so that calls of different runs can be compared."""
+
+    def moved(text):
+        return text.replace(f"{tree.root}/", f"{template.root}/").replace(f"<{tree.root}>", f"<{template.root}>")
+
+    return dataclasses.replace(call, path=moved(call.path), arguments=moved(call.arguments))
+
+
+def last_worker_line(log, call):
+    """The line that tells the end of a worker whose call was met, or an empty one."""
+    pids = set()
+    for line in log.read_text(errors="replace").splitlines():
+        pid, _, rest = line.partition(" ")
+        if rest.strip().startswith(f"{call.name}("):
+            pids.add(pid)
+        if "killed by SIGKILL" in rest and pid in pids:
+            return rest
+    return ""
+
+
+def summary(calls):
+    by_process = collections.Counter(call.process for call in calls)
+    by_name = collections.Counter(call.name for call in calls)
+    processes = ", ".join(f"{number} in {name}" for name, number in sorted(by_process.items()))
+    names = " ".join(f"{name} {number}" for name, number in by_name.most_common())
+    return f"{len(calls)} points ({processes}; {names})"
