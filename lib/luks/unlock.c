@@ -52,7 +52,7 @@ static int check_recorded(const struct qs_env *env, const struct qs_luks_header 
 			  const char *name, struct qs_error *err)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header recorded = {};
-	int r = qs_backup_peek(env, name, &recorded, err);
+	int r = qs_backup_peek(env, name, &recorded, NULL);
 
 	/* A backup that cannot be used proves nothing, for or against the device. */
 	if (r <= 0 || recorded.version != 2) {
