@@ -356,7 +356,7 @@ complete_words()
 }
 
 @test "names with control characters and wrong UTF-8 do not reach the terminal, JSON stays valid" {
-	local bad=$'b\e[31m\x9b\xff\u202ed.img'
+	local bad=$'b\e[31m\x9b\xff\xe2\x80\xaed.img'
 	run -4 --separate-stderr in_root cryptclose "$bad"
 	[[ $stderr == *'b\x1b[31m\x9b\xff\xe2\x80\xaed.img'* ]]
 	run -1 grep -P '[^\x20-\x7e]' <<<"$stderr"
