@@ -52,6 +52,36 @@ sweep()
 	sweep ioctl qs-util cryptclose "$LINK"
 }
 
+@test "an open killed at every write of its lock: the next one succeeds" {
+	sweep pwrite64 qs-util cryptopen "$LINK"
+}
+
+@test "updatecrypttab killed at every call that changes a file: the table is old or new, the next run finishes" {
+	local call n old new now points=0
+	# Open already: its worker only proves the key, and all changing calls are the parent's.
+	qs-util cryptopen "$LINK"
+	old=$(grep -v "^$NAME " /etc/crypttab)
+	printf '%s\n' "$old" >/etc/crypttab
+	qs-util cryptopen "$LINK" updatecrypttab
+	new=$(</etc/crypttab)
+	for call in rename renameat renameat2 link unlink unlinkat fchmod fsync ftruncate pwrite64; do
+		for ((n = 1; n < 50; n++)); do
+			printf '%s\n' "$old" >/etc/crypttab
+			strace -f -qq -o /dev/null -e "trace=$call" -e "inject=$call:signal=SIGKILL:when=$n" \
+				qs-util cryptopen "$LINK" updatecrypttab >/dev/null 2>&1 && break
+			points=$((points + 1))
+			now=$(</etc/crypttab)
+			[ "$now" = "$old" ] || [ "$now" = "$new" ]
+			run -0 qs-util cryptopen "$LINK" updatecrypttab
+			[ "$(</etc/crypttab)" = "$new" ]
+			[ -z "$(find /etc -name '*qs-tmp*')" ]
+		done
+		[ "$n" -lt 50 ]
+	done
+	echo "# $points points" >&3
+	[ "$points" -ge 8 ]
+}
+
 @test "what an interrupted open left, a mapping without a table, is cleared away" {
 	dmsetup create "$NAME" --notable --uuid "CRYPT-LUKS2-$(cryptsetup luksUUID "$LINK" | tr -d -)-$NAME"
 	run -0 qs-util cryptopen "$LINK"
