@@ -28,6 +28,9 @@
 /* After an interrupt running jobs get so long to end by themselves. */
 #define GRACE_MS 10000
 
+/* How long a killed worker may take to be gone. */
+#define DEATH_MS 2000
+
 /* One message; Linux lets a local packet have 200 KiB. */
 #define MESSAGE_MAX (128U << 10)
 
@@ -228,13 +231,30 @@ static void report(struct run *run, size_t job, json_t *result, const struct qs_
 		run->pool->done(job, result, err, run->pool->cookie);
 }
 
-/* The process is gone or must go. A worker that hangs inside the kernel is not waited for. */
+/*
+ * The process must go. A killed one lets go of its locks only when it is gone,
+ * which takes a moment with a gigabyte of memory; one that hangs inside the
+ * kernel is not waited for.
+ */
+static void kill_worker(const struct slot *slot)
+{
+	const struct timespec pause = { .tv_nsec = 10L * 1000 * 1000 };
+
+	(void)kill(slot->pid, SIGKILL);
+	for (unsigned waited = 0; waited < DEATH_MS; waited += 10) {
+		if (waitpid(slot->pid, NULL, WNOHANG) != 0)
+			return;
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 static void drop_worker(struct slot *slot, bool force)
 {
 	close(slot->fd);
 	if (force)
-		(void)kill(slot->pid, SIGKILL);
-	(void)waitpid(slot->pid, NULL, force ? WNOHANG : 0);
+		kill_worker(slot);
+	else
+		(void)waitpid(slot->pid, NULL, 0);
 	slot->state = SLOT_FREE;
 }
 
