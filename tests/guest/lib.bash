@@ -52,6 +52,26 @@ udev_has()
 	udevadm info --query=property "$1" | grep -Eqx "$2"
 }
 
+# wait_for_udev DEVICE COMMAND [ARG...]: until it succeeds. While udev works on an
+# event it does not watch the device, so it misses a program that closes the device
+# in that moment (seen once in CI, after mkfs); therefore it is told again now and then.
+wait_for_udev()
+{
+	local device=$1 end=$((SECONDS + GUEST_WAIT)) told=$SECONDS
+	shift
+	until "$@"; do
+		if ((SECONDS >= end)); then
+			echo "gave up after $GUEST_WAIT s waiting for: $*" >&2
+			return 1
+		fi
+		if ((SECONDS >= told + 3)); then
+			udevadm trigger --action=change "$device"
+			told=$SECONDS
+		fi
+		sleep 0.1
+	done
+}
+
 # dev_of SERIAL: its kernel name, like /dev/vdb, once udev knows the disk.
 dev_of()
 {
@@ -96,7 +116,7 @@ blank()
 		# second GPT or old md metadata at the end.
 		dd if=/dev/zero of="$device" bs=1M count=17 conv=fsync status=none 2>/dev/null || true
 		wipefs -aqf "$device"
-		wait_while udev_has "$device" 'ID_(FS|PART_TABLE)_TYPE=.*'
+		wait_for_udev "$device" not udev_has "$device" 'ID_(FS|PART_TABLE)_TYPE=.*'
 	done
 	settle
 }
@@ -112,7 +132,7 @@ make_fs()
 	swap) mkswap -q -f -L data "$2" ;;
 	*) echo "make_fs: unknown type $1" >&2; return 1 ;;
 	esac
-	wait_for udev_has "$2" "ID_FS_TYPE=$1"
+	wait_for_udev "$2" udev_has "$2" "ID_FS_TYPE=$1"
 }
 
 # make_raid1 NAME DEVICE DEVICE: /dev/md/NAME, with metadata at the start.

@@ -134,8 +134,8 @@ load lib
 	local one two
 	one=$(dev_of big1) two=$(dev_of big2)
 	mkfs.btrfs -q -f "$one" "$two"
-	wait_for udev_has "$one" ID_FS_TYPE=btrfs
-	wait_for udev_has "$two" ID_FS_TYPE=btrfs
+	wait_for_udev "$one" udev_has "$one" ID_FS_TYPE=btrfs
+	wait_for_udev "$two" udev_has "$two" ID_FS_TYPE=btrfs
 	mkdir -p /mnt/data
 	mount "$two" /mnt/data
 	umount /mnt/data
