@@ -219,6 +219,19 @@ int qs_backup_store(const struct qs_env *env, const char *name, const struct qs_
 	return r < 0 ? r : 1;
 }
 
+int qs_backup_refresh(const struct qs_env *env, const char *name, const char *node,
+		      struct qs_error *err)
+{
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	QS_AUTO(qs_auto_close) int fd = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int r;
+
+	if (fd < 0)
+		return qs_fail_errno(err, errno, "cannot open %s", node);
+	r = qs_header_image_read(fd, node, &image, NULL, err);
+	return r < 0 ? r : qs_backup_store(env, name, &image, err);
+}
+
 typedef int header_reader(int fd, struct qs_luks_header *ret, struct qs_error *err);
 
 static int load(const struct qs_env *env, const char *name, header_reader *read_header,

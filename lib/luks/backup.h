@@ -44,6 +44,15 @@ int qs_backup_store(const struct qs_env *env, const char *name, const struct qs_
 		    struct qs_error *err);
 
 /*
+ * Read the header and keyslot areas from NODE (a real path) and make them the
+ * current backup of NAME: after every change of a slot or token, durably, before
+ * the change counts as done. A damaged header is QS_E_DAMAGED and the old backup
+ * stays. Returns as qs_backup_store().
+ */
+int qs_backup_refresh(const struct qs_env *env, const char *name, const char *node,
+		      struct qs_error *err);
+
+/*
  * Read the current backup's header (not its keyslots). *ret_time is its
  * modification time. Returns 1 found, 0 there is none.
  */
