@@ -20,8 +20,7 @@ char *qs_key_path(const struct qs_env *env, const char *name)
 	return qs_printf("%s/%s.key", env->config.keys_dir, name);
 }
 
-/* What is wrong with a file or directory that only root and we may use, or NULL. */
-static const char *not_private(const struct stat *st, mode_t forbidden)
+const char *qs_key_not_private(const struct stat *st, mode_t forbidden)
 {
 	if (st->st_uid != 0 && st->st_uid != geteuid())
 		return "belongs to another user";
@@ -107,7 +106,7 @@ int qs_key_check_dir(const struct qs_env *env, struct qs_error *err)
 	}
 	if (!S_ISDIR(st.st_mode))
 		return qs_fail(err, QS_E_KEY_FILE, "the keys directory %s is not a directory", dir);
-	problem = not_private(&st, 022);
+	problem = qs_key_not_private(&st, 022);
 	if (problem)
 		return qs_fail(err, QS_E_KEY_FILE, "the keys directory %s %s; chmod 0700 %s", dir,
 			       problem, dir);
@@ -191,7 +190,7 @@ static int check_key(const struct stat *st, const char *path, struct qs_error *e
 		return qs_fail(err, QS_E_KEY_FILE,
 			       "the key file %s has %jd bytes; LUKS reads at most %u", path,
 			       (intmax_t)st->st_size, QS_KEY_MAX);
-	problem = not_private(st, 077);
+	problem = qs_key_not_private(st, 077);
 	if (problem)
 		return qs_fail(
 			err, QS_E_KEY_FILE,

@@ -7,6 +7,8 @@
 #ifndef QS_KEY_KEYFILE_H
 #define QS_KEY_KEYFILE_H
 
+#include <sys/stat.h>
+
 #include "base/env.h"
 #include "base/error.h"
 #include "base/secret.h"
@@ -19,6 +21,12 @@
 
 /* The logical path keys_dir/NAME.key; malloc'ed. */
 char *qs_key_path(const struct qs_env *env, const char *name);
+
+/*
+ * What is wrong with a file or directory that only root and we may use ("belongs
+ * to another user"), or NULL. FORBIDDEN: the mode bits that it must not have.
+ */
+const char *qs_key_not_private(const struct stat *st, mode_t forbidden);
 
 /*
  * Check that the keys directory can be used: it exists (the default one is made,
