@@ -39,6 +39,7 @@ say = $(if $(filter 1,$(V)),,@printf '  %-6s %s\n' '$(1)' '$(2)')
 LIB_SRC := $(sort $(wildcard lib/*/*.c))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
+MAN8 := $(sort $(wildcard man/*.8))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz-*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(BUILD)/%.o)
@@ -132,13 +133,14 @@ install: all
 	test -e $(DESTDIR)$(SYSCONFDIR)/cryptconf/qs-util.conf || \
 		install -m 0644 etc/qs-util.conf $(DESTDIR)$(SYSCONFDIR)/cryptconf/qs-util.conf
 	install -D -m 0644 etc/qs-util.bash-completion $(DESTDIR)$(COMPLETIONDIR)/qs-util
-	install -D -m 0644 man/qs-util.8 $(DESTDIR)$(MANDIR)/man8/qs-util.8
+	install -d $(DESTDIR)$(MANDIR)/man8
+	install -m 0644 $(MAN8) $(DESTDIR)$(MANDIR)/man8
 	install -D -m 0644 man/qs-util.conf.5 $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
 
 # Keys, headers and the configuration stay: they belong to the disks, not to us.
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/qs-util $(DESTDIR)$(COMPLETIONDIR)/qs-util
-	rm -f $(DESTDIR)$(MANDIR)/man8/qs-util.8 $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
+	rm -f $(MAN8:man/%=$(DESTDIR)$(MANDIR)/man8/%) $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
 
 clean:
 	rm -rf $(BUILD)

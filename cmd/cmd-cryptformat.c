@@ -59,7 +59,7 @@ static int ask(const struct qs_context *ctx, const char *const *devices, size_t 
 	return 0;
 }
 
-int qs_cmd_cryptformat(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	struct qs_format_options options = {
 		.cipher = qs_option_value(ctx, "cipher"),
@@ -81,3 +81,73 @@ int qs_cmd_cryptformat(struct qs_context *ctx, int argc, char **argv, struct qs_
 		return r;
 	return qs_format(&ctx->env, devices, count, &options, &ctx->outcomes, err);
 }
+
+static const char *const pbkdf_choices[] = { "pbkdf2", "argon2i", "argon2id", NULL };
+static const char *const sector_choices[] = { "512", "1024", "2048", "4096", NULL };
+
+static const struct qs_option options[] = {
+	{ .name = "key-file",
+	  .arg = "FILE",
+	  .help = "use this key instead of generating one; every argument is then a DEVICE" },
+	{ .name = "force", .help = "overwrite what is on the device; asks first" },
+	{ .name = "no-open", .help = "do not open the device afterwards" },
+	{ .name = "no-crypttab", .help = "write no line into /etc/crypttab" },
+	{ .name = "cipher", .arg = "SPEC", .help = "cipher, such as aes-xts-plain64" },
+	{ .name = "key-size",
+	  .arg = "BITS",
+	  .min = 128,
+	  .max = 512,
+	  .help = "size of the volume key in bits" },
+	{ .name = "sector-size",
+	  .arg = "BYTES",
+	  .choices = sector_choices,
+	  .help = "encryption sector: 512, 1024, 2048 or 4096 bytes" },
+	{ .name = "pbkdf",
+	  .arg = "TYPE",
+	  .choices = pbkdf_choices,
+	  .help = "key derivation: pbkdf2, argon2i or argon2id" },
+	{}
+};
+
+static const struct qs_example examples[] = {
+	{ "cryptformat /dev/sdj", "encrypt an empty disk with a key of its own" },
+	{ "cryptformat /dev/sdj /dev/sdk /dev/sdl", "several at once, in parallel" },
+	{ "cryptformat --key-file /root/k.key /dev/sdj", "with a key that exists" },
+	{}
+};
+
+static const struct qs_status statuses[] = {
+	{ 4, "a device is absent or too small, and was not touched" },
+	{ 5, "a device is in use, or another command works on it" },
+	{ 6,
+	  "a device holds something, belongs to the running system or has a key already; or the question was not answered with yes" },
+	{ 7, "some devices are formatted; the others are reported" },
+	{}
+};
+
+const struct qs_command qs_row_cryptformat = {
+	.name = "cryptformat",
+	.args = "DEVICE... [KEYFILE]",
+	.min_args = 1,
+	.max_args = QS_CMD_ANY_NUMBER,
+	.help = "encrypt devices: key, LUKS2 format, header backup, crypttab, open",
+	.about = "Makes a key in /etc/cryptconf/keys, formats the device as LUKS2 with it, "
+		 "proves that the key opens it, backs the header up, adds a line to "
+		 "/etc/crypttab and opens the device. Several devices are done in parallel.\n"
+		 "A device that holds anything is refused (exit status 6) and the reason is "
+		 "given; --force formats it after asking for 'yes' (without a terminal, and with "
+		 "--json, --yes must be given too). A device in use, and a disk of the running "
+		 "system, is refused whatever is given.\n"
+		 "A last argument that is no device, and is not the only argument, is the key "
+		 "file. Block devices, everything below /dev, and files larger than any key file "
+		 "(8 MiB) are devices. With --key-file every argument is a device.\n"
+		 "If it is interrupted, the same command again finishes what was begun, with the "
+		 "same key.\n",
+	.examples = examples,
+	.options = options,
+	.statuses = statuses,
+	.see_also = "qs-util-cryptopen(8) qs-util-cryptdestroy(8) cryptsetup(8) crypttab(5)",
+	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES | QS_CMD_DESTROYS,
+	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_PENDING | QS_FILE_CRYPTTAB,
+	.run = run,
+};

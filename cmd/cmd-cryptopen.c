@@ -32,7 +32,7 @@ static int take_arguments(int argc, char **argv, struct qs_open_options *options
 	return 0;
 }
 
-int qs_cmd_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+static int run_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	struct qs_open_options options = {
 		.key_file = qs_option_value(ctx, "key-file"),
@@ -47,7 +47,7 @@ int qs_cmd_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_er
 	return qs_open(&ctx->env, argv[0], &options, &ctx->outcomes, err);
 }
 
-int qs_cmd_cryptopenall(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	struct qs_open_options options = {};
 	int r;
@@ -60,3 +60,72 @@ int qs_cmd_cryptopenall(struct qs_context *ctx, int argc, char **argv, struct qs
 		qs_log(QS_LOG_NOTICE, "no encrypted device of ours is present");
 	return r;
 }
+
+static const struct qs_option cryptopen_options[] = {
+	{ .name = "key-file", .arg = "FILE", .help = "key file, the same as KEYFILE" },
+	{ .name = "read-only", .help = "map it read-only" },
+	{ .name = "allow-discards",
+	  .help = "pass TRIM on; shows an attacker which blocks are free" },
+	{ .name = "test", .help = "prove that the key opens it, open nothing" },
+	{}
+};
+
+static const struct qs_example cryptopen_examples[] = {
+	{ "cryptopen /dev/sdj", "open with the key that belongs to the device" },
+	{ "cryptopen /dev/sdj /path/k.key updatecrypttab",
+	  "open with this key and write it into /etc/crypttab" },
+	{}
+};
+
+static const struct qs_status statuses[] = {
+	{ 2, "the key does not open the device, or is missing or unsafe" },
+	{ 4, "the device is absent or carries no LUKS header, or a damaged one" },
+	{ 5, "the name is taken by another mapping" },
+	{ 6,
+	  "the header asks for something unsafe or differs from its backup: a null cipher, a reencryption, absurd costs" },
+	{}
+};
+
+const struct qs_command qs_row_cryptopen = {
+	.name = "cryptopen",
+	.args = "DEVICE [KEYFILE] [updatecrypttab]",
+	.min_args = 1,
+	.max_args = 3,
+	.help = "open an encrypted device",
+	.about = "Opens the device as /dev/mapper/NAME. Without KEYFILE the key of its line in "
+		 "/etc/crypttab or of its name in /etc/cryptconf/keys is used. A device that is "
+		 "open already is a success.\n"
+		 "The word updatecrypttab, as the last argument, writes the line into "
+		 "/etc/crypttab. A key file of that very name is given as ./updatecrypttab.\n",
+	.examples = cryptopen_examples,
+	.options = cryptopen_options,
+	.statuses = statuses,
+	.see_also = "qs-util-cryptopenall(8) qs-util-cryptclose(8) cryptsetup(8) crypttab(5)",
+	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
+	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
+	.run = run_cryptopen,
+};
+
+static const struct qs_option cryptopenall_options[] = {
+	{ .name = "read-only", .help = "map them read-only" },
+	{ .name = "test", .help = "prove the keys, open nothing" },
+	{}
+};
+
+static const struct qs_status all_statuses[] = {
+	{ 7, "some devices are open; the others are reported" }, {}
+};
+
+const struct qs_command qs_row_cryptopenall = {
+	.name = "cryptopenall",
+	.help = "open every encrypted device of ours that is present",
+	.about = "Opens, in parallel, every device that /etc/crypttab names with one of our "
+		 "keys, and every device formatted by qs-util whose key is at hand. One that "
+		 "fails delays no other; each has a result of its own.\n",
+	.options = cryptopenall_options,
+	.statuses = all_statuses,
+	.see_also = "qs-util-cryptopen(8) qs-util-cryptcloseall(8)",
+	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
+	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
+	.run = run_cryptopenall,
+};

@@ -1,7 +1,7 @@
 #include "base/cleanup.h"
 #include "command.h"
 
-int qs_cmd_cryptstatus(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	ctx->details = argc > 0;
 	return qs_status(&ctx->env, (const char *const *)argv, (size_t)argc, &ctx->outcomes, err);
@@ -174,7 +174,7 @@ static const struct qs_field block[] = {
 	{ .title = "warning", .text = warnings }, {}
 };
 
-void qs_print_cryptstatus(const struct qs_context *ctx, const json_t *devices)
+static void print(const struct qs_context *ctx, const json_t *devices)
 {
 	const json_t *device;
 	size_t i;
@@ -191,3 +191,23 @@ void qs_print_cryptstatus(const struct qs_context *ctx, const json_t *devices)
 		qs_block_print(stdout, block, device);
 	}
 }
+
+static const struct qs_status statuses[] = { { 4, "a device that was named is absent" }, {} };
+
+const struct qs_command qs_row_cryptstatus = {
+	.name = "cryptstatus",
+	.args = "[DEVICE...]",
+	.max_args = QS_CMD_ANY_NUMBER,
+	.help = "show state, cipher, keyslots, header backup and crypttab agreement",
+	.about = "Without DEVICE, a table of every LUKS device and every device of ours; with "
+		 "devices, a block for each with all that is known: state, cipher and the kernel "
+		 "driver that serves it, keyslots and what opens each, age of the header backup, "
+		 "and whether /etc/crypttab agrees. It writes nothing: a damaged header is "
+		 "named, not repaired.\n",
+	.statuses = statuses,
+	.see_also = "qs-util-devicemap(8) cryptsetup(8)",
+	.flags = QS_CMD_NEEDS_ROOT,
+	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_PENDING | QS_FILE_CRYPTTAB,
+	.run = run,
+	.print = print,
+};

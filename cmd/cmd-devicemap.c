@@ -1,7 +1,7 @@
 #include "base/cleanup.h"
 #include "command.h"
 
-int qs_cmd_devicemap(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	const struct qs_devicemap_options options = {
 		.all = qs_option_given(ctx, "all"),
@@ -20,7 +20,7 @@ static const struct qs_field fields[] = {
 };
 
 /* The documented line: NODE<TAB>LINK, VENDOR, MODEL, SERIAL. */
-void qs_print_devicemap(const struct qs_context *ctx, const json_t *devices)
+static void print(const struct qs_context *ctx, const json_t *devices)
 {
 	const json_t *device;
 	size_t i;
@@ -41,3 +41,28 @@ void qs_print_devicemap(const struct qs_context *ctx, const json_t *devices)
 		putchar('\n');
 	}
 }
+
+static const struct qs_option options[] = {
+	{ .name = "all", .help = "partitions and stacked devices (LVM, md, loop) too" }, {}
+};
+
+static const struct qs_example examples[] = { { "devicemap", "which disk is which" },
+					      { "--json devicemap --all",
+						"the whole inventory for a program" },
+					      {} };
+
+const struct qs_command qs_row_devicemap = {
+	.name = "devicemap",
+	.help = "list disks with their persistent names",
+	.about = "Prints a line for each disk: its device node, a tab, then the persistent link, "
+		 "vendor, model and serial number, separated by a comma and a blank. What is not "
+		 "known is empty; a missing link is '-'.\n"
+		 "With --json each device also has size, wwn, transport, whether it rotates, why "
+		 "it may be in use, what kind of LUKS header it carries, and the mapper name if "
+		 "it is open. Only then are the devices opened, for reading.\n",
+	.examples = examples,
+	.options = options,
+	.see_also = "lsblk(8) udevadm(8)",
+	.run = run,
+	.print = print,
+};

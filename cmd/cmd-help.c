@@ -6,7 +6,7 @@
 #include "base/cleanup.h"
 #include "command.h"
 
-int qs_cmd_help(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	const struct qs_command *about = argc > 0 ? qs_command_find(argv[0]) : NULL;
 	const char *format = qs_option_given(ctx, "help") ? NULL : qs_option_value(ctx, "format");
@@ -26,7 +26,7 @@ int qs_cmd_help(struct qs_context *ctx, int argc, char **argv, struct qs_error *
 	else if (strcmp(format, "bash") == 0)
 		qs_help_bash(out);
 	else if (strcmp(format, "man") == 0)
-		qs_help_man(out);
+		qs_help_man(out, about);
 	else if (strcmp(format, "config") == 0)
 		qs_config_describe(out);
 	else
@@ -41,3 +41,31 @@ int qs_cmd_help(struct qs_context *ctx, int argc, char **argv, struct qs_error *
 		ctx->result = json_pack("{s:s}", "text", ctx->text);
 	return 0;
 }
+
+static const char *const help_choices[] = { "text", "json", "bash", "man", "config", NULL };
+
+static const struct qs_option options[] = {
+	{ .name = "format",
+	  .arg = "FORMAT",
+	  .choices = help_choices,
+	  .help = "text, json, bash (completion), man (generated sections of the manual) or "
+		  "config (the configuration with all defaults)" },
+	{}
+};
+
+static const struct qs_status statuses[] = { { 64, "there is no such command" }, {} };
+
+const struct qs_command qs_row_help = {
+	.name = "help",
+	.args = "[COMMAND]",
+	.max_args = 1,
+	.help = "show help on qs-util or one of its commands",
+	.about =
+		"The formats json, bash and man describe all commands, or the one that is named; "
+		"completion and the manual are made from them. The format config is a configuration file with "
+		"every setting explained and commented out.\n",
+	.options = options,
+	.statuses = statuses,
+	.flags = QS_CMD_STANDALONE,
+	.run = run,
+};

@@ -38,6 +38,23 @@ struct qs_example {
 	const char *help;
 };
 
+struct qs_status {
+	int status;
+	const char *when; /* as help of an option */
+};
+
+/* A file that commands share, described once. A list ends with an empty row. */
+struct qs_file {
+	unsigned bit; /* QS_FILE_..., or 0: in the overview only */
+	const char *path;
+	const char *help; /* sentences */
+};
+
+#define QS_FILE_KEYS 1U
+#define QS_FILE_HEADERS 2U
+#define QS_FILE_PENDING 4U
+#define QS_FILE_CRYPTTAB 8U
+
 #define QS_CMD_NEEDS_ROOT 1U   /* refused early for others, unless --root names another tree */
 #define QS_CMD_CHANGES 2U      /* SIGINT and SIGTERM let running jobs finish */
 #define QS_CMD_DESTROYS 4U     /* may ask for `yes` */
@@ -49,19 +66,34 @@ struct qs_command {
 	const char *args;  /* "DEVICE [KEYFILE] [updatecrypttab]"; lower case is meant literally */
 	const char *help;  /* one line */
 	const char *about; /* paragraphs, each ended by a newline */
-	const struct qs_example *examples; /* ends with an empty row; may be NULL */
-	const struct qs_option *options;   /* may be NULL */
+	const struct qs_option *options;   /* this and the next two end with an empty row */
+	const struct qs_status *statuses;  /* exit statuses that mean something particular here */
+	const struct qs_example *examples; /* tests/guest/examples.bats runs each of them */
+	const char *see_also; /* manual pages besides those of our files: "crypttab(5)" */
 	int min_args, max_args;
-	unsigned flags;
+	unsigned flags; /* QS_CMD_... */
+	unsigned files; /* QS_FILE_...: what it reads or writes, besides the configuration */
 	/* argv: the arguments without options. Fails before or outside of the devices' outcomes. */
 	int (*run)(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
 	/* Text for the devices (elements as in the JSON output); NULL: a line for each success. */
 	void (*print)(const struct qs_context *ctx, const json_t *devices);
 };
 
-/* commands.c. Both end with an empty row. */
-extern const struct qs_command qs_commands[];
+/* The rows: one for each command, in its cmd-NAME.c. */
+extern const struct qs_command qs_row_devicemap;
+extern const struct qs_command qs_row_cryptformat;
+extern const struct qs_command qs_row_cryptopen;
+extern const struct qs_command qs_row_cryptopenall;
+extern const struct qs_command qs_row_cryptclose;
+extern const struct qs_command qs_row_cryptcloseall;
+extern const struct qs_command qs_row_cryptdestroy;
+extern const struct qs_command qs_row_cryptstatus;
+extern const struct qs_command qs_row_help;
+
+/* commands.c: all rows, ending with NULL; lists that end with an empty row. */
+extern const struct qs_command *const qs_commands[];
 extern const struct qs_option qs_global_options[];
+extern const struct qs_file qs_files[];
 
 enum qs_progress_mode { QS_PROGRESS_AUTO, QS_PROGRESS_NONE, QS_PROGRESS_JSON };
 
@@ -115,7 +147,8 @@ const char *qs_suggest(const char *typed, const char *const *words, size_t count
 void qs_help_usage(FILE *out, const struct qs_command *command); /* one line; NULL: of qs-util */
 void qs_help_text(FILE *out, const struct qs_command *command);
 void qs_help_bash(FILE *out);
-void qs_help_man(FILE *out);
+void qs_help_man(FILE *out,
+		 const struct qs_command *command);  /* NULL: what man/generate fills in */
 json_t *qs_help_json(const struct qs_command *only); /* NULL: all */
 
 /* output.c */
@@ -157,18 +190,5 @@ bool qs_confirm_unchanged(const struct qs_outcomes *before, const struct qs_outc
 void qs_progress_start(struct qs_context *ctx);
 /* Take the bar away, so that a line can be printed. */
 void qs_progress_clear(void);
-
-/* One run() and, where the text differs, print() per command: cmd-*.c. */
-int qs_cmd_devicemap(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-void qs_print_devicemap(const struct qs_context *ctx, const json_t *devices);
-int qs_cmd_cryptformat(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-int qs_cmd_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-int qs_cmd_cryptopenall(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-int qs_cmd_cryptclose(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-int qs_cmd_cryptcloseall(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-int qs_cmd_cryptdestroy(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-int qs_cmd_cryptstatus(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
-void qs_print_cryptstatus(const struct qs_context *ctx, const json_t *devices);
-int qs_cmd_help(struct qs_context *ctx, int argc, char **argv, struct qs_error *err);
 
 #endif

@@ -110,21 +110,21 @@ void qs_help_bash(FILE *out)
 {
 	fputs(helpers, out);
 	fputs("\tlocal commands=\"", out);
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		fprintf(out, "%s%s", c == qs_commands ? "" : " ", c->name);
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		fprintf(out, "%s%s", c == qs_commands ? "" : " ", (*c)->name);
 	fprintf(out, "\"\n%s", find_command);
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		option_values(out, c->name, c->options);
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		option_values(out, (*c)->name, (*c)->options);
 	option_values(out, "*", qs_global_options);
 	fputs("\t*) option= ;;\n\tesac\n"
 	      "\t[[ $option ]] && return\n\n"
 	      "\tcase $command in\n",
 	      out);
-	for (const struct qs_command *c = qs_commands; c->name; c++) {
-		if (!c->options)
+	for (const struct qs_command *const *c = qs_commands; *c; c++) {
+		if (!(*c)->options)
 			continue;
-		fprintf(out, "\t%s) options=\"", c->name);
-		option_words(out, c->options);
+		fprintf(out, "\t%s) options=\"", (*c)->name);
+		option_words(out, (*c)->options);
 		fputs("\" ;;\n", out);
 	}
 	fputs("\tesac\n\tif [[ $cur == -* ]]; then\n\t\t_qs_util_words \"$options ", out);
@@ -133,8 +133,8 @@ void qs_help_bash(FILE *out)
 	      "\t\treturn\n\tfi\n\n\tcase $command in\n"
 	      "\t'') _qs_util_words \"$commands\" ;;\n",
 	      out);
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		if (c->args)
-			arguments(out, c);
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		if ((*c)->args)
+			arguments(out, *c);
 	fputs("\tesac\n}\n\ncomplete -F _qs_util qs-util\n", out);
 }

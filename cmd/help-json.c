@@ -70,9 +70,9 @@ json_t *qs_help_json(const struct qs_command *only)
 {
 	json_t *commands = json_array();
 
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		if (!only || c == only)
-			json_array_append_new(commands, command(c));
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		if (!only || *c == only)
+			json_array_append_new(commands, command(*c));
 	return json_pack("{s:s, s:o, s:o, s:o}", "version", QS_VERSION, "options",
 			 options(qs_global_options), "commands", commands, "exit_statuses",
 			 statuses());

@@ -1,7 +1,8 @@
 /*
- * The generated sections of qs-util(8) as roff: head, SYNOPSIS, COMMANDS,
- * OPTIONS, EXIT STATUS. man/generate puts them into man/qs-util.8.in.
+ * The manual as roff: a command's whole page, or the generated sections of
+ * qs-util(8), which man/generate puts into man/qs-util.8.in.
  */
+#include <ctype.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -90,18 +91,27 @@ static void about(FILE *out, const char *s)
 	}
 }
 
-static void command(FILE *out, const struct qs_command *c)
+static void term(FILE *out, const char *left, const char *help)
 {
-	fputs(".SS ", out);
-	head_line(out, c);
-	about(out, c->about);
-	options(out, c->options);
-	for (const struct qs_example *e = c->examples; e && e->line; e++) {
-		fputs(e == c->examples ? ".PP\nExamples:\n.TP\n" : ".TP\n", out);
-		fputs("\\fBqs\\-util ", out);
-		string(out, e->line);
+	fputs(".TP\n\\fB", out);
+	string(out, left);
+	fputs("\\fR\n", out);
+	string(out, help);
+	fputc('\n', out);
+}
+
+/* FILES: those of the bits, or all. */
+static void files(FILE *out, unsigned bits, bool all)
+{
+	if (bits || all)
+		fputs(".SH FILES\n", out);
+	for (const struct qs_file *f = qs_files; f->path; f++) {
+		if (!all && !(f->bit & bits))
+			continue;
+		fputs(".TP\n\\fI", out);
+		string(out, f->path);
 		fputs("\\fR\n", out);
-		string(out, e->help);
+		string(out, f->help);
 		fputc('\n', out);
 	}
 }
@@ -126,20 +136,78 @@ static void statuses(FILE *out)
 	}
 }
 
-void qs_help_man(FILE *out)
+/* "crypttab(5) lsblk(8)" as a list, behind what stands there already. */
+static void see_also(FILE *out, const char *pages)
 {
-	fputs(".\\\" Made by man/generate from qs-util.8.in and the command table.\n"
-	      ".TH QS\\-UTIL 8 \"\" \"qs\\-util " QS_VERSION "\" \"System Administration\"\n"
-	      ".SH SYNOPSIS\n",
-	      out);
-	for (const struct qs_command *c = qs_commands; c->name; c++) {
+	while (pages && *pages) {
+		size_t name = strcspn(pages, "("), length = strcspn(pages, " ");
+
+		fputs(", \\fB", out);
+		text(out, pages, name);
+		fputs("\\fR", out);
+		text(out, pages + name, length - name);
+		pages += length + strspn(pages + length, " ");
+	}
+	fputc('\n', out);
+}
+
+static void title(FILE *out, const char *command)
+{
+	fputs(".TH QS\\-UTIL", out);
+	fputs(command ? "\\-" : "", out);
+	for (const char *s = command; s && *s; s++)
+		fputc(toupper((unsigned char)*s), out);
+	fputs(" 8 \"\" \"qs\\-util " QS_VERSION "\" \"System Administration\"\n", out);
+}
+
+static void page(FILE *out, const struct qs_command *c)
+{
+	fputs(".\\\" Made by man/generate from the command table.\n", out);
+	title(out, c->name);
+	fprintf(out, ".SH NAME\nqs\\-util\\-%s \\- ", c->name);
+	string(out, c->help);
+	fputs("\n.SH SYNOPSIS\n\\fBqs\\-util\\fR ", out);
+	head_line(out, c);
+	fputs(".SH DESCRIPTION\n", out);
+	about(out, c->about);
+	fputs(".SH OPTIONS\n", out);
+	options(out, c->options);
+	fprintf(out, "%sThe options that every command takes are in \\fBqs\\-util\\fR(8).\n",
+		c->options ? ".PP\n" : "");
+	files(out, c->files, false);
+	fputs(".SH \"EXIT STATUS\"\n", out);
+	for (const struct qs_status *s = c->statuses; s && s->when; s++) {
+		char number[8];
+
+		(void)snprintf(number, sizeof(number), "%d", s->status);
+		term(out, number, s->when);
+	}
+	fprintf(out, "%sAll statuses are in \\fBqs\\-util\\fR(8).\n", c->statuses ? ".PP\n" : "");
+	fputs(c->examples ? ".SH EXAMPLES\n" : "", out);
+	for (const struct qs_example *e = c->examples; e && e->line; e++) {
+		QS_AUTO(qs_auto_free) char *line = qs_printf("qs-util %s", e->line);
+
+		term(out, line, e->help);
+	}
+	fputs(".SH \"SEE ALSO\"\n\\fBqs\\-util\\fR(8), \\fBqs\\-util.conf\\fR(5)", out);
+	see_also(out, c->see_also);
+}
+
+static void overview(FILE *out)
+{
+	fputs(".\\\" Made by man/generate from qs-util.8.in and the command table.\n", out);
+	title(out, NULL);
+	fputs(".SH SYNOPSIS\n", out);
+	for (const struct qs_command *const *c = qs_commands; *c; c++) {
 		fputs(c == qs_commands ? "" : ".br\n", out);
 		fputs("\\fBqs\\-util\\fR ", out);
-		head_line(out, c);
+		head_line(out, *c);
 	}
-	fputs(".SH COMMANDS\n", out);
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		command(out, c);
+	fputs(".SH COMMANDS\nEach has a page of its own, such as "
+	      "\\fBqs\\-util\\-cryptformat\\fR(8).\n",
+	      out);
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		term(out, (*c)->name, (*c)->help);
 	fputs(".SH OPTIONS\nThese stand before or behind the command; \\fB\\-\\-\\fR ends "
 	      "options.\n",
 	      out);
@@ -148,4 +216,13 @@ void qs_help_man(FILE *out)
 	      "output.\n",
 	      out);
 	statuses(out);
+	files(out, 0, true);
+}
+
+void qs_help_man(FILE *out, const struct qs_command *command)
+{
+	if (command)
+		page(out, command);
+	else
+		overview(out);
 }

@@ -83,8 +83,8 @@ static void overview(FILE *out)
 	fputs("\nEncrypts the disks of a storage appliance with LUKS2 and keeps their keys,\n"
 	      "header backups and /etc/crypttab.\n\nCommands:\n",
 	      out);
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		definition(out, c->name, c->help);
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		definition(out, (*c)->name, (*c)->help);
 	options(out, "Options, before or behind the command", qs_global_options);
 	fputs("\nExit status:\n", out);
 	for (int status = 0; status < 256; status++) {
@@ -110,5 +110,8 @@ void qs_help_text(FILE *out, const struct qs_command *command)
 		fputs("\nExamples:\n", out);
 	for (const struct qs_example *e = command->examples; e && e->line; e++)
 		fprintf(out, "  qs-util %s\n      %s\n", e->line, e->help);
-	fputs("\n'qs-util help' lists the options that every command takes.\n", out);
+	fprintf(out,
+		"\n'qs-util help' lists the options that every command takes; "
+		"the manual is\nqs-util-%s(8).\n",
+		command->name);
 }

@@ -140,7 +140,7 @@ static int show_help(struct qs_context *ctx, struct qs_error *err)
 	int r;
 
 	ctx->command = qs_command_find("help");
-	r = qs_cmd_help(ctx, name ? 1 : 0, &name, err);
+	r = qs_row_help.run(ctx, name ? 1 : 0, &name, err);
 	free(name);
 	return r;
 }

@@ -22,9 +22,9 @@ struct parser {
 
 const struct qs_command *qs_command_find(const char *name)
 {
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		if (strcmp(c->name, name) == 0)
-			return c;
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		if (strcmp((*c)->name, name) == 0)
+			return *c;
 	return NULL;
 }
 
@@ -64,8 +64,8 @@ static int unknown_command(const char *typed, struct qs_error *err)
 	const char *near;
 	size_t count = 0;
 
-	for (const struct qs_command *c = qs_commands; c->name; c++)
-		words[count++] = c->name;
+	for (const struct qs_command *const *c = qs_commands; *c; c++)
+		words[count++] = (*c)->name;
 	near = qs_suggest(typed, words, count);
 	if (near)
 		return qs_fail(err, QS_E_USAGE, "unknown command '%s'; did you mean '%s'?", typed,
@@ -94,12 +94,12 @@ static int unknown_option(const struct parser *p, const struct qs_command *comma
 	if (near)
 		return qs_fail(err, QS_E_USAGE, "unknown option '%s'; did you mean '--%s'?", name,
 			       near);
-	for (const struct qs_command *c = qs_commands; c->name && !command; c++)
-		if (has_option(c, bare))
+	for (const struct qs_command *const *c = qs_commands; *c && !command; c++)
+		if (has_option(*c, bare))
 			return qs_fail(err, QS_E_USAGE,
 				       "unknown option '%s'; options of a command such as '%s' "
 				       "stand behind its name",
-				       name, c->name);
+				       name, (*c)->name);
 	return qs_fail(err, QS_E_USAGE, "unknown option '%s'; 'qs-util help%s%s' lists them", name,
 		       command ? " " : "", command ? command->name : "");
 }

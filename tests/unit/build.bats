@@ -14,7 +14,7 @@ setup()
 @test "install puts all files, and again over itself; uninstall leaves only what belongs to the disks" {
 	make -s -C "$top" install DESTDIR="$dest" PREFIX=/usr
 	[ -x "$dest/usr/sbin/qs-util" ]
-	[ -s "$dest/usr/share/man/man8/qs-util.8" ]
+	diff <(cd "$top/man" && ls ./*.8) <(cd "$dest/usr/share/man/man8" && ls ./*.8)
 	[ -s "$dest/usr/share/man/man5/qs-util.conf.5" ]
 	[ -s "$dest/usr/share/bash-completion/completions/qs-util" ]
 	[ "$(stat -c %a "$dest/etc/cryptconf")" = 700 ]
