@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "luks/fields.h"
+#include "luks/fingerprint.h"
 
 #define SLOTS_MAX 32
 
@@ -21,7 +22,7 @@ static uint64_t times_1024(uint64_t kib)
 	return kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024;
 }
 
-/* The token with the lowest number that names this keyslot. */
+/* The token with the lowest number that opens this keyslot. */
 static void find_token(const json_t *json, const char *slot, struct qs_keyslot *ret)
 {
 	json_t *tokens = json_object_get(json, "tokens");
@@ -34,10 +35,10 @@ static void find_token(const json_t *json, const char *slot, struct qs_keyslot *
 
 		if (n < 0 || !qs_fields_lists(json_object_get(token, "keyslots"), slot))
 			continue;
-		if (ret->token >= 0 && ret->token < n)
-			continue;
 		type = qs_fields_text(token, "type");
 		type = type ? type : "";
+		if (strcmp(type, QS_FINGERPRINT_TYPE) == 0 || (ret->token >= 0 && ret->token < n))
+			continue;
 		ret->token = n;
 		qs_fields_printable(ret->token_type, sizeof(ret->token_type), type, strlen(type));
 	}
@@ -64,6 +65,16 @@ static struct qs_keyslot describe(const json_t *json, const char *number, const 
 	return k;
 }
 
+static void mark_key_files(const json_t *json, struct qs_keyslot *slots, size_t count)
+{
+	struct qs_fingerprint prints[SLOTS_MAX];
+	size_t n = qs_fingerprint_read(json, prints, SLOTS_MAX);
+
+	for (size_t i = 0; i < count; i++)
+		for (size_t p = 0; p < n; p++)
+			slots[i].key_file |= slots[i].number == prints[p].slot;
+}
+
 static size_t collect_luks2(const json_t *json, struct qs_keyslot slots[SLOTS_MAX])
 {
 	json_t *object = json_object_get(json, "keyslots");
@@ -76,6 +87,7 @@ static size_t collect_luks2(const json_t *json, struct qs_keyslot slots[SLOTS_MA
 		if (qs_fields_slot(number) >= 0 && n < SLOTS_MAX)
 			slots[n++] = describe(json, number, slot);
 	}
+	mark_key_files(json, slots, n);
 	return n;
 }
 

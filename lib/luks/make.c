@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "luks/fingerprint.h"
 
 /* libcryptsetup's lower limit for PBKDF2 (MIN_PBKDF2_ITERATIONS, 2.6.1). */
 #define MIN_ITERATIONS 1000
@@ -96,6 +97,29 @@ static int choose_pbkdf(const struct qs_luks_spec *spec, struct qs_worker *worke
 	return worker ? qs_worker_reserve(worker, ARGON2_MEMORY, ARGON2_THREADS, err) : 0;
 }
 
+/* Of keyslot 0. Returns 0 or -errno. */
+static int add_fingerprint(struct crypt_device *cd, const char *uuid, const struct qs_secret *key)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret digest = {};
+	QS_AUTO(qs_auto_json) json_t *token = NULL;
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	struct qs_fingerprint print = { .slot = 0 };
+	int r = qs_fingerprint_digest(key, &digest, NULL);
+
+	if (r == 0)
+		r = qs_fingerprint_make(&digest, uuid, print.sum, NULL);
+	if (r < 0)
+		return r;
+	token = qs_fingerprint_token(&print);
+	text = json_dumps(token, JSON_COMPACT);
+	if (!text)
+		return -ENOMEM;
+	/* No plugin is asked what it thinks of our token. */
+	crypt_token_external_disable();
+	r = crypt_token_json_set(cd, CRYPT_ANY_TOKEN, text);
+	return r < 0 ? r : 0;
+}
+
 /* Returns 0 or -errno of the first libcryptsetup call that failed; *ret_what names it. */
 static int format_in_memory(struct crypt_device *cd, const struct qs_luks_spec *spec,
 			    const struct crypt_pbkdf_type *pbkdf, const struct qs_secret *key,
@@ -126,8 +150,12 @@ static int format_in_memory(struct crypt_device *cd, const struct qs_luks_spec *
 		return r;
 	*ret_what = "add the keyslot";
 	r = crypt_keyslot_add_by_volume_key(cd, 0, NULL, 0, key->data, key->size);
+	if (r < 0)
+		return r;
+	*ret_what = "store the key's fingerprint";
+	r = spec->fingerprint ? add_fingerprint(cd, spec->uuid, key) : 0;
 	if (r < 0 || !spec->fast_device)
-		return r < 0 ? r : 0;
+		return r;
 	*ret_what = "store the workqueue flags";
 	return crypt_persistent_flags_set(cd, CRYPT_FLAGS_ACTIVATION,
 					  CRYPT_ACTIVATE_NO_READ_WORKQUEUE |

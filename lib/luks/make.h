@@ -35,6 +35,7 @@ struct qs_luks_spec {
 			      keys with full entropy; else that function with the library's
 			      default costs, measured on this machine */
 	bool fast_device;  /* no-read-workqueue, no-write-workqueue */
+	bool fingerprint;  /* only for a key that we generated: see luks/fingerprint.h */
 };
 
 /* The subsystem that marks devices of ours. */

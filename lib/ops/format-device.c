@@ -76,17 +76,26 @@ static int refuse_content(const struct qs_format_run *f, const struct qs_format_
 	return r < 0 ? r : 0;
 }
 
+/*
+ * *ret_ours: the key came from our generator, now or in the run that is gone on
+ * with. A forced format may also find somebody's key file under the device's
+ * name; one that does not even have our size is not ours, whatever the journal says.
+ */
 static int take_key(const struct qs_format_run *f, const struct qs_format_target *t,
-		    struct qs_secret *ret, struct qs_error *err)
+		    struct qs_secret *ret, bool *ret_ours, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(f->env, t->key_file);
 	int r;
 
+	*ret_ours = !f->options->key_file && (t->resume || is_absent(real));
 	if (!f->options->key_file && is_absent(real))
 		return qs_key_generate(f->env, t->key_file, ret, err);
 	r = qs_key_load(f->env, t->key_file, ret, err);
+	if (r < 0)
+		return r;
+	*ret_ours = *ret_ours && ret->size == QS_KEY_SIZE;
 	/* Whoever made it may have been killed before it was durable. */
-	return r < 0 ? r : qs_file_sync(real, err);
+	return qs_file_sync(real, err);
 }
 
 /*
@@ -94,7 +103,7 @@ static int take_key(const struct qs_format_run *f, const struct qs_format_target
  * stays. The journal of an interrupted run is written again: it may not be durable.
  */
 static int begin(const struct qs_format_run *f, const struct qs_format_target *t,
-		 struct qs_secret *ret_key, struct qs_error *err)
+		 struct qs_secret *ret_key, bool *ret_ours, struct qs_error *err)
 {
 	struct qs_journal journal = { .op = "format", .link = t->link, .key_file = t->key_file };
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(f->env, t->key_file);
@@ -104,7 +113,7 @@ static int begin(const struct qs_format_run *f, const struct qs_format_target *t
 	r = qs_journal_write(f->env, t->name, &journal, err);
 	if (r < 0)
 		return r;
-	r = take_key(f, t, ret_key, err);
+	r = take_key(f, t, ret_key, ret_ours, err);
 	if (r < 0 && !t->resume && (f->options->key_file || is_absent(real)))
 		(void)qs_journal_remove(f->env, t->name, NULL);
 	return r;
@@ -118,13 +127,15 @@ static void forget_partitions(const struct qs_format_target *t, int fd)
 }
 
 static int write_header(const struct qs_format_run *f, const struct qs_format_target *t, int fd,
-			const struct qs_secret *key, struct qs_worker *worker,
+			const struct qs_secret *key, bool ours, struct qs_worker *worker,
 			struct qs_header_image *ret, struct qs_error *err)
 {
-	const struct qs_luks_spec spec = qs_format_spec(f, t);
+	struct qs_luks_spec spec = qs_format_spec(f, t);
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	int r = qs_luks_make(&spec, key, worker, &image, err);
+	int r;
 
+	spec.fingerprint = ours;
+	r = qs_luks_make(&spec, key, worker, &image, err);
 	if (r == 0)
 		r = qs_luks_write(fd, t->dev->node, &image, spec.metadata_size, err);
 	if (r < 0)
@@ -180,14 +191,15 @@ static int from_the_start(const struct qs_format_run *f, const struct qs_format_
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	bool ours = false;
 	int r;
 
 	qs_worker_step(worker, "key");
-	r = begin(f, t, &key, err);
+	r = begin(f, t, &key, &ours, err);
 	if (r < 0)
 		return r;
 	qs_worker_step(worker, "format");
-	r = write_header(f, t, fd, &key, worker, &image, err);
+	r = write_header(f, t, fd, &key, ours, worker, &image, err);
 	return r < 0 ? r : prove_and_back_up(f, t, fd, &key, &image, worker, err);
 }
 

@@ -75,6 +75,8 @@ static const char *opened_by(const struct status *st, const struct subject *s,
 
 	if (slot->token_type[0])
 		return slot->token_type;
+	if (slot->key_file)
+		return "key file";
 	if (slot->number != 0 || !s->outcome->name ||
 	    strcmp(s->header.subsystem, QS_SUBSYSTEM) != 0)
 		return "passphrase or key file";
