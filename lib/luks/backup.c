@@ -11,75 +11,8 @@
 #include "base/file.h"
 #include "base/log.h"
 
-/* LUKS2: two copies of at most 4 MiB and keyslots of at most 128 MiB (on-disk format 1.1.2). */
+/* No image is larger (luks/image.c). */
 #define IMAGE_MAX (136U << 20)
-
-void qs_header_image_done(struct qs_header_image *image)
-{
-	free(image->data);
-	image->data = NULL;
-	image->size = 0;
-}
-
-static uint64_t json_u64(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? strtoull(text, NULL, 10) : 0;
-}
-
-/* Bytes that belong into a backup, 0 when the header does not say. */
-static uint64_t image_size(const struct qs_luks_header *h)
-{
-	const json_t *config = json_object_get(h->json, "config");
-
-	if (h->version == 1)
-		return h->data_offset;
-	return 2 * h->metadata_size + json_u64(config, "keyslots_size");
-}
-
-static int check_good(const struct qs_luks_header *h, int fd, const char *node,
-		      struct qs_error *err)
-{
-	QS_AUTO(qs_auto_free) char *damage = qs_luks_header_damage(h, fd, node);
-
-	if (h->version == 0 || damage)
-		return qs_fail(err, QS_E_DAMAGED, "%s: %s", node,
-			       damage ? damage : "no LUKS header");
-	return 0;
-}
-
-int qs_header_image_read(int fd, const char *node, struct qs_header_image *ret,
-			 struct qs_luks_header *ret_header, struct qs_error *err)
-{
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
-	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	uint64_t size;
-	int r = qs_luks_header_read(fd, &h, err);
-
-	if (r == 0)
-		r = check_good(&h, fd, node, err);
-	if (r < 0)
-		return r;
-	size = image_size(&h);
-	if (size == 0 || size > IMAGE_MAX)
-		return qs_fail(err, QS_E_HOSTILE, "%s: the LUKS header claims a size of %ju bytes",
-			       node, (uintmax_t)size);
-	image.data = malloc(size);
-	if (!image.data)
-		return qs_fail(err, QS_E_MEMORY, "no memory for the header of %s", node);
-	image.size = size;
-	r = qs_file_pread(fd, image.data, image.size, 0);
-	if (r < 0)
-		return qs_fail_errno(err, r, "cannot read the header of %s", node);
-	*ret = image;
-	image = (struct qs_header_image){};
-	if (ret_header) {
-		*ret_header = h;
-		h = (struct qs_luks_header){};
-	}
-	return 0;
-}
 
 char *qs_backup_path(const struct qs_env *env, const char *name)
 {

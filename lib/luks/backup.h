@@ -9,28 +9,12 @@
 #ifndef QS_LUKS_BACKUP_H
 #define QS_LUKS_BACKUP_H
 
-#include <stddef.h>
 #include <time.h>
 
 #include "base/env.h"
 #include "base/error.h"
 #include "luks/header.h"
-
-/* A header and its keyslot areas in memory. Not secret: the keyslots are encrypted. */
-struct qs_header_image {
-	void *data;
-	size_t size; /* bytes */
-};
-
-void qs_header_image_done(struct qs_header_image *image); /* also a QS_AUTO releaser */
-
-/*
- * Read header and keyslot areas through FD. The parsed header goes to *ret_header
- * (may be NULL). Fails with QS_E_DAMAGED when a copy is not good: a damaged
- * header must not replace a good backup.
- */
-int qs_header_image_read(int fd, const char *node, struct qs_header_image *ret,
-			 struct qs_luks_header *ret_header, struct qs_error *err);
+#include "luks/image.h"
 
 /* The logical path headers_dir/NAME.header; malloc'ed. */
 char *qs_backup_path(const struct qs_env *env, const char *name);

@@ -1,5 +1,4 @@
 #define _GNU_SOURCE
-#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_Init() and its like, see sum_sha256() */
 #include "luks/header.h"
 
 #include <ctype.h>
@@ -8,55 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
-#include <openssl/sha.h>
-
 #include "base/cleanup.h"
 #include "base/env.h"
 #include "base/file.h"
 #include "luks/fields.h"
+#include "luks/ondisk.h"
 
-#define BLOCK_L 4096
-#define SUM_L 64 /* SHA-256 fills the first half */
-
-/* LUKS2 On-Disk Format Specification 1.1, chapter 2.1; integers are big-endian. */
-struct luks2_binary {
-	uint8_t magic[6];
-	uint16_t version;
-	uint64_t size; /* of this copy: this block and the JSON area */
-	uint64_t seqid;
-	char label[QS_LUKS_LABEL_L];
-	char sum_name[32];
-	uint8_t salt[64];
-	char uuid[QS_LUKS_UUID_L];
-	char subsystem[QS_LUKS_LABEL_L];
-	uint64_t offset; /* of this copy on the device */
-	uint8_t padding[184];
-	uint8_t sum[SUM_L];
-	uint8_t padding4096[7 * 512];
-} __attribute__((packed));
-
-/* LUKS1 On-Disk Format Specification 1.2, figures 4 and 5; integers are big-endian. */
-struct luks1_binary {
-	uint8_t magic[6];
-	uint16_t version;
-	char cipher[32];
-	char mode[32];
-	char hash[32];
-	uint32_t payload_offset; /* sectors of 512 bytes */
-	uint32_t key_size;       /* bytes */
-	uint8_t digest[20];
-	uint8_t digest_salt[32];
-	uint32_t digest_iterations;
-	char uuid[QS_LUKS_UUID_L];
-	struct {
-		uint32_t active;
-		uint32_t iterations;
-		uint8_t salt[32];
-		uint32_t area_offset;
-		uint32_t stripes;
-	} __attribute__((packed)) slots[8];
-} __attribute__((packed));
+#define BLOCK_L QS_LUKS2_BLOCK_L
 
 /* A copy has one of nine sizes, powers of two; the second one begins where the first ends. */
 #define SIZE_MIN_COPY 0x4000ULL
@@ -64,16 +21,7 @@ struct luks1_binary {
 #define USUAL_HEADER (256 << 10) /* we write two copies of 128 KiB, cryptsetup of 16 */
 #define LUKS1_SLOT_ACTIVE 0x00AC71F3
 #define LUKS1_SLOT_DISABLED 0x0000DEAD
-#define LUKS1_STRIPES 4000
 #define KEY_BYTES_MAX 512 /* libcryptsetup's limit */
-
-_Static_assert(sizeof(struct luks2_binary) == BLOCK_L, "size in the specification");
-_Static_assert(sizeof(struct luks1_binary) == 592, "size in the specification");
-
-static const uint8_t magics[2][6] = {
-	{ 'L', 'U', 'K', 'S', 0xba, 0xbe },
-	{ 'S', 'K', 'U', 'L', 0xba, 0xbe },
-};
 
 /* What stands where a LUKS2 copy should be. */
 struct copy {
@@ -108,66 +56,8 @@ static bool is_uuid(const char uuid[QS_LUKS_UUID_L])
 	return uuid[36] == '\0';
 }
 
-struct part {
-	const void *data;
-	size_t size;
-};
-
-/*
- * Every tool sums with SHA-256. OpenSSL's own function for it, because the EVP
- * interface first builds its tables of algorithms, which takes longer than all
- * the rest of reading a header.
- */
-static bool sum_sha256(const struct part parts[3], uint8_t ret[SUM_L])
-{
-	SHA256_CTX ctx;
-	bool ok = SHA256_Init(&ctx);
-
-	for (size_t i = 0; ok && i < 3; i++)
-		ok = SHA256_Update(&ctx, parts[i].data, parts[i].size);
-	return ok && SHA256_Final(ret, &ctx);
-}
-
-static int sum_other(const char *name, const struct part parts[3], uint8_t ret[SUM_L])
-{
-	const EVP_MD *md = EVP_get_digestbyname(name);
-	EVP_MD_CTX *ctx;
-	bool ok;
-
-	if (!md || EVP_MD_get_size(md) > SUM_L)
-		return -EINVAL;
-	ctx = EVP_MD_CTX_new();
-	if (!ctx)
-		return -ENOMEM;
-	ok = EVP_DigestInit(ctx, md);
-	for (size_t i = 0; ok && i < 3; i++)
-		ok = EVP_DigestUpdate(ctx, parts[i].data, parts[i].size);
-	ok = ok && EVP_DigestFinal(ctx, ret, NULL);
-	EVP_MD_CTX_free(ctx);
-	return ok ? 0 : -EINVAL;
-}
-
-static int checksum(const void *copy, size_t size, uint8_t ret[SUM_L])
-{
-	static const uint8_t zeros[SUM_L];
-	const struct luks2_binary *b = copy;
-	const size_t before = offsetof(struct luks2_binary, sum), behind = before + sizeof(b->sum);
-	const struct part parts[] = {
-		{ copy, before },
-		{ zeros, sizeof(zeros) }, /* the field of the checksum itself counts as zeros */
-		{ (const uint8_t *)copy + behind, size - behind },
-	};
-
-	if (size < BLOCK_L || !memchr(b->sum_name, '\0', sizeof(b->sum_name)))
-		return -EINVAL;
-	memset(ret, 0, SUM_L);
-	if (strcmp(b->sum_name, "sha256") == 0)
-		return sum_sha256(parts, ret) ? 0 : -EINVAL;
-	return sum_other(b->sum_name, parts, ret);
-}
-
 /* The fields on which everything else depends; only then is memory allocated by them. */
-static bool is_plausible(const struct luks2_binary *b, unsigned which, uint64_t offset)
+static bool is_plausible(const struct qs_luks2_binary *b, unsigned which, uint64_t offset)
 {
 	uint64_t size = be64toh(b->size);
 
@@ -214,9 +104,9 @@ static enum qs_copy_state parse_text(const char *text, size_t size, struct copy 
 /* Judge BYTES, a whole copy with its magic in place. */
 static enum qs_copy_state judge(const uint8_t *bytes, struct copy *c)
 {
-	const struct luks2_binary *b = (const void *)bytes;
-	uint8_t sum[SUM_L];
-	int r = checksum(bytes, c->size, sum);
+	const struct qs_luks2_binary *b = (const void *)bytes;
+	uint8_t sum[QS_LUKS2_SUM_L];
+	int r = qs_luks2_checksum(bytes, c->size, sum);
 
 	if (r == -ENOMEM)
 		c->error = r;
@@ -257,7 +147,7 @@ static enum qs_copy_state look(int fd, unsigned which, uint64_t offset, struct c
 	QS_AUTO(qs_auto_free) void *block = NULL;
 	QS_AUTO(qs_auto_free) void *whole = NULL;
 	enum qs_copy_state state;
-	struct luks2_binary *b;
+	struct qs_luks2_binary *b;
 	bool magic;
 	int r;
 
@@ -265,14 +155,14 @@ static enum qs_copy_state look(int fd, unsigned which, uint64_t offset, struct c
 	if (r < 0)
 		return unreadable(c, r, QS_COPY_ABSENT);
 	b = block;
-	magic = memcmp(b->magic, magics[which], sizeof(b->magic)) == 0;
+	magic = memcmp(b->magic, qs_luks_magics[which], sizeof(b->magic)) == 0;
 	if (!is_plausible(b, which, offset))
 		return magic ? QS_COPY_BAD_SIZE : QS_COPY_ABSENT;
 	c->size = be64toh(b->size);
 	r = read_aligned(fd, offset, c->size, &whole);
 	if (r < 0)
 		return unreadable(c, r, magic ? QS_COPY_BAD_SIZE : QS_COPY_ABSENT);
-	memcpy(whole, magics[which], sizeof(magics[which]));
+	memcpy(whole, qs_luks_magics[which], sizeof(qs_luks_magics[which]));
 	state = judge(whole, c);
 	if (magic)
 		return state;
@@ -394,7 +284,7 @@ static int read_luks2(int fd, bool both, struct qs_luks_header *h, struct qs_err
 	return 0;
 }
 
-static bool are_luks1_slots_plausible(const struct luks1_binary *b)
+static bool are_luks1_slots_plausible(const struct qs_luks1_binary *b)
 {
 	for (unsigned i = 0; i < QS_ARRAY_SIZE(b->slots); i++) {
 		uint32_t active = be32toh(b->slots[i].active);
@@ -402,13 +292,13 @@ static bool are_luks1_slots_plausible(const struct luks1_binary *b)
 		if (active == LUKS1_SLOT_DISABLED)
 			continue;
 		if (active != LUKS1_SLOT_ACTIVE || b->slots[i].iterations == 0 ||
-		    be32toh(b->slots[i].stripes) != LUKS1_STRIPES)
+		    be32toh(b->slots[i].stripes) != QS_LUKS1_STRIPES)
 			return false;
 	}
 	return true;
 }
 
-static bool is_luks1_plausible(const struct luks1_binary *b)
+static bool is_luks1_plausible(const struct qs_luks1_binary *b)
 {
 	uint32_t key_size = be32toh(b->key_size);
 
@@ -417,7 +307,7 @@ static bool is_luks1_plausible(const struct luks1_binary *b)
 	       memchr(b->mode, '\0', sizeof(b->mode)) && are_luks1_slots_plausible(b);
 }
 
-static void describe_luks1(const struct luks1_binary *b, struct qs_luks_header *h)
+static void describe_luks1(const struct qs_luks1_binary *b, struct qs_luks_header *h)
 {
 	QS_AUTO(qs_auto_free) char *cipher = qs_printf("%s-%s", b->cipher, b->mode);
 
@@ -428,22 +318,25 @@ static void describe_luks1(const struct luks1_binary *b, struct qs_luks_header *
 	h->key_size = be32toh(b->key_size) * 8;
 	h->sector_size = 512;
 	h->data_offset = be32toh(b->payload_offset) * 512ULL;
+	h->luks1_area_size = (h->key_size / 8ULL * QS_LUKS1_STRIPES + 511) / 512 * 512;
 	h->luks1_digest_iterations = be32toh(b->digest_iterations);
-	for (unsigned i = 0; i < QS_ARRAY_SIZE(b->slots); i++)
+	for (unsigned i = 0; i < QS_ARRAY_SIZE(b->slots); i++) {
+		h->luks1_area[i] = be32toh(b->slots[i].area_offset) * 512ULL;
 		if (be32toh(b->slots[i].active) == LUKS1_SLOT_ACTIVE)
 			h->luks1_iterations[i] = be32toh(b->slots[i].iterations);
+	}
 }
 
 static int read_header(int fd, bool both, struct qs_luks_header *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) void *block = NULL;
 	struct qs_luks_header h = {};
-	const struct luks1_binary *b;
+	const struct qs_luks1_binary *b;
 	int r;
 
 	r = read_aligned(fd, 0, BLOCK_L, &block);
 	b = block;
-	if (r == 0 && memcmp(b->magic, magics[0], sizeof(b->magic)) == 0 &&
+	if (r == 0 && memcmp(b->magic, qs_luks_magics[0], sizeof(b->magic)) == 0 &&
 	    be16toh(b->version) == 1 && is_luks1_plausible(b)) {
 		describe_luks1(b, &h);
 		*ret = h;

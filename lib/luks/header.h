@@ -54,6 +54,8 @@ struct qs_luks_header {
 	uint64_t data_offset;         /* bytes */
 	uint32_t luks1_iterations[8]; /* 0: slot not active */
 	uint32_t luks1_digest_iterations;
+	uint64_t luks1_area[8];   /* offset of each slot's key material, active or not; bytes */
+	uint64_t luks1_area_size; /* bytes */
 };
 
 /*
