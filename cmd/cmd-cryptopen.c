@@ -1,5 +1,8 @@
 #include <string.h>
+#include <unistd.h>
 
+#include "ask.h"
+#include "base/cleanup.h"
 #include "command.h"
 
 static void common_options(struct qs_context *ctx, struct qs_open_options *options)
@@ -32,16 +35,60 @@ static int take_arguments(int argc, char **argv, struct qs_open_options *options
 	return 0;
 }
 
+/* What qs_open() calls when no key file of the device is there. */
+struct question {
+	const struct qs_context *ctx;
+	const char *device;
+};
+
+static int ask(void *cookie, struct qs_secret *ret, struct qs_error *err)
+{
+	const struct question *q = cookie;
+	QS_AUTO(qs_auto_free) char *prompt = qs_printf("Passphrase of %s", q->device);
+	const struct qs_ask how = { "passphrase-file", "passphrase-fd", prompt, false };
+
+	return qs_ask_passphrase(q->ctx, &how, ret, err);
+}
+
+/* A passphrase that was asked for by an option; else it may be asked for on a terminal. */
+static int take_passphrase(struct question *q, struct qs_open_options *options,
+			   struct qs_secret *ret, struct qs_error *err)
+{
+	const struct qs_ask how = { .file_option = "passphrase-file",
+				    .fd_option = "passphrase-fd" };
+	int r;
+
+	if (!qs_option_given(q->ctx, "passphrase") && !qs_ask_given(q->ctx, &how)) {
+		options->ask_cookie = q;
+		if (!q->ctx->json && isatty(STDIN_FILENO) && isatty(STDERR_FILENO))
+			options->ask = ask;
+		return 0;
+	}
+	if (options->key_file)
+		return qs_fail(err, QS_E_USAGE, "a key file and a passphrase cannot both be given");
+	if (options->update_crypttab)
+		return qs_fail(err, QS_E_USAGE,
+			       "updatecrypttab writes a key file into the table, so it cannot go "
+			       "with a passphrase");
+	r = ask(q, ret, err);
+	options->passphrase = ret;
+	return r;
+}
+
 static int run_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	struct qs_open_options options = {
 		.key_file = qs_option_value(ctx, "key-file"),
 		.allow_discards = qs_option_given(ctx, "allow-discards"),
 	};
+	struct question question = { ctx, argv[0] };
+	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
 	int r;
 
 	common_options(ctx, &options);
 	r = take_arguments(argc, argv, &options, err);
+	if (r == 0)
+		r = take_passphrase(&question, &options, &passphrase, err);
 	if (r < 0)
 		return r;
 	return qs_open(&ctx->env, argv[0], &options, &ctx->outcomes, err);
@@ -63,6 +110,8 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 
 static const struct qs_option cryptopen_options[] = {
 	{ .name = "key-file", .arg = "FILE", .help = "key file, the same as KEYFILE" },
+	{ .name = "passphrase", .help = "open it by a passphrase or recovery key; asks for it" },
+	QS_PASSPHRASE_OPTIONS,
 	{ .name = "read-only", .help = "map it read-only" },
 	{ .name = "allow-discards",
 	  .help = "pass TRIM on; shows an attacker which blocks are free" },
@@ -74,6 +123,7 @@ static const struct qs_example cryptopen_examples[] = {
 	{ "cryptopen /dev/sdj", "open with the key that belongs to the device" },
 	{ "cryptopen /dev/sdj /path/k.key updatecrypttab",
 	  "open with this key and write it into /etc/crypttab" },
+	{ "cryptopen --passphrase /dev/sdj", "ask for a passphrase or recovery key" },
 	{}
 };
 
@@ -95,6 +145,9 @@ const struct qs_command qs_row_cryptopen = {
 	.about = "Opens the device as /dev/mapper/NAME. Without KEYFILE the key of its line in "
 		 "/etc/crypttab or of its name in /etc/cryptconf/keys is used. A device that is "
 		 "open already is a success.\n"
+		 "A passphrase or recovery key opens it too: read from a file or descriptor, or "
+		 "asked for on a terminal, with --passphrase and where no key file is there. A "
+		 "recovery key may be typed without its dashes and in capitals.\n"
 		 "The word updatecrypttab, as the last argument, writes the line into "
 		 "/etc/crypttab. A key file of that very name is given as ./updatecrypttab.\n",
 	.examples = cryptopen_examples,

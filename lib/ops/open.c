@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "key/keyfile.h"
+#include "key/recovery.h"
 #include "luks/unlock.h"
 #include "ops/internal.h"
 #include "tab/crypttab.h"
@@ -24,23 +25,12 @@
 /* As long as udev may take under load; see also qs_device_wait_link(). */
 #define NODE_WAIT_MS 30000
 
-void qs_open_request_done(struct qs_open_request *request)
-{
-	free(request->name);
-	free(request->link);
-	free(request->node);
-	for (size_t i = 0; i < QS_OPEN_KEYS; i++)
-		free(request->key_files[i]);
-	*request = (struct qs_open_request){};
-}
-
 /* ---- in the worker ---- */
 
-static int try_key(const struct qs_env *env, struct qs_worker *worker,
-		   const struct qs_open_request *request, const char *key_file,
-		   struct qs_error *err)
+static int try_secret(const struct qs_env *env, struct qs_worker *worker,
+		      const struct qs_open_request *request, const struct qs_secret *key,
+		      struct qs_error *err)
 {
-	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	const struct qs_unlock how = {
 		.name = request->name,
 		.test = request->test,
@@ -49,14 +39,38 @@ static int try_key(const struct qs_env *env, struct qs_worker *worker,
 		.slot = -1,
 		.worker = worker,
 	};
+
+	return qs_luks_unlock(env, request->node, key, &how, err);
+}
+
+static int try_key(const struct qs_env *env, struct qs_worker *worker,
+		   const struct qs_open_request *request, const char *key_file,
+		   struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	int r = qs_key_load(env, key_file, &key, err);
 
 	if (r < 0)
 		return r;
-	r = qs_luks_unlock(env, request->node, &key, &how, err);
+	r = try_secret(env, worker, request, &key, err);
 	if (r == -EPERM)
 		qs_error_append(err, " (key file %s)", key_file);
 	return r;
+}
+
+/* A recovery key may have been typed in another spelling than the one that was enrolled. */
+static int try_passphrase(const struct qs_env *env, struct qs_worker *worker,
+			  const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret spelt = {};
+	int r = qs_recovery_spell(request->passphrase, &spelt, err);
+
+	if (r < 0)
+		return r;
+	r = try_secret(env, worker, request, r == 1 ? &spelt : request->passphrase, err);
+	if (r >= 0)
+		*ret = json_pack("{s:i}", "keyslot", r);
+	return r < 0 ? r : 0;
 }
 
 int qs_open_stat_device(const char *node, struct qs_device *ret)
@@ -108,6 +122,8 @@ static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 	struct qs_error own = {};
 	int r = -EPERM;
 
+	if (request->passphrase)
+		return try_passphrase(env, worker, request, ret, err);
 	for (size_t i = 0; i < QS_OPEN_KEYS && request->key_files[i]; i++) {
 		r = try_key(env, worker, request, request->key_files[i], &own);
 		if (r >= 0) {
@@ -130,7 +146,7 @@ int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 	QS_AUTO(qs_auto_close) int lock = -1;
 	int r;
 
-	if (!request->key_files[0])
+	if (!request->key_files[0] && !request->passphrase)
 		return qs_fail(err, QS_E_NO_KEY,
 			       "no key file is known for %s: name one, or put it at %s/%s.key",
 			       request->node, env->config.keys_dir, request->name);
@@ -199,115 +215,6 @@ int qs_open_check_mapping(const struct qs_mapping_list *mappings, const char *na
 	return wait_for_node(name, err);
 }
 
-const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
-						const struct qs_crypttab *tab,
-						const struct qs_device *dev, const char *uuid)
-{
-	for (size_t i = 0; i < qs_crypttab_count(tab); i++) {
-		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
-		QS_AUTO(qs_auto_free) char *real = NULL;
-		QS_AUTO(qs_auto_free) char *path = NULL;
-
-		if (!e->device)
-			continue;
-		if (strncmp(e->device, "UUID=", 5) == 0 && strcasecmp(e->device + 5, uuid) == 0)
-			return e;
-		path = qs_env_path(env, e->device);
-		real = realpath(path, NULL);
-		if (real && strcmp(real, dev->node) == 0)
-			return e;
-	}
-	return NULL;
-}
-
-static bool has_option(const char *options, const char *word)
-{
-	size_t length = strlen(word);
-
-	for (const char *p = options; p && *p; p += strcspn(p, ","), p += *p == ',')
-		if (strncmp(p, word, length) == 0 &&
-		    (p[length] == ',' || p[length] == '\0' || p[length] == '='))
-			return true;
-	return false;
-}
-
-/* Options that change what the key or the header is: another tool's line. */
-static const char *foreign_option(const char *options)
-{
-	static const char *const words[] = {
-		"plain",        "swap",           "tmp",          "tcrypt",    "bitlk",
-		"header",       "keyfile-offset", "keyfile-size", "keyscript", "tpm2-device",
-		"fido2-device", "pkcs11-uri",
-	};
-
-	for (size_t i = 0; i < QS_ARRAY_SIZE(words); i++)
-		if (has_option(options, words[i]))
-			return words[i];
-	return NULL;
-}
-
-void qs_open_add_key(struct qs_open_request *request, const char *key_file)
-{
-	for (size_t i = 0; i < QS_OPEN_KEYS; i++) {
-		if (!request->key_files[i]) {
-			request->key_files[i] = qs_strdup(key_file);
-			return;
-		}
-		if (strcmp(request->key_files[i], key_file) == 0)
-			return;
-	}
-}
-
-void qs_open_apply_line(struct qs_open_request *request, const struct qs_crypttab_entry *e)
-{
-	if (e->key && e->key[0] == '/')
-		qs_open_add_key(request, e->key);
-	if (has_option(e->options, "readonly") || has_option(e->options, "read-only"))
-		request->read_only = true;
-	if (has_option(e->options, "discard"))
-		request->allow_discards = true;
-}
-
-/*
- * Name and keys of one device: from its crypttab line, then by the naming rule,
- * then by the label that a format of ours gave (the disk may have moved to a
- * controller under which it has another link).
- */
-static int make_request(const struct qs_env *env, const struct qs_device *dev,
-			const struct qs_luks_header *h, const struct qs_crypttab *tab,
-			const char *key_file, struct qs_open_request *ret, struct qs_error *err)
-{
-	const struct qs_crypttab_entry *e = qs_open_line_of(env, tab, dev, h->uuid);
-	QS_AUTO(qs_auto_free) char *usual = NULL;
-	QS_AUTO(qs_auto_free) char *labelled = NULL;
-	int r = qs_device_name(env, dev, h->uuid, &ret->link, &ret->name, err);
-
-	if (r < 0)
-		return r;
-	ret->node = qs_strdup(dev->node);
-	usual = qs_key_path(env, ret->name);
-	if (e)
-		qs_outcome_set(&ret->name, e->name);
-	if (key_file) {
-		ret->key_files[0] = qs_env_absolute(key_file);
-	} else {
-		if (e)
-			qs_open_apply_line(ret, e);
-		qs_open_add_key(ret, usual);
-		if (strcmp(h->subsystem, "qs-util") == 0 && !strchr(h->label, '/')) {
-			labelled = qs_key_path(env, h->label);
-			qs_open_add_key(ret, labelled);
-		}
-	}
-	if (e && !key_file && foreign_option(e->options))
-		return qs_fail(
-			err, QS_E_FAILED,
-			"line %u of %s has the option %s, which qs-util does not handle; use "
-			"systemctl start systemd-cryptsetup@%s",
-			e->line, QS_CRYPTTAB, foreign_option(e->options), e->name);
-	return 0;
-}
-
 /* The line for a device that was opened with updatecrypttab. */
 static int update_line(const struct qs_env *env, const struct qs_open_request *request,
 		       const char *key_file, struct qs_error *err)
@@ -347,51 +254,54 @@ void qs_open_note_open(struct qs_outcome *o)
 	qs_outcome_detail(o, "state", json_string("open"));
 }
 
+/* The passphrase that was given; else, when there is no key file, the one that is asked for. */
+static int get_passphrase(const struct qs_env *env, const struct qs_open_options *options,
+			  struct qs_open_request *request, struct qs_secret *asked,
+			  struct qs_error *err)
+{
+	request->passphrase = options->passphrase;
+	if (options->passphrase || options->key_file || options->update_crypttab || !options->ask ||
+	    qs_open_has_key_file(env, request))
+		return 0;
+	request->passphrase = asked;
+	return options->ask(options->ask_cookie, asked, err);
+}
+
 /* Returns 1 when a worker must open it, 0 when it is open already. */
 static int plan_one(const struct qs_env *env, const struct qs_open_options *options,
-		    struct qs_outcome *o, struct qs_open_request *request)
+		    struct qs_outcome *o, struct qs_open_request *request, struct qs_secret *asked)
 {
-	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_mapping_list_done) struct qs_mapping_list mappings = {};
 	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
 	struct qs_error *err = &o->error;
-	int r = qs_device_find(env, o->device, &dev, err);
+	int r = qs_open_find(env, options->key_file, o, &dev, &h, request);
 
 	if (r < 0)
 		return r;
-	qs_outcome_set_device(o, dev);
-	r = qs_crypttab_load(env, &tab, err);
-	if (r == 0)
-		r = qs_device_peek_header(dev, &h, err);
-	if (r < 0)
-		return r;
-	if (h.version == 0)
-		return qs_luks_explain(dev->node, err);
-	qs_outcome_set(&o->uuid, h.uuid);
-	r = make_request(env, dev, &h, tab, options->key_file, request, err);
-	if (r < 0)
-		return r;
-	qs_outcome_set(&o->by_id, request->link);
-	qs_outcome_set(&o->name, request->name);
 	qs_open_apply_options(request, options);
-	if (options->test)
-		return 1;
-	r = qs_mapping_scan(&mappings, err);
-	if (r == 0)
-		r = qs_open_check_mapping(&mappings, request->name, dev, h.uuid, err);
-	if (r <= 0)
-		return r < 0 ? r : 1;
-	qs_open_note_open(o);
-	/* A key that goes into crypttab is proven, also when the device is open already. */
-	request->test = true;
-	return options->update_crypttab;
+	if (!options->test) {
+		r = qs_mapping_scan(&mappings, err);
+		if (r == 0)
+			r = qs_open_check_mapping(&mappings, request->name, dev, h.uuid, err);
+		if (r < 0)
+			return r;
+	}
+	if (r == 1) {
+		qs_open_note_open(o);
+		/* A key that goes into crypttab is proven, also when the device is open already. */
+		request->test = true;
+		return options->update_crypttab;
+	}
+	r = get_passphrase(env, options, request, asked, err);
+	return r < 0 ? r : 1;
 }
 
 int qs_open(const struct qs_env *env, const char *device, const struct qs_open_options *options,
 	    struct qs_outcomes *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_open_request_done) struct qs_open_request request = {};
+	QS_AUTO(qs_secret_done) struct qs_secret asked = {};
 	struct qs_open_jobs jobs = { env, &request };
 	struct qs_outcome *o;
 	const char *key_file;
@@ -400,7 +310,7 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 	if (r < 0)
 		return r;
 	o = &ret->items[0];
-	r = plan_one(env, options, o, &request);
+	r = plan_one(env, options, o, &request, &asked);
 	if (r < 0)
 		return 0;
 	if (r > 0) {
@@ -415,14 +325,4 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 		qs_error_append(&o->error, " (the device is open; its line in %s was not written)",
 				QS_CRYPTTAB);
 	return 0;
-}
-
-bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
-{
-	size_t length = strlen(env->config.keys_dir);
-
-	if (!e->device || !e->key || e->key[0] != '/' || foreign_option(e->options))
-		return false;
-	return strncmp(e->name, "enc-", 4) == 0 ||
-	       (strncmp(e->key, env->config.keys_dir, length) == 0 && e->key[length] == '/');
 }

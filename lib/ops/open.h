@@ -11,6 +11,9 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/pool.h"
+#include "base/secret.h"
+#include "device/device.h"
+#include "luks/header.h"
 #include "luks/mapping.h"
 #include "ops/ops.h"
 #include "tab/crypttab.h"
@@ -20,10 +23,11 @@
 
 /* One device to open. Strings belong to the request. */
 struct qs_open_request {
-	char *name;                    /* of the mapping */
-	char *link;                    /* logical */
-	char *node;                    /* what is really opened */
-	char *key_files[QS_OPEN_KEYS]; /* logical; NULL behind the last */
+	char *name;                         /* of the mapping */
+	char *link;                         /* logical */
+	char *node;                         /* what is really opened */
+	char *key_files[QS_OPEN_KEYS];      /* logical; NULL behind the last */
+	const struct qs_secret *passphrase; /* tried instead of the key files; not owned; or NULL */
 	bool read_only;
 	bool allow_discards;
 	bool test;   /* prove a key, open nothing */
@@ -35,6 +39,19 @@ struct qs_open_jobs {
 	const struct qs_env *env;
 	struct qs_open_request *requests; /* one per outcome */
 };
+
+/*
+ * Find the device that O names, and by which name, link and key files it is
+ * opened: those of its crypttab line, of its name, of its label; with KEY_FILE
+ * only that one. Fills O, and its error when it fails; DEV, HEADER and REQUEST
+ * are the caller's to release. A device without a usable header is an error.
+ */
+int qs_open_find(const struct qs_env *env, const char *key_file, struct qs_outcome *o,
+		 struct qs_device **ret_dev, struct qs_luks_header *ret_header,
+		 struct qs_open_request *request);
+
+/* Is one of the request's key files there? */
+bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request *request);
 
 /* Another key file to try; one that is there already, or that finds no room, is left out. */
 void qs_open_add_key(struct qs_open_request *request, const char *key_file);

@@ -14,6 +14,7 @@
 
 #include "base/env.h"
 #include "base/error.h"
+#include "base/secret.h"
 
 /* What became of one device. error.kind is QS_E_NONE on success. */
 struct qs_outcome {
@@ -82,6 +83,10 @@ void qs_format_preview(const struct qs_env *env, const char *const *devices, siz
 
 struct qs_open_options {
 	const char *key_file;
+	const struct qs_secret *passphrase; /* tried instead of key files; may be NULL */
+	/* Asks for a passphrase, called when no key file is there; may be NULL. */
+	int (*ask)(void *cookie, struct qs_secret *ret, struct qs_error *err);
+	void *ask_cookie;
 	bool update_crypttab;
 	bool read_only;
 	bool allow_discards;

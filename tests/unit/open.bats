@@ -146,6 +146,48 @@ configure()
 	run ! grep CLONE_THREAD "$BATS_TEST_TMPDIR/trace"
 }
 
+# stock_passphrase IMAGE PASSPHRASE: formatted by stock cryptsetup for somebody who types.
+stock_passphrase()
+{
+	printf %s "$2" | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$1" -
+}
+
+@test "a passphrase opens: from a file, standard input, a descriptor" {
+	stock_passphrase "$(image_of 1)" 'correct horse'
+	(umask 077 && echo 'correct horse' >"$BATS_TEST_TMPDIR/pass")
+	run -0 qs cryptopen --test --passphrase-file "$BATS_TEST_TMPDIR/pass" "${ID}1"
+	run -0 --separate-stderr qs_input 'correct horse' --json cryptopen --test --passphrase-file - "${ID}1"
+	[ "$(jq -c '.devices[0] | [.keyslot, .key_file]' <<<"$output")" = '[0,null]' ]
+	run -0 qs_input 'correct horse' cryptopen --test --passphrase-fd 0 "${ID}1"
+}
+
+@test "a wrong passphrase: 2; none and no terminal: 64 and the options" {
+	stock_passphrase "$(image_of 1)" 'correct horse'
+	run -2 qs_input 'wrong horse' cryptopen --test --passphrase-file - "${ID}1"
+	run -64 qs cryptopen --test --passphrase "${ID}1"
+	[[ $output == *--passphrase-file* ]]
+	run -2 qs cryptopen --test "${ID}1"
+	run -64 qs_input x cryptopen --test --passphrase-file - "${ID}1" "$KEY"
+	run -64 qs_input x cryptopen --passphrase-file - "${ID}1" updatecrypttab
+}
+
+@test "on a terminal the passphrase is asked for when there is no key file, and not shown" {
+	stock_passphrase "$(image_of 1)" 'correct horse'
+	run -0 typed 'correct horse' -- cryptopen --test "${ID}1"
+	[[ $output == *"Passphrase of ${ID}1"*'key proven'* ]]
+	[[ $output != *horse* ]]
+	run -2 typed 'wrong horse' -- cryptopen --test "${ID}1"
+	qs cryptformat --no-open "${ID}2"
+	run -0 typed -- cryptopen --test "${ID}2"
+	[[ $output != *Passphrase* ]]
+}
+
+@test "a recovery key opens in any spelling" {
+	stock_passphrase "$(image_of 1)" cbdefghi-jklnrtuv-cbdefghi-jklnrtuv-cbdefghi-jklnrtuv-cbdefghi-jklnrtuv
+	run -0 qs_input 'CBDEFGHI JKLNRTUV CBDEFGHI JKLNRTUV CBDEFGHI JKLNRTUV CBDEFGHIJKLNRTUV' \
+		cryptopen --test --passphrase-file - "${ID}1"
+}
+
 @test "updatecrypttab is not done when the device did not open" {
 	qs cryptformat --no-open --no-crypttab "${ID}1"
 	# 1 where the kernel has no device-mapper to begin with.

@@ -28,6 +28,26 @@ qs()
 	timeout 120 "$QS_UTIL" --root="$ROOT" "$@" </dev/null
 }
 
+# typed TEXT... -- ARGUMENT...: somebody types a TEXT at each prompt for a secret. What the
+# terminal shows is the output.
+typed()
+{
+	local texts=()
+	while [ "$1" != -- ]; do
+		texts+=("$1")
+		shift
+	done
+	python3 -B "$BATS_TEST_DIRNAME/typist.py" "${texts[@]}" -- "$QS_UTIL" --root="$ROOT" "${@:2}"
+}
+
+# qs_input TEXT ARGUMENT...: with that line on standard input.
+qs_input()
+{
+	local text=$1
+	shift
+	printf '%s\n' "$text" | timeout 120 "$QS_UTIL" --root="$ROOT" "$@"
+}
+
 # key_of N, backup_of N, image_of N: the files of disk N.
 key_of()
 {

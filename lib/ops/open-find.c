@@ -1,0 +1,181 @@
+/*
+ * Which device is meant, and by which name and key files it is opened.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "key/keyfile.h"
+#include "luks/make.h"
+#include "luks/unlock.h"
+#include "ops/internal.h"
+#include "ops/open.h"
+#include "tab/crypttab.h"
+
+void qs_open_request_done(struct qs_open_request *request)
+{
+	free(request->name);
+	free(request->link);
+	free(request->node);
+	for (size_t i = 0; i < QS_OPEN_KEYS; i++)
+		free(request->key_files[i]);
+	*request = (struct qs_open_request){};
+}
+
+const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
+						const struct qs_crypttab *tab,
+						const struct qs_device *dev, const char *uuid)
+{
+	for (size_t i = 0; i < qs_crypttab_count(tab); i++) {
+		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
+		QS_AUTO(qs_auto_free) char *real = NULL;
+		QS_AUTO(qs_auto_free) char *path = NULL;
+
+		if (!e->device)
+			continue;
+		if (strncmp(e->device, "UUID=", 5) == 0 && strcasecmp(e->device + 5, uuid) == 0)
+			return e;
+		path = qs_env_path(env, e->device);
+		real = realpath(path, NULL);
+		if (real && strcmp(real, dev->node) == 0)
+			return e;
+	}
+	return NULL;
+}
+
+static bool has_option(const char *options, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *p = options; p && *p; p += strcspn(p, ","), p += *p == ',')
+		if (strncmp(p, word, length) == 0 &&
+		    (p[length] == ',' || p[length] == '\0' || p[length] == '='))
+			return true;
+	return false;
+}
+
+/* Options that change what the key or the header is: another tool's line. */
+static const char *foreign_option(const char *options)
+{
+	static const char *const words[] = {
+		"plain",        "swap",           "tmp",          "tcrypt",    "bitlk",
+		"header",       "keyfile-offset", "keyfile-size", "keyscript", "tpm2-device",
+		"fido2-device", "pkcs11-uri",
+	};
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(words); i++)
+		if (has_option(options, words[i]))
+			return words[i];
+	return NULL;
+}
+
+void qs_open_add_key(struct qs_open_request *request, const char *key_file)
+{
+	for (size_t i = 0; i < QS_OPEN_KEYS; i++) {
+		if (!request->key_files[i]) {
+			request->key_files[i] = qs_strdup(key_file);
+			return;
+		}
+		if (strcmp(request->key_files[i], key_file) == 0)
+			return;
+	}
+}
+
+void qs_open_apply_line(struct qs_open_request *request, const struct qs_crypttab_entry *e)
+{
+	if (e->key && e->key[0] == '/')
+		qs_open_add_key(request, e->key);
+	if (has_option(e->options, "readonly") || has_option(e->options, "read-only"))
+		request->read_only = true;
+	if (has_option(e->options, "discard"))
+		request->allow_discards = true;
+}
+
+/*
+ * Name and keys of one device: from its crypttab line, then by the naming rule,
+ * then by the label that a format of ours gave (the disk may have moved to a
+ * controller under which it has another link).
+ */
+static int make_request(const struct qs_env *env, const struct qs_device *dev,
+			const struct qs_luks_header *h, const struct qs_crypttab *tab,
+			const char *key_file, struct qs_open_request *ret, struct qs_error *err)
+{
+	const struct qs_crypttab_entry *e = qs_open_line_of(env, tab, dev, h->uuid);
+	QS_AUTO(qs_auto_free) char *usual = NULL;
+	QS_AUTO(qs_auto_free) char *labelled = NULL;
+	int r = qs_device_name(env, dev, h->uuid, &ret->link, &ret->name, err);
+
+	if (r < 0)
+		return r;
+	ret->node = qs_strdup(dev->node);
+	usual = qs_key_path(env, ret->name);
+	if (e)
+		qs_outcome_set(&ret->name, e->name);
+	if (key_file) {
+		ret->key_files[0] = qs_env_absolute(key_file);
+	} else {
+		if (e)
+			qs_open_apply_line(ret, e);
+		qs_open_add_key(ret, usual);
+		if (strcmp(h->subsystem, QS_SUBSYSTEM) == 0 && !strchr(h->label, '/')) {
+			labelled = qs_key_path(env, h->label);
+			qs_open_add_key(ret, labelled);
+		}
+	}
+	if (e && !key_file && foreign_option(e->options))
+		return qs_fail(
+			err, QS_E_FAILED,
+			"line %u of %s has the option %s, which qs-util does not handle; use "
+			"systemctl start systemd-cryptsetup@%s",
+			e->line, QS_CRYPTTAB, foreign_option(e->options), e->name);
+	return 0;
+}
+
+int qs_open_find(const struct qs_env *env, const char *key_file, struct qs_outcome *o,
+		 struct qs_device **ret_dev, struct qs_luks_header *ret_header,
+		 struct qs_open_request *request)
+{
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	struct qs_error *err = &o->error;
+	int r = qs_device_find(env, o->device, ret_dev, err);
+
+	if (r < 0)
+		return r;
+	qs_outcome_set_device(o, *ret_dev);
+	r = qs_crypttab_load(env, &tab, err);
+	if (r == 0)
+		r = qs_device_peek_header(*ret_dev, ret_header, err);
+	if (r < 0)
+		return r;
+	if (ret_header->version == 0)
+		return qs_luks_explain((*ret_dev)->node, err);
+	qs_outcome_set(&o->uuid, ret_header->uuid);
+	r = make_request(env, *ret_dev, ret_header, tab, key_file, request, err);
+	if (r < 0)
+		return r;
+	qs_outcome_set(&o->by_id, request->link);
+	qs_outcome_set(&o->name, request->name);
+	return 0;
+}
+
+bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request *request)
+{
+	for (size_t i = 0; i < QS_OPEN_KEYS && request->key_files[i]; i++) {
+		QS_AUTO(qs_auto_free) char *real = qs_env_path(env, request->key_files[i]);
+
+		if (access(real, F_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
+{
+	size_t length = strlen(env->config.keys_dir);
+
+	if (!e->device || !e->key || e->key[0] != '/' || foreign_option(e->options))
+		return false;
+	return strncmp(e->name, "enc-", 4) == 0 ||
+	       (strncmp(e->key, env->config.keys_dir, length) == 0 && e->key[length] == '/');
+}
