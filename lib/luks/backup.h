@@ -1,5 +1,6 @@
 /*
- * Header backups: headers_dir/NAME.header and older versions in NAME.d/.
+ * Header backups: headers_dir/NAME.header, older versions in NAME.d/NUMBER.header,
+ * and in NAME.d/damaged-TIME.raw what a restore overwrote that was no good header.
  *
  * crypt_header_backup() neither syncs nor checks what it wrote, and a full disk
  * leaves half a file (faults F5). So the header is read by us, checked in
@@ -9,6 +10,9 @@
 #ifndef QS_LUKS_BACKUP_H
 #define QS_LUKS_BACKUP_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <time.h>
 
 #include "base/env.h"
@@ -21,11 +25,15 @@ char *qs_backup_path(const struct qs_env *env, const char *name);
 
 /*
  * Make IMAGE the current backup of NAME, durably. A different last version moves
- * to NAME.d/SEQUENCE.header, of which the newest config.header_versions stay.
+ * to NAME.d/, of which the newest config.header_versions stay.
  * Returns 1 written, 0 the backup already was the same.
  */
 int qs_backup_store(const struct qs_env *env, const char *name, const struct qs_header_image *image,
 		    struct qs_error *err);
+
+/* The same, but no version goes: for a header that has not yet been proven. */
+int qs_backup_put(const struct qs_env *env, const char *name, const struct qs_header_image *image,
+		  struct qs_error *err);
 
 /*
  * Read the header and keyslot areas from NODE (a real path) and make them the
@@ -47,7 +55,62 @@ int qs_backup_load(const struct qs_env *env, const char *name, struct qs_luks_he
 int qs_backup_peek(const struct qs_env *env, const char *name, struct qs_luks_header *ret,
 		   struct qs_error *err);
 
-/* Overwrite and remove the backup of NAME and all its versions. Returns how many there were. */
+/*
+ * Read a whole backup file (a real path), with its header: both copies good, all
+ * keyslot areas there (else QS_E_DAMAGED). -ENOENT: absent. *ret_time may be NULL.
+ */
+int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks_header *ret_header,
+		   time_t *ret_time, struct qs_error *err);
+
+/* ---- versions (versions.c) ---- */
+
+/* One backup file. */
+struct qs_backup_version {
+	char *path; /* logical */
+	bool current;
+	bool raw; /* NAME.d/damaged-TIME.raw: no backup, but may hold keyslots all the same */
+	uint64_t number; /* of an older version's file: its sequence id (or the next free number),
+			    for LUKS1 counted; 0 for the others */
+	time_t time;     /* of modification */
+};
+
+struct qs_backup_list {
+	struct qs_backup_version *items;
+	size_t count;
+};
+
+/* The current backup, then older versions, newest first, then raw files. None: an empty list. */
+int qs_backup_list(const struct qs_env *env, const char *name, struct qs_backup_list *ret,
+		   struct qs_error *err);
+void qs_backup_list_done(struct qs_backup_list *list); /* also a QS_AUTO releaser */
+
+/* The names that have a current backup, NULL-terminated and sorted; release with
+ * qs_backup_names_done(). */
+int qs_backup_names(const struct qs_env *env, char ***ret, struct qs_error *err);
+void qs_backup_names_done(char ***names); /* also a QS_AUTO releaser */
+
+/*
+ * Where the version IMAGE with the header H belongs in NAME.d: malloc'ed real
+ * path of a file that is absent or is this image already. The directory exists
+ * afterwards.
+ */
+int qs_backup_version_path(const struct qs_env *env, const char *name,
+			   const struct qs_header_image *image, const struct qs_luks_header *h,
+			   char **ret, struct qs_error *err);
+
+/* Store IMAGE as an older version, durably, unless it is there or is the current backup. */
+int qs_backup_keep(const struct qs_env *env, const char *name, const struct qs_header_image *image,
+		   const struct qs_luks_header *h, struct qs_error *err);
+
+/* Store bytes that are no usable header as NAME.d/damaged-TIME.raw. *ret_path: logical, malloc'ed.
+ */
+int qs_backup_keep_raw(const struct qs_env *env, const char *name,
+		       const struct qs_header_image *image, char **ret_path, struct qs_error *err);
+
+/* Erase all but the newest config.header_versions versions, and as many raw files (at least 1). */
+int qs_backup_prune(const struct qs_env *env, const char *name, struct qs_error *err);
+
+/* Overwrite and remove the backup of NAME and all in NAME.d. Returns how many there were. */
 int qs_backup_erase(const struct qs_env *env, const char *name, struct qs_error *err);
 
 #endif
