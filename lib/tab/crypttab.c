@@ -8,129 +8,65 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "tab/line.h"
+#include "tab/table.h"
 
-#define BACKUP QS_CRYPTTAB ".qs-bak"
 enum { NAME, DEVICE, KEY, OPTIONS, FIELDS };
 
-/*
- * The text is never changed in place: an edit makes a new one, which is parsed
- * again. That is linear, as finding the line is, and leaves no index to keep right.
- */
 struct qs_crypttab {
-	char *text;
-	size_t size;
-	char *words; /* a copy of text with a NUL behind every field */
-	struct qs_crypttab_entry *entries;
-	const char **lines; /* where the line of each entry begins in text */
-	size_t count, room;
+	struct qs_table table;
+	struct qs_crypttab_entry *entries; /* one for each of its lines */
 };
 
-static void *must_have(void *memory)
+/* The entries of the table's present text. */
+static void make_entries(struct qs_crypttab *tab)
 {
-	if (!memory)
+	struct qs_crypttab_entry *entries = calloc(tab->table.count + 1, sizeof(*entries));
+
+	if (!entries)
 		abort();
-	return memory;
-}
+	for (size_t i = 0; i < tab->table.count; i++) {
+		const struct qs_table_line *line = &tab->table.lines[i];
 
-static const char *word(struct qs_crypttab *tab, const struct qs_tab_field *field)
-{
-	char *start = tab->words + (field->start - tab->text);
-
-	start[field->size] = '\0';
-	return start;
-}
-
-static void add_entry(struct qs_crypttab *tab, const char *line, unsigned number,
-		      const struct qs_tab_field *fields, size_t count)
-{
-	struct qs_crypttab_entry *entry;
-
-	if (tab->count == tab->room) {
-		tab->room = tab->room ? 2 * tab->room : 64;
-		tab->entries = must_have(realloc(tab->entries, tab->room * sizeof(*tab->entries)));
-		tab->lines = must_have(realloc(tab->lines, tab->room * sizeof(*tab->lines)));
+		entries[i] = (struct qs_crypttab_entry){
+			.name = line->fields[NAME],
+			.device = line->fields[DEVICE],
+			.key = line->fields[KEY],
+			.options = line->fields[OPTIONS],
+			.line = line->number,
+		};
 	}
-	tab->lines[tab->count] = line;
-	entry = &tab->entries[tab->count++];
-	*entry = (struct qs_crypttab_entry){
-		.name = word(tab, &fields[NAME]),
-		.device = count > DEVICE ? word(tab, &fields[DEVICE]) : NULL,
-		.key = count > KEY ? word(tab, &fields[KEY]) : NULL,
-		.options = count > OPTIONS ? word(tab, &fields[OPTIONS]) : NULL,
-		.line = number,
-	};
+	free(tab->entries);
+	tab->entries = entries;
 }
 
-/* Fill the entries of a table that has its text. */
-static int index_lines(struct qs_crypttab *tab, struct qs_error *err)
+static struct qs_crypttab *new_tab(const struct qs_table *table)
 {
-	struct qs_tab_field fields[FIELDS];
-	unsigned number = 0;
-	const char *line;
-	size_t at = 0;
-	size_t length;
+	struct qs_crypttab *tab = calloc(1, sizeof(*tab));
 
-	if (tab->size > QS_CRYPTTAB_MAX)
-		return qs_fail(err, QS_E_FAILED, "%zu bytes, more than the %u that it may have",
-			       tab->size, QS_CRYPTTAB_MAX);
-	while ((length = qs_tab_next(tab->text, tab->size, &at, &line)) > 0) {
-		size_t count = qs_tab_split(line, length, fields, FIELDS);
-
-		number++;
-		if (count == 0)
-			continue;
-		if (memchr(line, '\0', length))
-			return qs_fail(err, QS_E_FAILED,
-				       "line %u holds a NUL byte; correct it by hand", number);
-		add_entry(tab, line, number, fields, count);
-	}
-	return 0;
-}
-
-/* A table of TEXT (malloc'ed, with a NUL behind it), which it takes over, on failure too. */
-static int take_text(char *text, size_t size, struct qs_crypttab **ret, struct qs_error *err)
-{
-	struct qs_crypttab *tab = must_have(calloc(1, sizeof(*tab)));
-	int r;
-
-	tab->text = text;
-	tab->size = size;
-	tab->words = must_have(malloc(size + 1));
-	memcpy(tab->words, text, size + 1);
-	r = index_lines(tab, err);
-	if (r < 0) {
-		qs_crypttab_free(tab);
-		return r;
-	}
-	*ret = tab;
-	return 0;
+	if (!tab)
+		abort();
+	tab->table = *table;
+	make_entries(tab);
+	return tab;
 }
 
 int qs_crypttab_parse(const char *text, size_t size, struct qs_crypttab **ret, struct qs_error *err)
 {
-	char *copy = must_have(malloc(size + 1));
+	struct qs_table table;
+	int r = qs_table_parse(&table, text, size, FIELDS, err);
 
-	if (size > 0)
-		memcpy(copy, text, size);
-	copy[size] = '\0';
-	return take_text(copy, size, ret, err);
+	if (r == 0)
+		*ret = new_tab(&table);
+	return r;
 }
 
 int qs_crypttab_load(const struct qs_env *env, struct qs_crypttab **ret, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, QS_CRYPTTAB);
-	char *text = NULL;
-	size_t size;
-	int r;
+	struct qs_table table;
+	int r = qs_table_load(env, QS_CRYPTTAB, &table, FIELDS, err);
 
-	r = qs_file_read_optional(path, QS_CRYPTTAB_MAX, &text, &size, err);
 	if (r == 0)
-		return qs_crypttab_parse("", 0, ret, err);
-	if (r < 0)
-		return r;
-	r = take_text(text, size, ret, err);
-	if (r < 0)
-		qs_error_prefix(err, "%s", path);
+		*ret = new_tab(&table);
 	return r;
 }
 
@@ -138,10 +74,8 @@ void qs_crypttab_free(struct qs_crypttab *tab)
 {
 	if (!tab)
 		return;
-	free(tab->text);
-	free(tab->words);
+	qs_table_done(&tab->table);
 	free(tab->entries);
-	free(tab->lines);
 	free(tab);
 }
 
@@ -153,17 +87,17 @@ void qs_auto_crypttab(struct qs_crypttab **tab)
 
 size_t qs_crypttab_count(const struct qs_crypttab *tab)
 {
-	return tab->count;
+	return tab->table.count;
 }
 
 const struct qs_crypttab_entry *qs_crypttab_get(const struct qs_crypttab *tab, size_t i)
 {
-	return i < tab->count ? &tab->entries[i] : NULL;
+	return i < tab->table.count ? &tab->entries[i] : NULL;
 }
 
 const struct qs_crypttab_entry *qs_crypttab_find(const struct qs_crypttab *tab, const char *name)
 {
-	for (size_t i = 0; i < tab->count; i++)
+	for (size_t i = 0; i < tab->table.count; i++)
 		if (strcmp(tab->entries[i].name, name) == 0)
 			return &tab->entries[i];
 	return NULL;
@@ -171,49 +105,8 @@ const struct qs_crypttab_entry *qs_crypttab_find(const struct qs_crypttab *tab, 
 
 const char *qs_crypttab_text(const struct qs_crypttab *tab, size_t *ret_size)
 {
-	*ret_size = tab->size;
-	return tab->text;
-}
-
-static size_t line_size(const struct qs_crypttab *tab, const char *line)
-{
-	size_t at = (size_t)(line - tab->text);
-
-	return qs_tab_next(tab->text, tab->size, &at, &line);
-}
-
-/* Take TEXT (malloc'ed) for the table's new text. On failure the table stays as it was. */
-static int replace_text(struct qs_crypttab *tab, char *text, size_t size, struct qs_error *err)
-{
-	struct qs_crypttab *changed = NULL;
-	struct qs_crypttab old = *tab;
-	int r;
-
-	r = take_text(text, size, &changed, err);
-	if (r < 0)
-		return r;
-	*tab = *changed;
-	*changed = old;
-	qs_crypttab_free(changed);
-	return 1;
-}
-
-/* Put NEW in place of DROP bytes at AT. Returns 1, or 0 when that changes nothing. */
-static int splice(struct qs_crypttab *tab, size_t at, size_t drop, const char *new,
-		  struct qs_error *err)
-{
-	size_t size = strlen(new);
-	size_t total = tab->size - drop + size;
-	char *text;
-
-	if (size == drop && memcmp(tab->text + at, new, size) == 0)
-		return 0;
-	text = must_have(malloc(total + 1));
-	memcpy(text, tab->text, at);
-	memcpy(text + at, new, size);
-	memcpy(text + at + size, tab->text + at + drop, tab->size - at - drop);
-	text[total] = '\0';
-	return replace_text(tab, text, total, err);
+	*ret_size = tab->table.size;
+	return tab->table.text;
 }
 
 /* What stands between START and END where both judges take it for space, else FALLBACK. */
@@ -256,8 +149,10 @@ static char *render(const char *line, size_t size, const char *const fields[FIEL
 	const char *behind = line;
 	char *text = NULL;
 	size_t text_size;
-	FILE *out = must_have(open_memstream(&text, &text_size));
+	FILE *out = open_memstream(&text, &text_size);
 
+	if (!out)
+		abort();
 	if (count > FIELDS)
 		put_comment(out, old[FIELDS].start, end);
 	for (size_t i = 0; i < FIELDS; i++) {
@@ -277,37 +172,41 @@ static char *render(const char *line, size_t size, const char *const fields[FIEL
 	return text;
 }
 
-/* A first newline ends a last line that has none: it would run into the new one. */
+/* What an edit returned; the entries follow the text. */
+static int edited(struct qs_crypttab *tab, int r)
+{
+	if (r > 0)
+		make_entries(tab);
+	return r;
+}
+
 static int append(struct qs_crypttab *tab, const char *const fields[FIELDS], struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *line = render("", 0, fields);
-	QS_AUTO(qs_auto_free) char *text = NULL;
-	bool open_end = tab->size > 0 && tab->text[tab->size - 1] != '\n';
 
-	text = qs_printf("%s%s", open_end ? "\n" : "", line);
-	return splice(tab, tab->size, 0, text, err);
+	return edited(tab, qs_table_append(&tab->table, line, err));
 }
 
 static int change(struct qs_crypttab *tab, size_t i, const char *const fields[FIELDS],
 		  struct qs_error *err)
 {
-	const char *line = tab->lines[i];
-	size_t size = line_size(tab, line);
-	QS_AUTO(qs_auto_free) char *text = render(line, size, fields);
+	const struct qs_table_line *line = &tab->table.lines[i];
+	QS_AUTO(qs_auto_free) char *text = render(line->start, line->size, fields);
 
-	return splice(tab, (size_t)(line - tab->text), size, text, err);
+	return edited(tab, qs_table_splice(&tab->table, (size_t)(line->start - tab->table.text),
+					   line->size, text, err));
 }
 
-/* The index of the one entry of this name; tab->count when there is none. */
+/* The index of the one entry of this name; tab->table.count when there is none. */
 static int find_only(const struct qs_crypttab *tab, const char *name, size_t *ret,
 		     struct qs_error *err)
 {
-	size_t found = tab->count;
+	size_t found = tab->table.count;
 
-	for (size_t i = 0; i < tab->count; i++) {
+	for (size_t i = 0; i < tab->table.count; i++) {
 		if (strcmp(tab->entries[i].name, name) != 0)
 			continue;
-		if (found < tab->count)
+		if (found < tab->table.count)
 			return qs_fail(
 				err, QS_E_FAILED,
 				"crypttab has two lines for %s, %u and %u; remove the wrong one",
@@ -328,14 +227,14 @@ int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *devic
 	r = find_only(tab, name, &i, err);
 	if (r < 0)
 		return r;
-	if (!options && i < tab->count)
+	if (!options && i < tab->table.count)
 		fields[OPTIONS] = tab->entries[i].options;
 	if (!fields[OPTIONS] || (!options && qs_crypttab_no_options(fields[OPTIONS])))
 		fields[OPTIONS] = "luks";
 	r = qs_crypttab_check(name, device, key, fields[OPTIONS], err);
 	if (r < 0)
 		return r;
-	return i < tab->count ? change(tab, i, fields, err) : append(tab, fields, err);
+	return i < tab->table.count ? change(tab, i, fields, err) : append(tab, fields, err);
 }
 
 int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, const char *name,
@@ -348,36 +247,36 @@ int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, cons
 
 int qs_crypttab_remove(struct qs_crypttab *tab, const char *name)
 {
-	const char *rest = tab->text;
-	char *text;
+	const char *text = tab->table.text;
+	const char *rest = text;
+	QS_AUTO(qs_auto_free) char *kept = NULL;
 	size_t size = 0;
 
 	if (!qs_crypttab_find(tab, name))
 		return 0;
-	text = must_have(malloc(tab->size + 1));
-	for (size_t i = 0; i < tab->count; i++) {
-		size_t kept = (size_t)(tab->lines[i] - rest);
+	kept = calloc(1, tab->table.size + 1);
+	if (!kept)
+		abort();
+	for (size_t i = 0; i < tab->table.count; i++) {
+		const struct qs_table_line *line = &tab->table.lines[i];
 
-		if (strcmp(tab->entries[i].name, name) != 0)
+		if (strcmp(line->fields[NAME], name) != 0)
 			continue;
-		memcpy(text + size, rest, kept);
-		size += kept;
-		rest = tab->lines[i] + line_size(tab, tab->lines[i]);
+		memcpy(kept + size, rest, (size_t)(line->start - rest));
+		size += (size_t)(line->start - rest);
+		rest = line->start + line->size;
 	}
-	memcpy(text + size, rest, (size_t)(tab->text + tab->size - rest));
-	size += (size_t)(tab->text + tab->size - rest);
-	text[size] = '\0';
+	memcpy(kept + size, rest, (size_t)(text + tab->table.size - rest));
+	size += (size_t)(text + tab->table.size - rest);
+	qs_table_done(&tab->table);
 	/* Cannot fail: fewer lines, and each of them was parsed before. */
-	return replace_text(tab, text, size, NULL);
+	(void)qs_table_take(&tab->table, QS_TAKE(kept), size, FIELDS, NULL);
+	return edited(tab, 1);
 }
 
 int qs_crypttab_save(const struct qs_env *env, const struct qs_crypttab *tab, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, QS_CRYPTTAB);
-	QS_AUTO(qs_auto_free) char *backup = qs_env_path(env, BACKUP);
-	const struct qs_replace how = { .mode = 0644, .keep_as = backup };
-
-	return qs_file_replace(path, tab->text, tab->size, &how, err);
+	return qs_table_save(env, QS_CRYPTTAB, &tab->table, err);
 }
 
 int qs_tab_lock(const struct qs_env *env, struct qs_error *err)

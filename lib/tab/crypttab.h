@@ -35,15 +35,13 @@ struct qs_crypttab;
 /*
  * Parse SIZE bytes. Fails (QS_E_FAILED, line named) only on what no reader
  * could use and no edit could keep safe: a NUL byte in a line that is an entry,
- * or more than QS_CRYPTTAB_MAX bytes. No I/O: this is the fuzzer's entry.
+ * or more than QS_TABLE_MAX (tab/table.h) bytes. No I/O: this is the fuzzer's entry.
  */
 int qs_crypttab_parse(const char *text, size_t size, struct qs_crypttab **ret,
 		      struct qs_error *err);
 
 /* /etc/crypttab below the root prefix; an absent file is an empty table. Never writes. */
 int qs_crypttab_load(const struct qs_env *env, struct qs_crypttab **ret, struct qs_error *err);
-
-#define QS_CRYPTTAB_MAX (16U << 20)
 
 size_t qs_crypttab_count(const struct qs_crypttab *tab);
 const struct qs_crypttab_entry *qs_crypttab_get(const struct qs_crypttab *tab, size_t i);

@@ -1,6 +1,5 @@
 /*
- * crypttab (and fstab, which has the same lines): no text may crash the parser,
- * and an edit changes our line only.
+ * crypttab: no text may crash the parser, and an edit changes our line only.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -8,7 +7,6 @@
 
 #include "base/cleanup.h"
 #include "tab/crypttab.h"
-#include "tab/fstab.h"
 
 #define NAME "enc-a"
 #define DEVICE "/dev/disk/by-id/a"
@@ -71,25 +69,14 @@ static void edit(struct qs_crypttab *tab, const char *before, size_t size)
 		demand(after_size == size + (size > 0 && before[size - 1] != '\n'));
 }
 
-static int visit(const struct qs_fstab_entry *e, void *cookie)
-{
-	unsigned *last = cookie;
-
-	demand(e->line > *last && e->source && e->target && e->type && e->options);
-	*last = e->line;
-	return 0;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
 	const char *text = (const char *)data;
 	struct qs_error err = {};
-	unsigned last = 0;
 	size_t after_size;
 	const char *after;
 
-	demand(qs_fstab_each_text(text, size, visit, &last) == 0);
 	if (qs_crypttab_parse(text, size, &tab, &err) < 0) {
 		demand(err.text[0]);
 		return 0;

@@ -24,6 +24,7 @@
 #include "base/file.h"
 #include "tab/crypttab.h"
 
+#include "random.h"
 #include "scratch.h"
 
 #define GENERATOR "/lib/systemd/system-generators/systemd-cryptsetup-generator"
@@ -52,23 +53,6 @@ struct table {
 	char *foreign; /* all that is not ours, as it was and has to stay */
 	char *text;    /* foreign and older lines of ours, mixed */
 };
-
-static uint32_t seed = 2463534242U;
-
-/* xorshift32: the same tables in every run. */
-static unsigned pick(unsigned below)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 17;
-	seed ^= seed << 5;
-	return seed % below;
-}
-
-static const char *one_of(const char *const *choices, size_t count)
-{
-	return choices[pick((unsigned)count)];
-}
-#define ONE_OF(array) one_of(array, QS_ARRAY_SIZE(array))
 
 /* PREFIX and up to 20 random visible characters, more of those that mean something somewhere. */
 static void random_text(char *ret, size_t size, const char *prefix)
@@ -165,10 +149,10 @@ static void make_table(struct table *t, size_t number)
 	for (unsigned i = 0; i < t->count; i++)
 		random_ours(&t->ours[i], number, i);
 	for (unsigned i = 0; i < lines; i++) {
-		uint32_t before = seed;
+		uint32_t before = random_state;
 
 		put_foreign_line(text, first + i);
-		seed = before;
+		random_state = before;
 		put_foreign_line(foreign, first + i);
 		if (i < t->count)
 			put_old_line(text, &t->ours[i]);

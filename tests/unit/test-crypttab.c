@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "tab/crypttab.h"
+#include "tab/table.h"
 
 #define ID "/dev/disk/by-id/scsi-35"
 #define KEY "/etc/cryptconf/keys/enc-a.key"
@@ -123,7 +124,7 @@ static void test_nul_in_an_entry_is_refused_with_its_line(void **state)
 
 static void test_too_large_a_table_is_refused(void **state)
 {
-	size_t size = QS_CRYPTTAB_MAX + 1;
+	size_t size = QS_TABLE_MAX + 1;
 	QS_AUTO(qs_auto_free) char *text = malloc(size);
 	struct qs_crypttab *tab = NULL;
 	struct qs_error err = {};
@@ -135,7 +136,7 @@ static void test_too_large_a_table_is_refused(void **state)
 	/* One more line would make it larger than what we read back. */
 	assert_true(qs_crypttab_set(tab, "enc-a", ID, KEY, NULL, &err) < 0);
 	(void)qs_crypttab_text(tab, &size);
-	assert_int_equal(size, QS_CRYPTTAB_MAX);
+	assert_int_equal(size, QS_TABLE_MAX);
 	qs_crypttab_free(tab);
 }
 
