@@ -113,6 +113,13 @@ fuzz:
 	$(MAKE) $(FUZZ_BIN)
 	tests/fuzz/run $(FUZZ_SECONDS)
 
+# Power cuts at every flush and in many more torn states than `make check` has time for.
+POWER_STATES ?= 200
+power:
+	tests/install-deps build check guest
+	$(MAKE) all
+	QS_UTIL=$(abspath $(BUILD)/qs-util) QS_POWER_STATES=$(POWER_STATES) tests/power/run $(POWER)
+
 bench:
 	tests/install-deps build check guest bench
 	$(MAKE) all
@@ -152,6 +159,7 @@ help:
 	@echo 'make demo       the life of four disks in a virtual machine, explained'
 	@echo 'make bench      our times beside those of stock tools (BENCH="--only G1,G4")'
 	@echo 'make fuzz       each fuzzer for FUZZ_SECONDS (600)'
+	@echo 'make power      power cuts in POWER_STATES (200) torn states of each command'
 	@echo 'make docs       write the manual pages and the completion from the command table'
 	@echo 'make install    to DESTDIR and PREFIX (/usr/local); make uninstall takes it back'
 	@echo 'make clean      remove build/'
@@ -159,4 +167,4 @@ help:
 	@echo 'Variables: SANITIZE=address,undefined  WERROR=1  V=1  CC=clang  CFLAGS=  BUILD='
 
 FORCE:
-.PHONY: all tests check lint fuzz bench demo docs install uninstall clean help FORCE
+.PHONY: all tests check lint fuzz power bench demo docs install uninstall clean help FORCE

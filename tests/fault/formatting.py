@@ -62,3 +62,31 @@ def is_finished(tree, *numbers):
     except Broken:
         return False
     return True
+
+
+class FormatTwo(Format):
+    """Two devices at once; both workers are hit at the same point."""
+
+    numbers = (1, 2)
+    synced_first = ()
+
+    def again(self, tree, unsynced):
+        # One device may be finished and the other not: then the finished one is refused (7).
+        keys = {number: content(tree.key(number)) for number in self.numbers}
+        finished = [is_finished_alone(tree, number) for number in self.numbers]
+        done = self.second(tree, unsynced)
+        wanted = 5 if all(finished) else 7 if any(finished) else 0
+        check(done.status == wanted, f"the second run (finished before: {finished}): {done}")
+        for number in self.numbers:
+            check(keys[number] in (None, content(tree.key(number))), "the second run made another key")
+        is_formatted(tree, FOREIGN_TAB, *self.numbers)
+        data_is_untouched(tree, *self.numbers)
+
+
+def is_finished_alone(tree, number):
+    """Key, header, backup and line are there; only its journal may keep a device unfinished."""
+    return (
+        tree.backup(number).exists()
+        and tree.line(number) in tree.tab()
+        and f"{tree.name(number)}.json" not in tree.journals()
+    )

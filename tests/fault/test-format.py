@@ -9,7 +9,6 @@ from faultbench import (
     Tree,
     backup_is_whole,
     check,
-    content,
     data_is_untouched,
     digest,
     has_trace,
@@ -21,7 +20,7 @@ from faultbench import (
     table_is_old_or_new,
     write_at,
 )
-from formatting import Format, is_finished
+from formatting import Format, FormatTwo, is_finished, is_finished_alone
 from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, Scenario, swept
 
 
@@ -42,34 +41,6 @@ class Abandoned(Format):
         check(done.status in (0, 6), f"cryptformat afterwards: {done}")
         if done.status == 0:
             is_formatted(tree, FOREIGN_TAB, 1)
-
-
-class FormatTwo(Format):
-    """Two devices at once; both workers are hit at the same point."""
-
-    numbers = (1, 2)
-    synced_first = ()
-
-    def again(self, tree, unsynced):
-        # One device may be finished and the other not: then the finished one is refused (7).
-        keys = {number: content(tree.key(number)) for number in self.numbers}
-        finished = [is_finished_alone(tree, number) for number in self.numbers]
-        done = self.second(tree, unsynced)
-        wanted = 5 if all(finished) else 7 if any(finished) else 0
-        check(done.status == wanted, f"the second run (finished before: {finished}): {done}")
-        for number in self.numbers:
-            check(keys[number] in (None, content(tree.key(number))), "the second run made another key")
-        is_formatted(tree, FOREIGN_TAB, *self.numbers)
-        data_is_untouched(tree, *self.numbers)
-
-
-def is_finished_alone(tree, number):
-    """Key, header, backup and line are there; only its journal may keep a device unfinished."""
-    return (
-        tree.backup(number).exists()
-        and tree.line(number) in tree.tab()
-        and f"{tree.name(number)}.json" not in tree.journals()
-    )
 
 
 class FormatOneOfTwo(FormatTwo):
