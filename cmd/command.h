@@ -88,6 +88,7 @@ extern const struct qs_command qs_row_cryptclose;
 extern const struct qs_command qs_row_cryptcloseall;
 extern const struct qs_command qs_row_cryptdestroy;
 extern const struct qs_command qs_row_cryptstatus;
+extern const struct qs_command qs_row_config;
 extern const struct qs_command qs_row_help;
 
 /* commands.c: all rows, ending with NULL; lists that end with an empty row. */

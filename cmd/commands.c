@@ -43,10 +43,19 @@ const struct qs_file qs_files[] = {
 	{}
 };
 
-/* clang-format off: a line each, so that branches which add commands merge */
-const struct qs_command *const qs_commands[] = { &qs_row_devicemap,    &qs_row_cryptformat,
-						 &qs_row_cryptopen,    &qs_row_cryptopenall,
-						 &qs_row_cryptclose,   &qs_row_cryptcloseall,
-						 &qs_row_cryptdestroy, &qs_row_cryptstatus,
-						 &qs_row_help,         NULL };
+/* A line each, so that branches which add commands merge. */
+/* clang-format off */
+const struct qs_command *const qs_commands[] = {
+	&qs_row_devicemap,
+	&qs_row_cryptformat,
+	&qs_row_cryptopen,
+	&qs_row_cryptopenall,
+	&qs_row_cryptclose,
+	&qs_row_cryptcloseall,
+	&qs_row_cryptdestroy,
+	&qs_row_cryptstatus,
+	&qs_row_config,
+	&qs_row_help,
+	NULL,
+};
 /* clang-format on */

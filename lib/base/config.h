@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include <jansson.h>
+
 #include "base/error.h"
 
 #define QS_CONFIG_FILE "/etc/cryptconf/qs-util.conf"
@@ -50,6 +52,12 @@ int qs_config_load(struct qs_config *config, const char *file, bool must_exist,
 /* The same for text in memory; FILE is only named in errors. The fuzzer's entry. */
 int qs_config_parse(struct qs_config *config, const char *text, const char *file,
 		    struct qs_error *err);
+
+/*
+ * Every key with the value in force: texts, numbers (bytes, seconds), booleans, an
+ * array of texts; an optional text that is not set is left out. The caller's reference.
+ */
+json_t *qs_config_values(const struct qs_config *config);
 
 /* Print every key, commented out with its default and meaning: etc/qs-util.conf is this text. */
 void qs_config_describe(FILE *out);

@@ -495,3 +495,20 @@ complete_words()
 	ASAN_OPTIONS=detect_leaks=0 run -0 strace -o trace -e trace=openat,open "$QS_UTIL" --root="$root" --version
 	run -1 grep -E '"(/dev/|/etc/crypt|/sys/block)|cryptconf' trace
 }
+
+@test "config prints the settings in force, as a file that says the same" {
+	mkdir -p root/etc/cryptconf
+	echo 'keys_dir = "/media/stick"; lock_wait = 5; workqueue_flags = false; name_order = ["wwn-"];' \
+		>root/etc/cryptconf/qs-util.conf
+	run -0 "$QS_UTIL" --root=root config keys_dir
+	[ "$output" = /media/stick ]
+	run -0 "$QS_UTIL" --root=root config name_order
+	[ "$output" = wwn- ]
+	"$QS_UTIL" --root=root config >all
+	[ "$(grep -c ' = ' all)" -eq "$("$QS_UTIL" help --format=config | grep -c '^#[a-z_]* = ')" ]
+	"$QS_UTIL" --config=all config | diff all -
+	run -64 "$QS_UTIL" config nonsense
+	[[ $output == *"no setting is called 'nonsense'"* ]]
+	echo 'lock_wait = "soon";' >bad
+	run -78 "$QS_UTIL" --config=bad config
+}
