@@ -141,6 +141,10 @@ const struct qs_command qs_row_cryptformat = {
 		 "A last argument that is no device, and is not the only argument, is the key "
 		 "file. Block devices, everything below /dev, and files larger than any key file "
 		 "(8 MiB) are devices. With --key-file every argument is a device.\n"
+		 "With key_command in qs-util.conf(5), and no key file given, the key is what that "
+		 "program prints; no key file is made, the line gets 'none' for its key and the "
+		 "option noauto, and Argon2id is used as for a person's key unless --pbkdf says "
+		 "otherwise. The program is run twice, and must print the same both times.\n"
 		 "If it is interrupted, the same command again finishes what was begun, with the "
 		 "same key.\n",
 	.examples = examples,

@@ -143,8 +143,9 @@ const struct qs_command qs_row_cryptopen = {
 	.max_args = 3,
 	.help = "open an encrypted device",
 	.about = "Opens the device as /dev/mapper/NAME. Without KEYFILE the key of its line in "
-		 "/etc/crypttab or of its name in /etc/cryptconf/keys is used. A device that is "
-		 "open already is a success.\n"
+		 "/etc/crypttab or of its name in /etc/cryptconf/keys is used; "
+		 "if there is none, or it does not fit, the key that key_command of "
+		 "qs-util.conf(5) prints. A device that is open already is a success.\n"
 		 "A passphrase or recovery key opens it too: read from a file or descriptor, or "
 		 "asked for on a terminal, with --passphrase and where no key file is there. A "
 		 "recovery key may be typed without its dashes and in capitals.\n"

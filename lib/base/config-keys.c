@@ -23,6 +23,24 @@ const struct qs_config_row qs_config_rows[] = {
 	  .text = "/etc/cryptconf/keys",
 	  .help = "Directory of the key files, NAME.key each. It may be another file system (USB\n"
 		  "stick, NFS): while that is not mounted, commands that need a key fail and say so." },
+	{ .name = "key_command",
+	  .type = QS_CONFIG_PROGRAM,
+	  .offset = AT(key_command),
+	  .text = "",
+	  .help = "A program that prints a device's key on its standard output, for keys that are\n"
+		  "kept elsewhere. It is run as PROGRAM NAME UUID DEVICE, without a shell, with PATH\n"
+		  "and LANG as its only environment. All that it prints is the key, a newline at the\n"
+		  "end too. A key file of the device, if there is one, is tried first. The program\n"
+		  "and every directory above it must belong to root and be writable by root alone." },
+	{ .name = "key_deadline",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(key_deadline_s),
+	  .min = 1,
+	  .max = 86400,
+	  .number = 30,
+	  .help = "How long the place of the keys may take to answer: keys_dir, when it is on another\n"
+		  "file system that hangs or has to be mounted first, and key_command, which is\n"
+		  "killed then with all that it has started." },
 	{ .name = "headers_dir",
 	  .type = QS_CONFIG_DIR,
 	  .offset = AT(headers_dir),
@@ -172,6 +190,8 @@ void qs_config_allowed(const struct qs_config_row *row, char ret[QS_CONFIG_ALLOW
 	static const char *const texts[] = {
 		[QS_CONFIG_DIR] = "an absolute path in plain ASCII without blanks, quotes, ':', "
 				  "'$', '.' or '..' as a part, '//' or a '/' at its end",
+		[QS_CONFIG_PROGRAM] = "\"\", or an absolute path in plain ASCII without blanks, "
+				      "quotes, '$', '.' or '..' as a part, or '//'",
 		[QS_CONFIG_OPTIONS] = "a list with commas and without blanks or quotes; nothing "
 				      "that makes the device other than LUKS or overwrites it",
 		[QS_CONFIG_CIPHER] = "a cipher in dm-crypt's notation, not a null cipher",
@@ -192,6 +212,7 @@ static void print_default(const struct qs_config_row *row, FILE *out)
 
 	switch (row->type) {
 	case QS_CONFIG_DIR:
+	case QS_CONFIG_PROGRAM:
 	case QS_CONFIG_OPTIONS:
 	case QS_CONFIG_CIPHER:
 		fprintf(out, "\"%s\"", row->text);

@@ -12,6 +12,7 @@
 
 enum qs_config_type {
 	QS_CONFIG_DIR,     /* char *: an absolute path that crypttab can hold */
+	QS_CONFIG_PROGRAM, /* char *: the same of a program, or "" */
 	QS_CONFIG_OPTIONS, /* char *: crypttab's fourth field */
 	QS_CONFIG_CIPHER,  /* char * */
 	QS_CONFIG_NAMES,   /* char **, NULL-terminated */
@@ -29,7 +30,7 @@ struct qs_config_row {
 	uint64_t min, max;
 	uint64_t multiple_of; /* 0: any */
 	uint64_t number;      /* default */
-	const char *text;     /* default of the first three types */
+	const char *text;     /* default of the first four types */
 	size_t offset;        /* in struct qs_config */
 	const char *help;     /* lines of up to 90 characters */
 };

@@ -43,8 +43,8 @@ static void *field(struct qs_config *config, const struct qs_config_row *row)
 
 static bool is_text(const struct qs_config_row *row)
 {
-	return row->type == QS_CONFIG_DIR || row->type == QS_CONFIG_OPTIONS ||
-	       row->type == QS_CONFIG_CIPHER;
+	return row->type == QS_CONFIG_DIR || row->type == QS_CONFIG_PROGRAM ||
+	       row->type == QS_CONFIG_OPTIONS || row->type == QS_CONFIG_CIPHER;
 }
 
 static void free_names(char ***names)
@@ -156,11 +156,16 @@ static bool all_bytes(const char *text, bool (*accept)(char c))
 	return !*text;
 }
 
+static bool is_good_path(const char *text)
+{
+	return strlen(text) <= MAX_DIR && qs_text_is_normal_path(text) &&
+	       all_bytes(text, qs_text_is_plain);
+}
+
 /* ':' would make systemd take the rest of a key's path for another device. */
 static bool is_good_dir(const char *text)
 {
-	return strlen(text) <= MAX_DIR && qs_text_is_normal_path(text) &&
-	       all_bytes(text, qs_text_is_plain) && !strchr(text, ':');
+	return is_good_path(text) && !strchr(text, ':');
 }
 
 /* A default like "swap" would have every data disk overwritten at the next boot. */
@@ -195,6 +200,8 @@ static int store_text(const struct assignment *a, struct qs_error *err)
 
 	if (text && a->row->type == QS_CONFIG_DIR)
 		good = is_good_dir(text);
+	else if (text && a->row->type == QS_CONFIG_PROGRAM)
+		good = !*text || is_good_path(text);
 	else if (text && a->row->type == QS_CONFIG_OPTIONS)
 		good = is_good_options(text);
 	else if (text)

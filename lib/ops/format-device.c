@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "key/command.h"
 #include "key/keyfile.h"
 #include "luks/unlock.h"
 #include "ops/format.h"
@@ -31,13 +32,14 @@ static int refuse_known(const struct qs_format_run *f, const struct qs_format_ta
 			struct qs_error *err)
 {
 	const char *what[] = { NULL, NULL };
-	QS_AUTO(qs_auto_free) char *key = qs_env_path(f->env, t->key_file);
+	QS_AUTO(qs_auto_free) char *usual = qs_key_path(f->env, t->name);
+	QS_AUTO(qs_auto_free) char *key = qs_env_path(f->env, usual);
 	QS_AUTO(qs_auto_free) char *logical = qs_backup_path(f->env, t->name);
 	QS_AUTO(qs_auto_free) char *backup = qs_env_path(f->env, logical);
 	size_t n = 0;
 
 	if (!t->resume && !f->options->key_file && !is_absent(key))
-		what[n++] = t->key_file;
+		what[n++] = usual;
 	if (!is_absent(backup))
 		what[n++] = logical;
 	if (n == 0 || f->options->force)
@@ -76,6 +78,32 @@ static int refuse_content(const struct qs_format_run *f, const struct qs_format_
 	return r < 0 ? r : 0;
 }
 
+static int ask_command(const struct qs_format_run *f, const struct qs_format_target *t,
+		       struct qs_secret *ret, struct qs_error *err)
+{
+	return qs_key_command_run(f->env, t->name, t->uuid, t->dev->node, ret, err);
+}
+
+/* A program that makes up a new key each time would lose the data behind the first one. */
+static int ask_twice(const struct qs_format_run *f, const struct qs_format_target *t,
+		     struct qs_secret *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret key = {}, again = {};
+	int r = ask_command(f, t, &key, err);
+
+	if (r == 0)
+		r = ask_command(f, t, &again, err);
+	if (r < 0)
+		return r;
+	if (!qs_secret_equal(&key, &again))
+		return qs_fail(err, QS_E_KEY_FILE,
+			       "the key command %s printed two different keys for %s; it has to "
+			       "print the same one each time",
+			       f->env->config.key_command, t->name);
+	*ret = qs_secret_move(&key);
+	return 0;
+}
+
 /*
  * *ret_ours: the key came from our generator, now or in the run that is gone on
  * with. A forced format may also find somebody's key file under the device's
@@ -87,6 +115,8 @@ static int take_key(const struct qs_format_run *f, const struct qs_format_target
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(f->env, t->key_file);
 	int r;
 
+	if (t->command)
+		return ask_twice(f, t, ret, err);
 	*ret_ours = !f->options->key_file && (t->resume || is_absent(real));
 	if (!f->options->key_file && is_absent(real))
 		return qs_key_generate(f->env, t->key_file, ret, err);
@@ -114,7 +144,7 @@ static int begin(const struct qs_format_run *f, const struct qs_format_target *t
 	if (r < 0)
 		return r;
 	r = take_key(f, t, ret_key, ret_ours, err);
-	if (r < 0 && !t->resume && (f->options->key_file || is_absent(real)))
+	if (r < 0 && !t->resume && (f->options->key_file || t->command || is_absent(real)))
 		(void)qs_journal_remove(f->env, t->name, NULL);
 	return r;
 }
@@ -179,7 +209,8 @@ static int go_on(const struct qs_format_run *f, const struct qs_format_target *t
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	int r = qs_key_load(f->env, t->key_file, &key, err);
+	int r = t->command ? ask_command(f, t, &key, err)
+			   : qs_key_load(f->env, t->key_file, &key, err);
 
 	if (r == 0)
 		r = qs_header_image_read(fd, t->dev->node, &image, NULL, err);

@@ -11,6 +11,7 @@
 #include <openssl/rand.h>
 
 #include "base/cleanup.h"
+#include "key/command.h"
 #include "key/keyfile.h"
 #include "luks/backup.h"
 #include "ops/format.h"
@@ -24,6 +25,7 @@ struct qs_luks_spec qs_format_spec(const struct qs_format_run *f, const struct q
 {
 	const struct qs_config *config = &f->env->config;
 	const struct qs_format_options *o = f->options;
+	bool ours = !o->key_file && !t->command;
 	struct qs_luks_spec spec = {
 		.device_size = t->dev->size,
 		.uuid = t->uuid,
@@ -39,10 +41,10 @@ struct qs_luks_spec qs_format_spec(const struct qs_format_run *f, const struct q
 
 	if (spec.sector_size == 0)
 		spec.sector_size = t->dev->size % 4096 == 0 ? 4096 : 512;
-	/* A key that we made has full entropy; a person's may not. */
-	if (o->key_file && !o->pbkdf)
+	/* A key that we made has full entropy; a person's or a program's may not. */
+	if (!ours && !o->pbkdf)
 		spec.pbkdf = CRYPT_KDF_ARGON2ID;
-	if (!o->key_file && spec.pbkdf && strcmp(spec.pbkdf, CRYPT_KDF_PBKDF2) == 0)
+	if (ours && spec.pbkdf && strcmp(spec.pbkdf, CRYPT_KDF_PBKDF2) == 0)
 		spec.pbkdf = NULL;
 	return spec;
 }
@@ -71,6 +73,19 @@ static int check_size(const struct qs_device *dev, struct qs_error *err)
 		       dev->node, (uintmax_t)dev->size, (uintmax_t)MIN_SIZE);
 }
 
+static int refuse_other_key(const struct qs_format_target *t, const char *used,
+			    struct qs_error *err)
+{
+	if (used && strcmp(used, QS_CRYPTTAB_NO_KEY) == 0)
+		return qs_fail(err, QS_E_REFUSED,
+			       "an unfinished format of %s used the key command; finish it without "
+			       "a key file, and with key_command in the configuration",
+			       t->dev->node);
+	return qs_fail(err, QS_E_REFUSED,
+		       "an unfinished format of %s used the key file %s; name that one",
+		       t->dev->node, used ? used : "(none)");
+}
+
 /* An unfinished format of this very device; another's under the same name is refused. */
 static int look_for_journal(const struct qs_format_run *f, struct qs_format_target *t,
 			    struct qs_error *err)
@@ -90,9 +105,7 @@ static int look_for_journal(const struct qs_format_run *f, struct qs_format_targ
 			       "the name %s belongs to %s, whose format is unfinished", t->name,
 			       journal.link);
 	if (!journal.key_file || strcmp(journal.key_file, t->key_file) != 0)
-		return qs_fail(err, QS_E_REFUSED,
-			       "an unfinished format of %s used the key file %s; name that one",
-			       t->dev->node, journal.key_file ? journal.key_file : "(none)");
+		return refuse_other_key(t, journal.key_file, err);
 	(void)snprintf(t->uuid, sizeof(t->uuid), "%s", journal.uuid);
 	t->resume = true;
 	return 0;
@@ -130,7 +143,7 @@ static int look_for_finished(const struct qs_format_run *f, struct qs_format_tar
 	time_t when;
 	int r;
 
-	if (t->resume || f->options->force || access(key, F_OK) < 0)
+	if (t->resume || f->options->force || (!t->command && access(key, F_OK) < 0))
 		return 0;
 	r = qs_device_read_header(t->dev, &now, err);
 	if (r < 0)
@@ -162,8 +175,12 @@ static int find_name(const struct qs_format_run *f, struct qs_format_target *t,
 		r = qs_device_name(f->env, t->dev, t->uuid, &t->link, &t->name, err);
 	if (r < 0)
 		return r;
-	t->key_file = f->options->key_file ? qs_env_absolute(f->options->key_file)
-					   : qs_key_path(f->env, t->name);
+	t->command = !f->options->key_file && qs_key_command_is_set(f->env);
+	if (t->command)
+		t->key_file = qs_strdup(QS_CRYPTTAB_NO_KEY);
+	else
+		t->key_file = f->options->key_file ? qs_env_absolute(f->options->key_file)
+						   : qs_key_path(f->env, t->name);
 	return 0;
 }
 

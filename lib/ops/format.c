@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "key/command.h"
 #include "key/keyfile.h"
 #include "luks/unlock.h"
 #include "ops/format.h"
@@ -83,7 +84,8 @@ static int open_one(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 		.name = t->name,
 		.link = t->link,
 		.node = t->dev->node,
-		.key_files = { t->key_file },
+		.key_files = { t->command ? NULL : t->key_file },
+		.command = t->command,
 		.locked = true,
 	};
 	int r;
@@ -161,14 +163,25 @@ static void targets_done(struct qs_format_target *targets, size_t count)
 	free(targets);
 }
 
+/* Before any device is touched: is there a place that the keys can come from? */
+static int check_key_source(const struct qs_env *env, const struct qs_format_options *options,
+			    struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+
+	if (options->key_file)
+		return qs_key_load(env, options->key_file, &key, err);
+	if (qs_key_command_is_set(env))
+		return qs_key_command_check(env, err);
+	return qs_key_check_dir(env, err);
+}
+
 int qs_format(const struct qs_env *env, const char *const *devices, size_t count,
 	      const struct qs_format_options *options, struct qs_outcomes *ret,
 	      struct qs_error *err)
 {
 	struct qs_format_run f = { .env = env, .options = options, .outcomes = ret };
-	QS_AUTO(qs_secret_done) struct qs_secret key = {};
-	int r = options->key_file ? qs_key_load(env, options->key_file, &key, err)
-				  : qs_key_check_dir(env, err);
+	int r = check_key_source(env, options, err);
 
 	if (r == 0)
 		r = qs_outcomes_init(ret, devices, count, err);

@@ -14,8 +14,9 @@ struct qs_format_target {
 	int lock;
 	char uuid[40];
 	char *link, *name, *key_file;
-	bool resume; /* the journal says that a format was begun */
-	bool ours;   /* no journal, but a header of ours: all that may be missing are later steps */
+	bool command; /* the key comes from the key command; key_file is then QS_CRYPTTAB_NO_KEY */
+	bool resume;  /* the journal says that a format was begun */
+	bool ours; /* no journal, but a header of ours: all that may be missing are later steps */
 };
 
 struct qs_format_run {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "key/command.h"
 #include "key/keyfile.h"
 #include "luks/unlock.h"
 #include "ops/internal.h"
@@ -46,6 +47,7 @@ static struct qs_open_request *add_candidate(struct plan *p, const char *name, c
 		.name = qs_strdup(name),
 		.link = qs_strdup(link),
 		.node = qs_env_path(p->jobs.env, link),
+		.command = qs_key_command_is_set(p->jobs.env),
 	};
 	return &grown[count - 1];
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "key/command.h"
 #include "key/keyfile.h"
 #include "luks/make.h"
 #include "luks/unlock.h"
@@ -115,6 +116,7 @@ static int make_request(const struct qs_env *env, const struct qs_device *dev,
 	if (key_file) {
 		ret->key_files[0] = qs_env_absolute(key_file);
 	} else {
+		ret->command = qs_key_command_is_set(env);
 		if (e)
 			qs_open_apply_line(ret, e);
 		qs_open_add_key(ret, usual);
@@ -174,8 +176,11 @@ bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entr
 {
 	size_t length = strlen(env->config.keys_dir);
 
-	if (!e->device || !e->key || e->key[0] != '/' || foreign_option(e->options))
+	if (!e->device || !e->key || foreign_option(e->options))
 		return false;
+	if (e->key[0] != '/')
+		return strncmp(e->name, "enc-", 4) == 0 && qs_key_command_is_set(env) &&
+		       strcmp(e->key, QS_CRYPTTAB_NO_KEY) == 0;
 	return strncmp(e->name, "enc-", 4) == 0 ||
 	       (strncmp(e->key, env->config.keys_dir, length) == 0 && e->key[length] == '/');
 }

@@ -16,6 +16,7 @@
 #include <linux/fs.h>
 
 #include "base/cleanup.h"
+#include "key/command.h"
 #include "key/keyfile.h"
 #include "key/recovery.h"
 #include "luks/unlock.h"
@@ -56,6 +57,29 @@ static int try_key(const struct qs_env *env, struct qs_worker *worker,
 	if (r == -EPERM)
 		qs_error_append(err, " (key file %s)", key_file);
 	return r;
+}
+
+static int try_command(const struct qs_env *env, struct qs_worker *worker,
+		       const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	const struct qs_device dev = { .node = request->node };
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	const char *program = env->config.key_command;
+	int r = qs_device_peek_header(&dev, &h, err);
+
+	if (r == 0 && h.version == 0)
+		return qs_luks_explain(request->node, err);
+	if (r == 0)
+		r = qs_key_command_run(env, request->name, h.uuid, request->node, &key, err);
+	if (r < 0)
+		return r;
+	r = try_secret(env, worker, request, &key, err);
+	if (r == -EPERM)
+		qs_error_append(err, " (key printed by %s)", program);
+	if (r >= 0)
+		*ret = json_pack("{s:s,s:i}", "key_command", program, "keyslot", r);
+	return r < 0 ? r : 0;
 }
 
 /* A recovery key may have been typed in another spelling than the one that was enrolled. */
@@ -134,7 +158,12 @@ static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 		if (own.kind != QS_E_NO_KEY && own.kind != QS_E_KEY_FILE)
 			break;
 	}
-	if (err)
+	if (request->command &&
+	    (!request->key_files[0] || own.kind == QS_E_NO_KEY || own.kind == QS_E_KEY_FILE)) {
+		own = (struct qs_error){};
+		r = try_command(env, worker, request, ret, &own);
+	}
+	if (r < 0 && err)
 		*err = own;
 	return r;
 }
@@ -146,7 +175,7 @@ int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 	QS_AUTO(qs_auto_close) int lock = -1;
 	int r;
 
-	if (!request->key_files[0] && !request->passphrase)
+	if (!request->key_files[0] && !request->command && !request->passphrase)
 		return qs_fail(err, QS_E_NO_KEY,
 			       "no key file is known for %s: name one, or put it at %s/%s.key",
 			       request->node, env->config.keys_dir, request->name);
@@ -261,7 +290,7 @@ static int get_passphrase(const struct qs_env *env, const struct qs_open_options
 {
 	request->passphrase = options->passphrase;
 	if (options->passphrase || options->key_file || options->update_crypttab || !options->ask ||
-	    qs_open_has_key_file(env, request))
+	    request->command || qs_open_has_key_file(env, request))
 		return 0;
 	request->passphrase = asked;
 	return options->ask(options->ask_cookie, asked, err);
@@ -321,7 +350,7 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 	if (o->error.kind != QS_E_NONE || !options->update_crypttab)
 		return 0;
 	key_file = json_string_value(json_object_get(o->details, "key_file"));
-	if (update_line(env, &request, key_file, &o->error) < 0)
+	if (update_line(env, &request, key_file ? key_file : QS_CRYPTTAB_NO_KEY, &o->error) < 0)
 		qs_error_append(&o->error, " (the device is open; its line in %s was not written)",
 				QS_CRYPTTAB);
 	return 0;

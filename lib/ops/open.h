@@ -27,7 +27,8 @@ struct qs_open_request {
 	char *link;                         /* logical */
 	char *node;                         /* what is really opened */
 	char *key_files[QS_OPEN_KEYS];      /* logical; NULL behind the last */
-	const struct qs_secret *passphrase; /* tried instead of the key files; not owned; or NULL */
+	bool command;                       /* ask the key command behind them, if there is one */
+	const struct qs_secret *passphrase; /* tried instead of all these; not owned; or NULL */
 	bool read_only;
 	bool allow_discards;
 	bool test;   /* prove a key, open nothing */
@@ -72,9 +73,9 @@ int qs_open_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 void qs_open_request_done(struct qs_open_request *request); /* also a QS_AUTO releaser */
 
 /*
- * Run in a worker: try the key files until one opens the device. *ret gets
- * "key_file" and "keyslot". A key file that is absent is passed over as long as
- * another one is left.
+ * Run in a worker: try the key files, then the key command, until one opens the
+ * device. *ret gets "key_file" or "key_command", and "keyslot". A key file that is absent is passed
+ * over as long as another one is left.
  */
 int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 			const struct qs_open_request *request, json_t **ret, struct qs_error *err);
@@ -94,7 +95,10 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 						const struct qs_crypttab *tab,
 						const struct qs_device *dev, const char *uuid);
 
-/* A line that cryptopenall takes: LUKS with a key file, ours by its name or by the key's place. */
+/*
+ * A line that cryptopenall takes: LUKS with a key file, ours by its name or by the key's place;
+ * with a key command, ours by its name and without a key file, too.
+ */
 bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e);
 
 /* Close the mapping NAME; busy: QS_E_IN_USE with its holders. */

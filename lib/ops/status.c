@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/utf8.h"
+#include "key/command.h"
 #include "key/keyfile.h"
 #include "luks/backup.h"
 #include "luks/driver.h"
@@ -82,7 +83,9 @@ static const char *opened_by(const struct status *st, const struct subject *s,
 		return "passphrase or key file";
 	key = qs_key_path(st->env, s->outcome->name);
 	real = qs_env_path(st->env, key);
-	return access(real, F_OK) == 0 ? "key file" : "passphrase or key file";
+	if (access(real, F_OK) == 0)
+		return "key file";
+	return qs_key_command_is_set(st->env) ? "key command" : "passphrase or key file";
 }
 
 static void add_keyslots(const struct status *st, struct subject *s)

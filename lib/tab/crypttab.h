@@ -73,9 +73,13 @@ bool qs_crypttab_no_options(const char *options);
 int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *device, const char *key,
 		    const char *options, struct qs_error *err);
 
+/* In the third field: there is no key file. */
+#define QS_CRYPTTAB_NO_KEY "none"
+
 /*
  * The same for a device of ours: a line that exists keeps the options that the
- * administrator gave it, a new one gets those of the configuration.
+ * administrator gave it, a new one gets those of the configuration; without a
+ * key file "noauto" too, as systemd would ask for a passphrase at boot.
  */
 int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, const char *name,
 			 const char *device, const char *key, struct qs_error *err);
