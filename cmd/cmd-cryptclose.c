@@ -19,6 +19,10 @@ static const struct qs_status statuses[] = { { 4, "there is no such device, or i
 					     { 5, "the mapping is in use" },
 					     {} };
 
+static const struct qs_example examples[] = {
+	{ "cryptclose /dev/sdj", "before the disk is pulled" }, {}
+};
+
 const struct qs_command qs_row_cryptclose = {
 	.name = "cryptclose",
 	.args = "DEVICE",
@@ -30,6 +34,7 @@ const struct qs_command qs_row_cryptclose = {
 	.statuses = statuses,
 	.see_also = "qs-util-cryptopen(8) cryptsetup(8)",
 	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
+	.examples = examples,
 	.run = run_cryptclose,
 };
 
@@ -39,6 +44,8 @@ static const struct qs_status all_statuses[] = {
 	{}
 };
 
+static const struct qs_example all_examples[] = { { "cryptcloseall", "before maintenance" }, {} };
+
 const struct qs_command qs_row_cryptcloseall = {
 	.name = "cryptcloseall",
 	.help = "close every encrypted device of ours",
@@ -47,5 +54,6 @@ const struct qs_command qs_row_cryptcloseall = {
 	.statuses = all_statuses,
 	.see_also = "qs-util-cryptclose(8) qs-util-cryptopenall(8)",
 	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
+	.examples = all_examples,
 	.run = run_cryptcloseall,
 };

@@ -170,6 +170,12 @@ static const struct qs_status all_statuses[] = {
 	{ 7, "some devices are open; the others are reported" }, {}
 };
 
+static const struct qs_example all_examples[] = {
+	{ "cryptopenall", "after a restart" },
+	{ "cryptopenall --test", "before a restart: would every key open its device?" },
+	{}
+};
+
 const struct qs_command qs_row_cryptopenall = {
 	.name = "cryptopenall",
 	.help = "open every encrypted device of ours that is present",
@@ -181,5 +187,6 @@ const struct qs_command qs_row_cryptopenall = {
 	.see_also = "qs-util-cryptopen(8) qs-util-cryptcloseall(8)",
 	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
 	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
+	.examples = all_examples,
 	.run = run_cryptopenall,
 };

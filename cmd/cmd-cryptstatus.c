@@ -194,6 +194,11 @@ static void print(const struct qs_context *ctx, const json_t *devices)
 
 static const struct qs_status statuses[] = { { 4, "a device that was named is absent" }, {} };
 
+static const struct qs_example examples[] = { { "cryptstatus", "every device in a line" },
+					      { "cryptstatus /dev/sdj",
+						"all that is known about one" },
+					      {} };
+
 const struct qs_command qs_row_cryptstatus = {
 	.name = "cryptstatus",
 	.args = "[DEVICE...]",
@@ -208,6 +213,7 @@ const struct qs_command qs_row_cryptstatus = {
 	.see_also = "qs-util-devicemap(8) cryptsetup(8)",
 	.flags = QS_CMD_NEEDS_ROOT,
 	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_PENDING | QS_FILE_CRYPTTAB,
+	.examples = examples,
 	.run = run,
 	.print = print,
 };

@@ -55,6 +55,11 @@ static const struct qs_option options[] = {
 
 static const struct qs_status statuses[] = { { 64, "there is no such command" }, {} };
 
+static const struct qs_example examples[] = { { "help cryptformat", "one command" },
+					      { "help --format=json",
+						"all commands, for a program" },
+					      {} };
+
 const struct qs_command qs_row_help = {
 	.name = "help",
 	.args = "[COMMAND]",
@@ -67,5 +72,6 @@ const struct qs_command qs_row_help = {
 	.options = options,
 	.statuses = statuses,
 	.flags = QS_CMD_STANDALONE,
+	.examples = examples,
 	.run = run,
 };

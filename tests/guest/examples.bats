@@ -1,0 +1,132 @@
+#!/usr/bin/env bats
+# Every example of the manual, as it is printed, on a machine with twelve SCSI
+# disks. tests/unit/manual.bats fails when an example has no run here.
+#
+# guest: --disk scsi:a:20M --disk scsi:b:20M --disk scsi:c:20M --disk scsi:d:20M
+# guest: --disk scsi:e:20M --disk scsi:f:20M --disk scsi:g:20M --disk scsi:h:20M
+# guest: --disk scsi:i:20M --disk scsi:j:20M:wwn=0x5001517bb282023a
+# guest: --disk scsi:k:20M --disk scsi:l:20M
+
+load lib
+
+readonly NAME=enc-scsi-35001517bb282023a
+readonly SERIALS=(a b c d e f g h i j k l)
+
+# The kernel probes disks at the same time and gives letters as they come; one
+# after the other they get the letters that their serials say.
+setup_file()
+{
+	local target letter delete
+	for delete in /sys/block/sd*/device/delete; do
+		echo 1 >"$delete"
+	done
+	for target in "${!SERIALS[@]}"; do
+		letter=${SERIALS[target]}
+		echo "0 $target 0" >"$(echo /sys/class/scsi_host/host*/scan)"
+		wait_for test -b "/dev/sd$letter"
+	done
+	settle
+}
+
+# example LINE [ANSWER]: "qs-util LINE" succeeds, exactly as the manual has it; on a
+# terminal where ANSWER is typed, once it asks, if there is one.
+example()
+{
+	if [[ $# -eq 1 ]]; then
+		bash -c "qs-util $1"
+	else
+		: >/run/terminal
+		(wait_for grep -Eqi 'type|passphrase' /run/terminal && echo "$2") |
+			script -qefc "qs-util $1" /run/terminal
+	fi
+}
+
+# The same for a whole line that is not ours.
+shown()
+{
+	bash -c "$1"
+}
+
+# All disks as they came, with nothing known about them.
+bare()
+{
+	qs-util cryptcloseall
+	rm -rf /etc/cryptconf /etc/crypttab
+	blank "$@"
+}
+
+@test "the disks have the letters of their serials" {
+	[ "$(dev_of j)" = /dev/sdj ]
+	[ "$(readlink -f "/dev/disk/by-id/${NAME#enc-}")" = /dev/sdj ]
+}
+
+@test "devicemap" {
+	example 'devicemap' | grep "^/dev/sdj	/dev/disk/by-id/scsi-35001517bb282023a, "
+	[ "$(example '--json devicemap --all' | jq -r '.devices[] | select(.device == "/dev/sdj").by_id')" = \
+		/dev/disk/by-id/scsi-35001517bb282023a ]
+}
+
+@test "help" {
+	example 'help cryptformat' | grep -q '^usage: qs-util cryptformat '
+	example 'help --format=json' | jq -e '.commands[] | select(.name == "cryptopen")'
+}
+
+@test "a disk of its own key: format, status, close, open" {
+	example 'cryptformat /dev/sdj'
+	[ -b "/dev/mapper/$NAME" ]
+	example 'cryptstatus' | grep -q '^/dev/sdj '
+	example 'cryptstatus /dev/sdj' | grep -qE 'state +open'
+	example 'cryptclose /dev/sdj'
+	[ ! -e "/dev/mapper/$NAME" ]
+	example 'cryptopen /dev/sdj'
+	[ -b "/dev/mapper/$NAME" ]
+	qs-util cryptclose /dev/sdj
+	shown 'cryptsetup open /dev/sdj enc-scsi-35001517bb282023a --key-file /etc/cryptconf/keys/enc-scsi-35001517bb282023a.key'
+	[ -b "/dev/mapper/$NAME" ]
+}
+
+@test "all of ours: close, prove, open" {
+	example 'cryptcloseall'
+	[ ! -e "/dev/mapper/$NAME" ]
+	example 'cryptopenall --test'
+	[ ! -e "/dev/mapper/$NAME" ]
+	example 'cryptopenall'
+	[ -b "/dev/mapper/$NAME" ]
+}
+
+@test "the end of a disk's life" {
+	example '--json --yes cryptdestroy /dev/sdj' | jq -e .ok
+	run ! cryptsetup isLuks /dev/sdj
+	qs-util cryptformat /dev/sdj
+	example 'cryptdestroy /dev/sdj' yes
+	run ! cryptsetup isLuks /dev/sdj
+}
+
+@test "several disks, and a key that exists" {
+	bare /dev/sdj
+	example 'cryptformat /dev/sdj /dev/sdk /dev/sdl'
+	[ "$(dmsetup ls --target crypt | grep -c '^enc-')" -eq 3 ]
+	bare /dev/sdj /dev/sdk /dev/sdl
+	(umask 077 && head -c 4096 /dev/urandom >/root/k.key)
+	example 'cryptformat --key-file /root/k.key /dev/sdj'
+	cryptsetup open --test-passphrase --key-file /root/k.key /dev/sdj
+	bare /dev/sdj
+	example 'cryptformat /dev/sdb /dev/sdc /dev/sdd'
+	[ "$(dmsetup ls --target crypt | grep -c '^enc-')" -eq 3 ]
+}
+
+@test "a device that others formatted" {
+	mkdir /path
+	(umask 077 && head -c 64 /dev/urandom >/path/k.key)
+	cryptsetup luksFormat -q "${FAST_PBKDF[@]}" --key-file /path/k.key /dev/sdj
+	example 'cryptopen /dev/sdj /path/k.key updatecrypttab'
+	[ -b "/dev/mapper/$NAME" ]
+	grep -q "^$NAME  /dev/disk/by-id/${NAME#enc-}  /path/k.key  " /etc/crypttab
+}
+
+@test "a device with a passphrase" {
+	bare /dev/sdj
+	printf %s 'open sesame' | cryptsetup luksFormat -q "${FAST_PBKDF[@]}" --key-file - /dev/sdj
+	example 'cryptopen --passphrase /dev/sdj' 'open sesame'
+	[ -b "/dev/mapper/$NAME" ]
+}
