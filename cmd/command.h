@@ -88,6 +88,7 @@ extern const struct qs_command qs_row_cryptclose;
 extern const struct qs_command qs_row_cryptcloseall;
 extern const struct qs_command qs_row_cryptdestroy;
 extern const struct qs_command qs_row_cryptstatus;
+extern const struct qs_command qs_row_cryptbackup;
 extern const struct qs_command qs_row_config;
 extern const struct qs_command qs_row_help;
 
@@ -112,7 +113,7 @@ struct qs_context {
 	size_t given_count;
 
 	/* What the command leaves behind: */
-	bool details;                /* cryptstatus: a block per device instead of a table */
+	bool details;                /* for print(): the long form was asked for */
 	const char *done;            /* what was done to a device: "opened as"; its name follows */
 	struct qs_outcomes outcomes; /* for commands on devices */
 	json_t *result;              /* for the others: "result" in JSON */
@@ -156,6 +157,9 @@ json_t *qs_help_json(const struct qs_command *only); /* NULL: all */
 
 /* A line on stderr: "qs-util COMMAND: TEXT", or a JSON line with --progress=json. */
 void qs_message(const struct qs_context *ctx, enum qs_log_level level, const char *text);
+
+/* A line for each device that went well: for a print() that has nothing to add this time. */
+void qs_print_successes(const struct qs_context *ctx);
 
 /* Print everything that is left in *ctx and the error of R < 0. Returns the exit status. */
 int qs_output_finish(struct qs_context *ctx, int r, const struct qs_error *error);

@@ -132,6 +132,13 @@ static void print_success(const struct qs_context *ctx, const struct qs_outcome 
 	       *note ? " (" : "", note, *note ? ")" : "");
 }
 
+void qs_print_successes(const struct qs_context *ctx)
+{
+	for (size_t i = 0; i < ctx->outcomes.count && !ctx->quiet; i++)
+		if (ctx->outcomes.items[i].error.kind == QS_E_NONE)
+			print_success(ctx, &ctx->outcomes.items[i]);
+}
+
 /* Returns true when a device's own message is the error of the whole. */
 static bool print_failures(const struct qs_context *ctx, const struct qs_error *error)
 {
@@ -160,9 +167,8 @@ static void print_text(const struct qs_context *ctx, const struct qs_error *erro
 		devices = devices_json(&ctx->outcomes);
 		ctx->command->print(ctx, devices);
 	}
-	for (size_t i = 0; i < ctx->outcomes.count && !devices && !ctx->quiet; i++)
-		if (ctx->outcomes.items[i].error.kind == QS_E_NONE)
-			print_success(ctx, &ctx->outcomes.items[i]);
+	if (!devices)
+		qs_print_successes(ctx);
 	/* Results first, in case both go to the same place. */
 	(void)fflush(stdout);
 	if (!print_failures(ctx, error) && error)

@@ -98,6 +98,29 @@ uint32_t qs_luks_areas_differ(const struct qs_luks_header *a, const struct qs_he
 	return differ;
 }
 
+int qs_luks_areas_read(int fd, const char *node, const struct qs_luks_header *h,
+		       struct qs_header_image *ret, struct qs_error *err)
+{
+	struct qs_luks_area areas[QS_LUKS_AREAS_MAX];
+	size_t n = qs_luks_areas(h, areas, QS_LUKS_AREAS_MAX);
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	int r;
+
+	image.size = qs_header_image_size(h);
+	image.data = calloc(1, image.size + sizeof(struct qs_luks1_binary));
+	if (!image.data)
+		return qs_fail(err, QS_E_MEMORY, "no memory for the header of %s", node);
+	r = qs_file_pread(fd, image.data, sizeof(struct qs_luks1_binary), 0);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (is_within(&areas[i], &image))
+			r = qs_file_pread(fd, (char *)image.data + areas[i].offset, areas[i].size,
+					  (off_t)areas[i].offset);
+	if (r < 0)
+		return qs_fail_errno(err, r, "cannot read the keyslots of %s", node);
+	*ret = qs_header_image_move(&image);
+	return 0;
+}
+
 void qs_luks_areas_copy(const struct qs_luks_header *h, uint32_t slots,
 			const struct qs_header_image *from, struct qs_header_image *to)
 {

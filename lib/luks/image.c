@@ -56,8 +56,7 @@ static uint64_t luks1_image_size(const struct qs_luks_header *h)
 	return end <= h->data_offset && pages > h->data_offset ? h->data_offset : pages;
 }
 
-/* Bytes that belong into a backup, 0 when the header makes no sense. */
-static uint64_t image_size(const struct qs_luks_header *h)
+uint64_t qs_header_image_size(const struct qs_luks_header *h)
 {
 	uint64_t areas = 0, size;
 
@@ -87,7 +86,7 @@ static int check_good(const struct qs_luks_header *h, int fd, const char *node,
 static int check_size(const struct qs_luks_header *h, const char *node, uint64_t *ret,
 		      struct qs_error *err)
 {
-	*ret = image_size(h);
+	*ret = qs_header_image_size(h);
 	if (*ret)
 		return 0;
 	return qs_fail(err, QS_E_HOSTILE, "%s: the LUKS header claims impossible sizes", node);

@@ -24,7 +24,10 @@ void qs_header_image_done(struct qs_header_image *image); /* also a QS_AUTO rele
 /* Hand over to the caller; *from becomes empty. */
 struct qs_header_image qs_header_image_move(struct qs_header_image *from);
 
-/* SIZE bytes as they are, header or not (fewer when the device ends before). */
+/* Bytes that belong into an image of H; 0 when its sizes make no sense. */
+uint64_t qs_header_image_size(const struct qs_luks_header *h);
+
+/* SIZE bytes as they are, header or not; QS_E_DAMAGED when there are fewer. */
 int qs_header_image_read_raw(int fd, const char *node, size_t size, struct qs_header_image *ret,
 			     struct qs_error *err);
 
@@ -75,6 +78,11 @@ size_t qs_luks_areas(const struct qs_luks_header *h, struct qs_luks_area *ret, s
 uint32_t qs_luks_areas_differ(const struct qs_luks_header *a, const struct qs_header_image *image_a,
 			      const struct qs_luks_header *b,
 			      const struct qs_header_image *image_b);
+
+/* An image of H's size with only what qs_luks_areas_differ() looks at read from FD, the rest zeros.
+ */
+int qs_luks_areas_read(int fd, const char *node, const struct qs_luks_header *h,
+		       struct qs_header_image *ret, struct qs_error *err);
 
 /* Copy the key material of the keyslots in SLOTS (bits) from one image of a header to another. */
 void qs_luks_areas_copy(const struct qs_luks_header *h, uint32_t slots,

@@ -55,33 +55,15 @@ struct destroy {
 
 /* ---- whom ---- */
 
-static bool exists(const struct qs_env *env, char *logical)
-{
-	QS_AUTO(qs_auto_free) char *owned = logical;
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, owned);
-
-	return access(real, F_OK) == 0;
-}
-
-static bool is_known(const struct qs_env *env, const char *name)
-{
-	return exists(env, qs_key_path(env, name)) || exists(env, qs_backup_path(env, name));
-}
-
 /* An absent disk that something of ours is left of: by name or by its by-id link. */
 static char *name_of_absent(const struct qs_env *env, const char *word)
 {
-	const char *by_id = "/dev/disk/by-id/";
 	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
-	QS_AUTO(qs_auto_free) char *name = NULL;
+	QS_AUTO(qs_auto_free) char *name = qs_name_of_word(word);
 
-	if (strncmp(word, by_id, strlen(by_id)) == 0)
-		name = qs_printf("enc-%s", word + strlen(by_id));
-	else if (strncmp(word, "enc-", 4) == 0)
-		name = qs_strdup(word);
-	if (!name || strchr(name, '/'))
+	if (!name)
 		return NULL;
-	if (!is_known(env, name) && qs_journal_read(env, name, &journal, NULL) != 1)
+	if (!qs_name_is_known(env, name) && qs_journal_read(env, name, &journal, NULL) != 1)
 		return NULL;
 	return QS_TAKE(name);
 }
@@ -111,7 +93,7 @@ static void measure(const struct destroy *d, struct target *t, const struct qs_l
 static int refuse_foreign(const struct destroy *d, const struct target *t,
 			  const struct qs_luks_header *h, struct qs_error *err)
 {
-	bool ours = t->begun || is_known(d->env, t->name) ||
+	bool ours = t->begun || qs_name_is_known(d->env, t->name) ||
 		    (h->version == 2 && strcmp(h->subsystem, QS_SUBSYSTEM) == 0);
 
 	if (ours || (h->version && d->options->force))

@@ -5,6 +5,8 @@
 #ifndef QS_OPS_INTERNAL_H
 #define QS_OPS_INTERNAL_H
 
+#include <time.h>
+
 #include "base/pool.h"
 #include "device/device.h"
 #include "luks/header.h"
@@ -29,6 +31,9 @@ void qs_outcome_set(char **field, const char *value);
 
 /* Put KEY: VALUE (the reference is taken over) into the outcome's details. */
 void qs_outcome_detail(struct qs_outcome *outcome, const char *key, json_t *value);
+
+/* RFC 3339 in UTC, to the second. */
+json_t *qs_json_time(time_t when);
 
 /* What a person knows a disk by ("size", "model", "serial"), for the question before its end. */
 void qs_outcome_detail_disk(struct qs_outcome *outcome, const struct qs_device *dev);
@@ -72,6 +77,19 @@ int qs_device_check_unused(const struct qs_env *env, const struct qs_device *dev
  */
 int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
 		    qs_job *job, void *cookie, struct qs_error *err);
+
+/*
+ * One outcome at the end of LIST for every device of ours that is present, named by
+ * its node or its line in crypttab: subsystem qs-util in the header, a key or a
+ * header backup of its name, or a line of ours in crypttab. Nothing is said of absent ones.
+ */
+int qs_outcomes_add_ours(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err);
+
+/* True when a key or a header backup of NAME exists. */
+bool qs_name_is_known(const struct qs_env *env, const char *name);
+
+/* A word that is a name of ours, or its by-id link, as that name; malloc'ed, else NULL. */
+char *qs_name_of_word(const char *word);
 
 /* "enc-scsi-3…" back to its by-id link, "enc-uuid-U" to by-uuid; malloc'ed, NULL for other names.
  */

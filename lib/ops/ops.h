@@ -119,6 +119,27 @@ int qs_destroy(const struct qs_env *env, const char *const *devices, size_t coun
 	       const struct qs_destroy_options *options, struct qs_outcomes *ret,
 	       struct qs_error *err);
 
+struct qs_backup_options {
+	bool force; /* overrides QS_E_REFUSED: the last backup is of another volume */
+};
+
+/*
+ * Back the headers up; COUNT 0: of every device of ours that is present. outcome.details:
+ * "stored" (false: the backup was the same), "sequence" (LUKS2), "path" (logical),
+ * "versions" (number of older ones). A damaged header is QS_E_DAMAGED and its backup stays.
+ */
+int qs_backup(const struct qs_env *env, const char *const *devices, size_t count,
+	      const struct qs_backup_options *options, struct qs_outcomes *ret,
+	      struct qs_error *err);
+
+/*
+ * What backups there are; COUNT 0: all of them, of absent disks too. outcome.details:
+ * "backups" (array of path, time, kind "current", "older" or "damaged", usable,
+ * sequence, agrees: with the device's header, absent when there is none). Reads only.
+ */
+int qs_backup_show(const struct qs_env *env, const char *const *devices, size_t count,
+		   struct qs_outcomes *ret, struct qs_error *err);
+
 /*
  * The state of devices; COUNT 0: every LUKS device and every device of ours.
  * Never writes. outcome.details: "state" ("open", "closed", "damaged",

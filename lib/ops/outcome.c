@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "ops/internal.h"
@@ -71,6 +72,17 @@ void qs_outcome_detail(struct qs_outcome *outcome, const char *key, json_t *valu
 	if (!outcome->details)
 		outcome->details = json_object();
 	(void)json_object_set_new(outcome->details, key, value);
+}
+
+json_t *qs_json_time(time_t when)
+{
+	char text[32];
+	struct tm utc;
+
+	if (!gmtime_r(&when, &utc))
+		return json_string("unknown");
+	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+	return json_string(text);
 }
 
 int qs_outcomes_verdict(const struct qs_outcomes *list, struct qs_error *err)

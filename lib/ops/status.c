@@ -56,17 +56,6 @@ static void set(struct subject *s, const char *key, json_t *value)
 	qs_outcome_detail(s->outcome, key, value);
 }
 
-static json_t *rfc3339(time_t when)
-{
-	char text[32];
-	struct tm utc;
-
-	if (!gmtime_r(&when, &utc))
-		return json_string("unknown");
-	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
-	return json_string(text);
-}
-
 /* Which key probably opens a slot; nothing is tried here (that is cryptopen --test). */
 static const char *opened_by(const struct status *st, const struct subject *s,
 			     const struct qs_keyslot *slot)
@@ -146,7 +135,7 @@ static void add_backup(const struct status *st, struct subject *s)
 		return;
 	agrees = recorded.version == s->header.version &&
 		 strcmp(recorded.uuid, s->header.uuid) == 0 && recorded.seqid == s->header.seqid;
-	backup = json_pack("{s:o,s:I}", "time", rfc3339(when), "age_seconds",
+	backup = json_pack("{s:o,s:I}", "time", qs_json_time(when), "age_seconds",
 			   (json_int_t)(time(NULL) > when ? time(NULL) - when : 0));
 	if (s->header.version)
 		(void)json_object_set_new(backup, "agrees", json_boolean(agrees));
