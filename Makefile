@@ -91,6 +91,8 @@ $(FUZZ_BIN): $(BUILD)/%: %.c $(LIB_SRC:%.c=$(BUILD)/fuzz/%.o)
 	$(call say,FUZZ,$<)
 	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(PKG_LIBS)
 
+$(BUILD)/tests/unit/%.o: QS_CFLAGS += -DQS_SOURCE='"$(CURDIR)"'
+
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/%.d)
 -include $(LIB_SRC:%.c=$(BUILD)/fuzz/%.d)
 

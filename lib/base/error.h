@@ -22,12 +22,17 @@ enum qs_kind {
 	QS_E_FAILED, /* anything without a better name */
 	QS_E_IO,     /* the disk or file system failed */
 	QS_E_NO_SPACE,
-	QS_E_READ_ONLY,     /* a file system that cannot be written */
-	QS_E_INTERRUPTED,   /* SIGINT or SIGTERM */
-	QS_E_DEADLINE,      /* a worker did not end in time and was killed */
-	QS_E_NO_DM,         /* the kernel has no device-mapper or no dm-crypt */
-	QS_E_NO_KEY,        /* no key at hand opens the device */
-	QS_E_KEY_FILE,      /* a key file is missing, empty, of a wrong kind, or not private */
+	QS_E_READ_ONLY,   /* a file system that cannot be written */
+	QS_E_INTERRUPTED, /* SIGINT or SIGTERM */
+	QS_E_DEADLINE,    /* a worker did not end in time and was killed */
+	QS_E_NO_DM,       /* the kernel has no device-mapper or no dm-crypt */
+	QS_E_NO_KEY,      /* no key at hand opens the device */
+	QS_E_KEY_FILE,    /* a key file is missing, empty, of a wrong kind, or not private */
+	QS_E_TPM, /* the TPM cannot open this: other or cleared TPM, failing, managed by others */
+	QS_E_TPM_ABSENT,    /* there is none, or its module is not installed */
+	QS_E_TPM_LOCKOUT,   /* too many wrong PINs or power losses; never tried again by itself */
+	QS_E_TPM_PCR,       /* the machine is not in the state in which it was enrolled */
+	QS_E_PIN,           /* wrong, missing, or not usable */
 	QS_E_NOT_PERMITTED, /* needs root or other rights */
 	QS_E_MEMORY,
 	QS_E_NO_DEVICE,    /* absent */
