@@ -5,6 +5,7 @@ SBINDIR ?= $(PREFIX)/sbin
 SYSCONFDIR ?= /etc
 MANDIR ?= $(PREFIX)/share/man
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+MODULEDIR ?= $(PREFIX)/lib/$(shell $(CC) -print-multiarch)/qs-util
 DESTDIR ?=
 CC ?= gcc
 CLANG ?= clang
@@ -17,10 +18,17 @@ V ?= 0
 
 CORE_LIBS = libcryptsetup blkid libudev mount libconfig jansson libcrypto
 
+# Loaded on demand (lib/base/module.h): each is a folder of lib and has libraries of its own.
+# The program finds them by their place beside its own, so that PREFIX is only for install.
+MODULES_FROM_SBIN := $(shell realpath -m --relative-to=$(SBINDIR) $(MODULEDIR))
+MODULES = tpm2
+LIBS_tpm2 = tss2-esys tss2-mu tss2-rc tss2-tctildr libargon2
+
 WARNINGS = -Wall -Wextra -Wshadow -Wvla -Wundef -Wmissing-prototypes -Wstrict-prototypes \
 	-Wformat=2 -Wimplicit-fallthrough
-QS_CFLAGS = -std=gnu17 $(WARNINGS) -Ilib -Icmd -fvisibility=hidden -fPIE \
-	-D_FILE_OFFSET_BITS=64 -DQS_VERSION='"$(VERSION)"'
+QS_CFLAGS = -std=gnu17 $(WARNINGS) -Ilib -Icmd -fvisibility=hidden -fPIC \
+	-D_FILE_OFFSET_BITS=64 -DQS_VERSION='"$(VERSION)"' \
+	-DQS_MODULE_DIR='"$(MODULES_FROM_SBIN)"'
 QS_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 ifneq ($(SANITIZE),)
 CFLAGS ?= -O1 -g
@@ -36,19 +44,22 @@ endif
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-6s %s\n' '$(1)' '$(2)')
 
-LIB_SRC := $(sort $(wildcard lib/*/*.c))
+LIB_SRC := $(sort $(filter-out $(MODULES:%=lib/%/%),$(wildcard lib/*/*.c)))
+MODULE_SRC := $(sort $(wildcard $(MODULES:%=lib/%/*.c)))
+MODULE_SO := $(MODULES:%=$(BUILD)/modules/%.so)
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 MAN8 := $(sort $(wildcard man/*.8))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz-*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+MODULE_OBJ := $(MODULE_SRC:%.c=$(BUILD)/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(BUILD)/%.o)
 # tests/unit: test-*.c and mk*.c are programs, the other files belong to all of them.
 UNIT_SHARED := $(filter-out tests/unit/test-%.c tests/unit/mk%.c,$(UNIT_SRC))
 UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(filter-out $(UNIT_SHARED),$(UNIT_SRC)))
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
 
-all: $(BUILD)/qs-util
+all: $(BUILD)/qs-util $(MODULE_SO)
 
 # A changed flag or compiler rebuilds everything: objects depend on this file,
 # which is rewritten only when its content differs.
@@ -74,12 +85,25 @@ $(BUILD)/qs-util: $(CMD_OBJ) $(BUILD)/libqs.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(QS_CFLAGS) $(CFLAGS) $(QS_LDFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
+# A module has its own copy of the few things of libqs.a that it uses. Sanitizers want their
+# symbols from the program that loads it.
+MODULE_DEFS = $(if $(SANITIZE),,-Wl,-z,defs)
+define module_rule
+$(BUILD)/modules/$(1).so: $(patsubst %.c,$(BUILD)/%.o,$(wildcard lib/$(1)/*.c)) $(BUILD)/libqs.a
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) -shared $$(QS_CFLAGS) $$(CFLAGS) $$(filter-out -pie,$$(QS_LDFLAGS)) $$(LDFLAGS) \
+		$$(MODULE_DEFS) -Wl,--exclude-libs,ALL -o $$@ $$^ \
+		$$(shell pkg-config --libs $$(LIBS_$(1))) $$(PKG_LIBS)
+endef
+$(foreach m,$(MODULES),$(eval $(call module_rule,$(m))))
+
 $(UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(UNIT_SHARED:%.c=$(BUILD)/%.o) $(BUILD)/libqs.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(QS_CFLAGS) $(CFLAGS) $(QS_LDFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
 # The fuzzers' library has objects of its own: clang's instrumentation is in them.
-FUZZ_CFLAGS = -std=gnu17 -Ilib -D_FILE_OFFSET_BITS=64 -O1 -g -fno-sanitize-recover=all \
+FUZZ_CFLAGS = -std=gnu17 -Ilib -D_FILE_OFFSET_BITS=64 -DQS_MODULE_DIR='"none"' -O1 -g -fno-sanitize-recover=all \
 	$(PKG_CFLAGS) -MMD -MP
 $(BUILD)/fuzz/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -93,11 +117,16 @@ $(FUZZ_BIN): $(BUILD)/%: %.c $(LIB_SRC:%.c=$(BUILD)/fuzz/%.o)
 
 $(BUILD)/tests/unit/%.o: QS_CFLAGS += -DQS_SOURCE='"$(CURDIR)"'
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/%.d)
+# Unit tests load modules as the program does, from beside them.
+$(BUILD)/tests/unit/modules:
+	@mkdir -p $(@D)
+	$(Q)ln -sfn ../../modules $@
+
+-include $(LIB_OBJ:.o=.d) $(MODULE_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/%.d)
 -include $(LIB_SRC:%.c=$(BUILD)/fuzz/%.d)
 
 # Everything that the tiers of `make check` need to be there.
-tests: $(BUILD)/qs-util $(UNIT_BIN) $(FUZZ_BIN)
+tests: all $(UNIT_BIN) $(BUILD)/tests/unit/modules $(FUZZ_BIN)
 
 check:
 	tests/install-deps build check guest
@@ -138,6 +167,8 @@ docs: $(BUILD)/qs-util
 
 install: all
 	install -D -m 0755 $(BUILD)/qs-util $(DESTDIR)$(SBINDIR)/qs-util
+	install -d $(DESTDIR)$(MODULEDIR)
+	install -m 0644 $(MODULE_SO) $(DESTDIR)$(MODULEDIR)
 	install -d -m 0700 $(DESTDIR)$(SYSCONFDIR)/cryptconf
 	test -e $(DESTDIR)$(SYSCONFDIR)/cryptconf/qs-util.conf || \
 		install -m 0644 etc/qs-util.conf $(DESTDIR)$(SYSCONFDIR)/cryptconf/qs-util.conf
@@ -149,13 +180,15 @@ install: all
 # Keys, headers and the configuration stay: they belong to the disks, not to us.
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/qs-util $(DESTDIR)$(COMPLETIONDIR)/qs-util
+	rm -f $(MODULES:%=$(DESTDIR)$(MODULEDIR)/%.so)
+	! test -d $(DESTDIR)$(MODULEDIR) || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(MODULEDIR)
 	rm -f $(MAN8:man/%=$(DESTDIR)$(MANDIR)/man8/%) $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
 
 clean:
 	rm -rf $(BUILD)
 
 help:
-	@echo 'make all        build/qs-util'
+	@echo 'make all        build/qs-util and build/modules'
 	@echo 'make check      all tests: unit, faults, guest (TIERS="unit fault guest" chooses)'
 	@echo 'make lint       clang-format, clang-tidy, cppcheck, shellcheck, warnings as errors'
 	@echo 'make demo       the life of four disks in a virtual machine, explained'

@@ -8,12 +8,14 @@ setup()
 {
 	top=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 	dest=$BATS_TEST_TMPDIR/dest
-	QS_UTIL=${QS_UTIL:-$top/build/qs-util}
+	QS_BUILD=${QS_BUILD:-$top/build}
+	QS_UTIL=${QS_UTIL:-$QS_BUILD/qs-util}
 }
 
 @test "install puts all files, and again over itself; uninstall leaves only what belongs to the disks" {
 	make -s -C "$top" install DESTDIR="$dest" PREFIX=/usr
 	[ -x "$dest/usr/sbin/qs-util" ]
+	[ -s "$(echo "$dest"/usr/lib/*/qs-util/tpm2.so)" ]
 	diff <(cd "$top/man" && ls ./*.8) <(cd "$dest/usr/share/man/man8" && ls ./*.8)
 	[ -s "$dest/usr/share/man/man5/qs-util.conf.5" ]
 	[ -s "$dest/usr/share/bash-completion/completions/qs-util" ]
@@ -30,6 +32,12 @@ setup()
 	local stray
 	stray=$(git -C "$top" status --porcelain --untracked-files=all -- lib cmd | sed -n 's/^?? //p' | sed '/\.[ch]$/d')
 	[ -z "$stray" ]
+}
+
+@test "a module exports one name" {
+	run -0 nm -D --defined-only "$QS_BUILD/modules/tpm2.so"
+	[ "$(wc -l <<<"$output")" -eq 1 ]
+	[[ $output == *qs_tpm2_module ]]
 }
 
 @test "the binary links only what every command needs" {

@@ -1,0 +1,63 @@
+/*
+ * Sessions: always salted with the parent key, and with one that encrypts
+ * parameters beside every call that carries a secret, so that nothing secret
+ * crosses the TPM's bus in clear.
+ */
+#include "tpm2/internal.h"
+
+#define ENCRYPTION_ATTRIBUTES                                                                      \
+	(TPMA_SESSION_DECRYPT | TPMA_SESSION_ENCRYPT | TPMA_SESSION_CONTINUESESSION)
+
+int qs_tpm2_start_session(const struct qs_tpm2 *tpm, ESYS_TR parent, ESYS_TR bound, TPM2_SE type,
+			  ESYS_TR protect, ESYS_TR *ret, struct qs_error *err)
+{
+	const TPMT_SYM_DEF aes = { TPM2_ALG_AES, { .aes = 128 }, { .aes = TPM2_ALG_CFB } };
+	TPMA_SESSION attributes =
+		type == TPM2_SE_HMAC ? ENCRYPTION_ATTRIBUTES : TPMA_SESSION_CONTINUESESSION;
+	ESYS_TR session = ESYS_TR_NONE;
+	TSS2_RC rc =
+		Esys_StartAuthSession(tpm->esys, parent, bound, protect, ESYS_TR_NONE, ESYS_TR_NONE,
+				      NULL, type, &aes, TPM2_ALG_SHA256, &session);
+
+	if (rc != TSS2_RC_SUCCESS)
+		return qs_tpm2_fail(err, rc, "starting a session");
+	rc = Esys_TRSess_SetAttributes(tpm->esys, session, attributes, 0xff);
+	if (rc != TSS2_RC_SUCCESS) {
+		qs_tpm2_flush(tpm, &session);
+		return qs_tpm2_fail(err, rc, "setting up a session");
+	}
+	*ret = session;
+	return 0;
+}
+
+void qs_tpm2_drop_sessions(struct qs_tpm2 *tpm)
+{
+	qs_tpm2_flush(tpm, &tpm->policy);
+	qs_tpm2_flush(tpm, &tpm->encryption);
+	tpm->parent = ESYS_TR_NONE;
+}
+
+int qs_tpm2_encryption_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_error *err)
+{
+	int r;
+
+	if (tpm->encryption != ESYS_TR_NONE && tpm->parent == parent)
+		return 0;
+	qs_tpm2_drop_sessions(tpm);
+	r = qs_tpm2_start_session(tpm, parent, ESYS_TR_NONE, TPM2_SE_HMAC, ESYS_TR_NONE,
+				  &tpm->encryption, err);
+	if (r == 0)
+		tpm->parent = parent;
+	return r;
+}
+
+int qs_tpm2_policy_session(struct qs_tpm2 *tpm, struct qs_error *err)
+{
+	TSS2_RC rc;
+
+	if (tpm->policy == ESYS_TR_NONE)
+		return qs_tpm2_start_session(tpm, tpm->parent, ESYS_TR_NONE, TPM2_SE_POLICY,
+					     tpm->encryption, &tpm->policy, err);
+	rc = Esys_PolicyRestart(tpm->esys, tpm->policy, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE);
+	return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "restarting a session");
+}

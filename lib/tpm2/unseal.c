@@ -1,0 +1,171 @@
+/*
+ * Unsealing. In this order: the token, the present PCRs (computed on the host),
+ * the parent key, the object, sessions, policy, secret; so that whatever can be
+ * told without the TPM counting anything is told before.
+ */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "tpm2/internal.h"
+
+/* Any measurement between PolicyPCR and Unseal, IMA's too, means to begin anew (systemd's limit).
+ */
+#define ATTEMPTS 30
+
+struct opening {
+	struct qs_tpm2 *tpm;
+	const struct qs_tpm2_policy *policy;
+	const struct qs_tpm2_unseal *with;
+	ESYS_TR parent, object;
+	ESYS_TR encryption; /* the session that keeps the secret off the bus */
+};
+
+static int take_secret(TPM2B_SENSITIVE_DATA *data, struct qs_secret *ret, struct qs_error *err)
+{
+	int r = data->size > 0 ? qs_secret_init(ret, data->size, err)
+			       : qs_fail(err, QS_E_DAMAGED, "the sealed object is empty");
+
+	if (r == 0)
+		memcpy(ret->data, data->buffer, data->size);
+	explicit_bzero(data, sizeof(*data));
+	Esys_Free(data);
+	return r;
+}
+
+/* Policy and Unseal in SESSION. Returns 1 when PCRs were extended meanwhile. */
+static int attempt(const struct opening *o, ESYS_TR session, struct qs_secret *ret,
+		   struct qs_error *err)
+{
+	TPM2B_SENSITIVE_DATA *data = NULL;
+	TSS2_RC rc;
+	int r = qs_tpm2_policy_run(o->tpm, o->policy, o->with->signatures, session, err);
+
+	if (r < 0)
+		return r;
+	rc = Esys_Unseal(o->tpm->esys, o->object, session, o->encryption, ESYS_TR_NONE, &data);
+	if (rc == TSS2_RC_SUCCESS)
+		return take_secret(data, ret, err);
+	r = qs_tpm2_fail(err, rc, "unsealing");
+	return qs_tpm2_code(rc) == TPM2_RC_PCR_CHANGED ? 1 : r;
+}
+
+/* Without a PIN: the connection's own sessions, whatever object it is. */
+static int unseal_shared(struct opening *o, struct qs_secret *ret, struct qs_error *err)
+{
+	int r = qs_tpm2_encryption_session(o->tpm, o->parent, err);
+
+	o->encryption = o->tpm->encryption;
+	for (unsigned i = 0; r == 0 && i < ATTEMPTS; i++) {
+		r = qs_tpm2_policy_session(o->tpm, err);
+		if (r == 0)
+			r = attempt(o, o->tpm->policy, ret, err);
+		if (r <= 0)
+			return r;
+		r = 0;
+	}
+	return r < 0 ? r : qs_tpm2_fail(err, TPM2_RC_PCR_CHANGED, "unsealing");
+}
+
+/* With a PIN: sessions bound to the object, so that nobody without the PIN can take part. */
+static int unseal_bound(struct opening *o, struct qs_secret *ret, struct qs_error *err)
+{
+	int r = qs_tpm2_start_session(o->tpm, o->parent, o->object, TPM2_SE_HMAC, ESYS_TR_NONE,
+				      &o->encryption, err);
+
+	for (unsigned i = 0; r == 0 && i < ATTEMPTS; i++) {
+		ESYS_TR session = ESYS_TR_NONE;
+
+		/* A wrong PIN shows here already, and counts; it is not tried again. */
+		r = qs_tpm2_start_session(o->tpm, o->parent, ESYS_TR_NONE, TPM2_SE_POLICY,
+					  o->encryption, &session, err);
+		if (r == 0)
+			r = attempt(o, session, ret, err);
+		qs_tpm2_flush(o->tpm, &session);
+		if (r <= 0)
+			break;
+		r = i + 1 < ATTEMPTS ? 0 : qs_negative(-EAGAIN);
+	}
+	qs_tpm2_flush(o->tpm, &o->encryption);
+	return r;
+}
+
+static int unseal_loaded(struct opening *o, const struct qs_tpm2_pin *pin, struct qs_secret *ret,
+			 struct qs_error *err)
+{
+	TSS2_RC rc;
+
+	if (!pin->auth.data)
+		return unseal_shared(o, ret, err);
+	/* A TPM without a resource manager holds three sessions. */
+	qs_tpm2_drop_sessions(o->tpm);
+	rc = Esys_TR_SetAuth(o->tpm->esys, o->object, pin->auth.data);
+	if (rc != TSS2_RC_SUCCESS)
+		return qs_tpm2_fail(err, rc, "using the PIN");
+	return unseal_bound(o, ret, err);
+}
+
+/* The TPM has the last word: what was computed for the PCRs may be out of date by then. */
+static void name_pcrs(const struct opening *o, struct qs_error *err)
+{
+	struct qs_tpm2_policy again;
+	struct qs_error own = {};
+
+	if (!err || err->kind != QS_E_TPM_PCR || !o->policy->token->pcrs)
+		return;
+	for (unsigned i = 0; i < QS_TPM2_BANKS; i++)
+		o->tpm->banks[i].known = 0;
+	if (qs_tpm2_policy_find(o->tpm, o->policy->token, &again, &own) < 0)
+		*err = own;
+}
+
+static int unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
+		  const struct qs_tpm2_unseal *with, struct qs_secret *ret_passphrase,
+		  struct qs_error *err)
+{
+	QS_AUTO(qs_tpm2_pin_done) struct qs_tpm2_pin pin = {};
+	QS_AUTO(qs_secret_done) struct qs_secret secret = {};
+	struct opening o = { .tpm = tpm, .policy = policy, .with = with, .object = ESYS_TR_NONE };
+	/* A PIN that the token does not want stays away from the TPM: it would count as wrong. */
+	int r = policy->token->pin ? qs_tpm2_pin_of(policy->token, with, &pin, err) : 0;
+
+	if (r == 0)
+		r = qs_tpm2_parent(tpm, policy->token, &o.parent, err);
+	if (r == 0)
+		r = qs_tpm2_load(tpm, policy->token, o.parent, &o.object, err);
+	if (r == 0)
+		r = unseal_loaded(&o, &pin, &secret, err);
+	qs_tpm2_flush(tpm, &o.object);
+	if (r < 0) {
+		name_pcrs(&o, err);
+		return r;
+	}
+	return qs_tpm2_passphrase(&secret, &pin, ret_passphrase, err);
+}
+
+int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
+		   const struct qs_tpm2_unseal *with, struct qs_secret *ret_passphrase,
+		   struct qs_error *err)
+{
+	struct qs_tpm2_policy policy;
+	int r = qs_tpm2_token_check_supported(token, err);
+
+	if (r == 0)
+		r = qs_tpm2_policy_find(tpm, token, &policy, err);
+	return r < 0 ? r : unseal(tpm, &policy, with, ret_passphrase, err);
+}
+
+int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err)
+{
+	ESYS_TR parent = ESYS_TR_NONE, object = ESYS_TR_NONE;
+	struct qs_tpm2_policy policy;
+	int r = qs_tpm2_token_check_supported(token, err);
+
+	if (r == 0)
+		r = qs_tpm2_policy_find(tpm, token, &policy, err);
+	if (r == 0)
+		r = qs_tpm2_parent(tpm, token, &parent, err);
+	if (r == 0)
+		r = qs_tpm2_load(tpm, token, parent, &object, err);
+	qs_tpm2_flush(tpm, &object);
+	return r;
+}
