@@ -55,6 +55,16 @@ void qs_auto_device(struct qs_device **dev); /* QS_AUTO releaser */
 int qs_device_find(const struct qs_env *env, const char *word, struct qs_device **ret,
 		   struct qs_error *err);
 
+/*
+ * What the second field of a crypttab line (a path or a tag) leads to now: a
+ * block device's node or an image's path (real), malloc'ed. Nothing is opened.
+ * Returns 1 found, 0 nothing is there, or -errno when that cannot be told.
+ */
+int qs_device_node_of(const struct qs_env *env, const char *spec, char **ret, struct qs_error *err);
+
+/* The file that a loop device stands on, malloc'ed; NULL for any other device. */
+char *qs_device_loop_file(const struct qs_device *dev);
+
 struct qs_device_list {
 	struct qs_device **items;
 	size_t count;

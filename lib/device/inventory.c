@@ -276,6 +276,11 @@ int qs_inventory_block(const struct qs_env *env, dev_t devno, const char *given,
 	return 0;
 }
 
+char *qs_device_loop_file(const struct qs_device *dev)
+{
+	return dev->kind == QS_DEVICE_LOOP ? qs_sysfs_text(dev->devno, "loop/backing_file") : NULL;
+}
+
 int qs_inventory_image(const struct qs_env *env, const char *path, const char *given,
 		       struct qs_device **ret, struct qs_error *err)
 {

@@ -57,3 +57,19 @@ int qs_spec_stat(const struct qs_env *env, const char *path, struct stat *ret, c
 		*ret_real = QS_TAKE(real);
 	return r;
 }
+
+int qs_device_node_of(const struct qs_env *env, const char *spec, char **ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_spec_path(spec);
+	QS_AUTO(qs_auto_free) char *real = NULL;
+	struct stat st;
+	int r = path ? qs_spec_stat(env, path, &st, &real) : -ENOENT;
+
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+		return 0;
+	if (r == 0) {
+		*ret = realpath(real, NULL);
+		r = *ret ? 1 : -errno;
+	}
+	return r < 0 ? qs_fail_errno(err, r, "cannot look at %s", path) : r;
+}

@@ -80,21 +80,11 @@ static int check_mounted(const struct qs_env *env, const char *dir, struct qs_er
 	return r;
 }
 
-int qs_key_check_dir(const struct qs_env *env, struct qs_error *err)
+static int check_dir(const char *real, const char *dir, struct qs_error *err)
 {
-	const char *dir = env->config.keys_dir;
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, dir);
 	const char *problem;
 	struct stat st;
-	int r = check_mounted(env, dir, err);
 
-	if (r < 0)
-		return r;
-	if (stat(real, &st) < 0 && errno == ENOENT && strcmp(dir, DEFAULT_KEYS_DIR) == 0) {
-		r = qs_file_make_dirs(real, 0700, err);
-		if (r < 0)
-			return r;
-	}
 	if (stat(real, &st) < 0) {
 		if (errno == ENOENT)
 			return qs_fail(
@@ -111,6 +101,26 @@ int qs_key_check_dir(const struct qs_env *env, struct qs_error *err)
 		return qs_fail(err, QS_E_KEY_FILE, "the keys directory %s %s; chmod 0700 %s", dir,
 			       problem, dir);
 	return 0;
+}
+
+int qs_key_check_dir(const struct qs_env *env, struct qs_error *err)
+{
+	const char *dir = env->config.keys_dir;
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, dir);
+	int r = check_mounted(env, dir, err);
+
+	if (r == 0 && strcmp(dir, DEFAULT_KEYS_DIR) == 0 && access(real, F_OK) < 0 &&
+	    errno == ENOENT)
+		r = qs_file_make_dirs(real, 0700, err);
+	return r < 0 ? r : check_dir(real, dir, err);
+}
+
+int qs_key_look_dir(const struct qs_env *env, const char *dir, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, dir);
+	int r = check_mounted(env, dir, err);
+
+	return r < 0 ? r : check_dir(real, dir, err);
 }
 
 /* Read the file again, from the disk and not from the page cache, and compare. */

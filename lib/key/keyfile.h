@@ -36,6 +36,9 @@ const char *qs_key_not_private(const struct stat *st, mode_t forbidden);
  */
 int qs_key_check_dir(const struct qs_env *env, struct qs_error *err);
 
+/* The same for any directory DIR (logical) that keys are read from; nothing is made. */
+int qs_key_look_dir(const struct qs_env *env, const char *dir, struct qs_error *err);
+
 /*
  * Make the key file PATH (logical): QS_KEY_SIZE random bytes, 0400, fsynced with
  * its directory, read back from the disk and compared. An existing file is

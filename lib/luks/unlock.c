@@ -228,3 +228,14 @@ int qs_luks_unlock(const struct qs_env *env, const char *node, const struct qs_s
 		return r;
 	return try_slots(cd, node, &h, key, how, err);
 }
+
+int qs_luks_try(struct crypt_device *cd, const char *node, const struct qs_keyslot *slot,
+		const struct qs_secret *key, struct qs_worker *worker, struct qs_error *err)
+{
+	const struct qs_unlock how = { .test = true, .worker = worker };
+	int r = reserve(&how, slot, err);
+
+	if (r == 0)
+		r = try_slot(cd, node, slot->number, key, &how, err);
+	return r == -EPERM ? 0 : r < 0 ? r : 1;
+}

@@ -58,6 +58,14 @@ int qs_luks_load(const struct qs_env *env, const char *node, const char *name,
 int qs_luks_unlock(const struct qs_env *env, const char *node, const struct qs_secret *key,
 		   const struct qs_unlock *how, struct qs_error *err);
 
+/*
+ * Does KEY open keyslot SLOT of what qs_luks_load() returned? Nothing is opened.
+ * One key derivation; WORKER (may be NULL) is asked before a costly one.
+ * Returns 1 yes, 0 no.
+ */
+int qs_luks_try(struct crypt_device *cd, const char *node, const struct qs_keyslot *slot,
+		const struct qs_secret *key, struct qs_worker *worker, struct qs_error *err);
+
 /* The sentence for a device whose header cannot be used: damage named, or "not LUKS". */
 int qs_luks_explain(const char *node, struct qs_error *err);
 

@@ -60,14 +60,25 @@ int qs_crypttab_parse(const char *text, size_t size, struct qs_crypttab **ret, s
 	return r;
 }
 
-int qs_crypttab_load(const struct qs_env *env, struct qs_crypttab **ret, struct qs_error *err)
+static int load(const struct qs_env *env, const char *logical, struct qs_crypttab **ret,
+		struct qs_error *err)
 {
 	struct qs_table table;
-	int r = qs_table_load(env, QS_CRYPTTAB, &table, FIELDS, err);
+	int r = qs_table_load(env, logical, &table, FIELDS, err);
 
 	if (r == 0)
 		*ret = new_tab(&table);
 	return r;
+}
+
+int qs_crypttab_load(const struct qs_env *env, struct qs_crypttab **ret, struct qs_error *err)
+{
+	return load(env, QS_CRYPTTAB, ret, err);
+}
+
+int qs_crypttab_load_last(const struct qs_env *env, struct qs_crypttab **ret, struct qs_error *err)
+{
+	return load(env, QS_CRYPTTAB QS_TABLE_LAST, ret, err);
 }
 
 void qs_crypttab_free(struct qs_crypttab *tab)
@@ -217,16 +228,13 @@ static int find_only(const struct qs_crypttab *tab, const char *name, size_t *re
 	return 0;
 }
 
-int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *device, const char *key,
-		    const char *options, struct qs_error *err)
+/* Entry I, or a new one behind the last. OPTIONS NULL: those that it has, else "luks". */
+static int set_fields(struct qs_crypttab *tab, size_t i, const char *name, const char *device,
+		      const char *key, const char *options, struct qs_error *err)
 {
 	const char *fields[FIELDS] = { name, device, key, options };
-	size_t i;
 	int r;
 
-	r = find_only(tab, name, &i, err);
-	if (r < 0)
-		return r;
 	if (!options && i < tab->table.count)
 		fields[OPTIONS] = tab->entries[i].options;
 	if (!fields[OPTIONS] || (!options && qs_crypttab_no_options(fields[OPTIONS])))
@@ -235,6 +243,21 @@ int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *devic
 	if (r < 0)
 		return r;
 	return i < tab->table.count ? change(tab, i, fields, err) : append(tab, fields, err);
+}
+
+int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *device, const char *key,
+		    const char *options, struct qs_error *err)
+{
+	size_t i;
+	int r = find_only(tab, name, &i, err);
+
+	return r < 0 ? r : set_fields(tab, i, name, device, key, options, err);
+}
+
+int qs_crypttab_change(struct qs_crypttab *tab, size_t i, const char *name, const char *device,
+		       const char *key, struct qs_error *err)
+{
+	return set_fields(tab, i, name, device, key, NULL, err);
 }
 
 int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, const char *name,
@@ -248,6 +271,15 @@ int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, cons
 	else if (strcmp(key, QS_CRYPTTAB_NO_KEY) == 0)
 		options = with_noauto;
 	return qs_crypttab_set(tab, name, device, key, options, err);
+}
+
+void qs_crypttab_remove_at(struct qs_crypttab *tab, size_t i)
+{
+	const struct qs_table_line *line = &tab->table.lines[i];
+
+	/* Cannot fail, as below. */
+	(void)edited(tab, qs_table_splice(&tab->table, (size_t)(line->start - tab->table.text),
+					  line->size, "", NULL));
 }
 
 int qs_crypttab_remove(struct qs_crypttab *tab, const char *name)

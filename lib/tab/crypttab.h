@@ -43,6 +43,9 @@ int qs_crypttab_parse(const char *text, size_t size, struct qs_crypttab **ret,
 /* /etc/crypttab below the root prefix; an absent file is an empty table. Never writes. */
 int qs_crypttab_load(const struct qs_env *env, struct qs_crypttab **ret, struct qs_error *err);
 
+/* The same for the version before the last change, /etc/crypttab.qs-bak. */
+int qs_crypttab_load_last(const struct qs_env *env, struct qs_crypttab **ret, struct qs_error *err);
+
 size_t qs_crypttab_count(const struct qs_crypttab *tab);
 const struct qs_crypttab_entry *qs_crypttab_get(const struct qs_crypttab *tab, size_t i);
 
@@ -83,6 +86,16 @@ int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *devic
  */
 int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, const char *name,
 			 const char *device, const char *key, struct qs_error *err);
+
+/*
+ * The same for entry I, whatever its name: for whoever puts a table in order in which names
+ * may be wrong or double. Its options stay; the new name must not be another entry's.
+ */
+int qs_crypttab_change(struct qs_crypttab *tab, size_t i, const char *name, const char *device,
+		       const char *key, struct qs_error *err);
+
+/* Remove the line of entry I; the entries behind it move up. */
+void qs_crypttab_remove_at(struct qs_crypttab *tab, size_t i);
 
 /* Remove all lines of that name. Returns 1 changed, 0 there was none. */
 int qs_crypttab_remove(struct qs_crypttab *tab, const char *name);

@@ -153,7 +153,7 @@ int qs_table_save(const struct qs_env *env, const char *logical, const struct qs
 		  struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, logical);
-	QS_AUTO(qs_auto_free) char *backup = qs_printf("%s.qs-bak", path);
+	QS_AUTO(qs_auto_free) char *backup = qs_printf("%s" QS_TABLE_LAST, path);
 	const struct qs_replace how = { .mode = 0644, .keep_as = backup };
 
 	return qs_file_replace(path, table->text, table->size, &how, err);

@@ -15,6 +15,7 @@
 
 #define QS_TABLE_FIELDS 6
 #define QS_TABLE_MAX (16U << 20) /* bytes */
+#define QS_TABLE_LAST ".qs-bak"  /* the end of the name of the version before the last change */
 
 /* A line that is an entry. */
 struct qs_table_line {
