@@ -31,6 +31,7 @@ struct qs_option {
 	const char *help;           /* one line, lower case, no full stop */
 	const char *const *choices; /* NULL-terminated, or NULL: any value */
 	unsigned long min, max;     /* max > 0: the value is a number in this range */
+	bool repeats;               /* may be given several times; else the last one wins */
 };
 
 struct qs_example {
@@ -89,6 +90,7 @@ extern const struct qs_command qs_row_cryptcloseall;
 extern const struct qs_command qs_row_cryptdestroy;
 extern const struct qs_command qs_row_cryptstatus;
 extern const struct qs_command qs_row_cryptbackup;
+extern const struct qs_command qs_row_crypttabrepair;
 extern const struct qs_command qs_row_config;
 extern const struct qs_command qs_row_help;
 
@@ -138,6 +140,9 @@ int qs_arguments_check(const struct qs_context *ctx, int argc, char **argv, stru
 
 /* The value of an option ("" for a switch), or NULL when it was not given. */
 const char *qs_option_value(const struct qs_context *ctx, const char *name);
+/* All values of an option that repeats, in their order; at most MAX. Returns their number. */
+size_t qs_option_values(const struct qs_context *ctx, const char *name, const char **ret,
+			size_t max);
 bool qs_option_given(const struct qs_context *ctx, const char *name);
 /* The value of an option with a range, or 0. */
 unsigned qs_option_number(const struct qs_context *ctx, const char *name);

@@ -55,6 +55,7 @@ const struct qs_command *const qs_commands[] = {
 	&qs_row_cryptdestroy,
 	&qs_row_cryptstatus,
 	&qs_row_cryptbackup,
+	&qs_row_crypttabrepair,
 	&qs_row_config,
 	&qs_row_help,
 	NULL,

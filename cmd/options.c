@@ -138,17 +138,21 @@ static int check_value(const struct qs_option *o, const char *value, struct qs_e
 	return o->max > 0 ? check_number(o, value, err) : 0;
 }
 
-/* The last one wins, as everywhere. */
-static void remember(struct qs_context *ctx, const struct qs_option *o, const char *value)
+/* The last one wins, as everywhere, unless each counts. */
+static int remember(struct qs_context *ctx, const struct qs_option *o, const char *value,
+		    struct qs_error *err)
 {
 	size_t i = 0;
 
-	while (i < ctx->given_count && ctx->given[i].option != o)
+	while (i < ctx->given_count && (o->repeats || ctx->given[i].option != o))
 		i++;
+	if (i == QS_OPTIONS_MAX)
+		return qs_fail(err, QS_E_USAGE, "--%s is given too often", o->name);
 	if (i == ctx->given_count)
 		ctx->given_count++;
 	ctx->given[i].option = o;
 	ctx->given[i].value = value;
+	return 0;
 }
 
 /*
@@ -174,19 +178,15 @@ static int take_option(struct qs_context *ctx, const struct parser *p, int val, 
 
 	if (is_abbreviated(o, typed))
 		return unknown_option(p, ctx->command, typed, err);
-	if (!o->arg || !optarg) {
-		remember(ctx, o, "");
-		return 0;
-	}
+	if (!o->arg || !optarg)
+		return remember(ctx, o, "", err);
 	/* Taken from the next word: "--key-file --json" is a forgotten value. */
 	if (strncmp(optarg, "--", 2) == 0 && !strchr(typed, '='))
 		return qs_fail(err, QS_E_USAGE,
 			       "--%s needs a value %s; write --%s=%s if '%s' is meant as its value",
 			       o->name, o->arg, o->name, optarg, optarg);
 	r = check_value(o, optarg, err);
-	if (r == 0)
-		remember(ctx, o, optarg);
-	return r;
+	return r < 0 ? r : remember(ctx, o, optarg, err);
 }
 
 /* What getopt_long() refused: val is '?' or ':', optopt says which. */
@@ -301,6 +301,18 @@ const char *qs_option_value(const struct qs_context *ctx, const char *name)
 		if (strcmp(ctx->given[i].option->name, name) == 0)
 			return ctx->given[i].value;
 	return NULL;
+}
+
+size_t qs_option_values(const struct qs_context *ctx, const char *name, const char **ret,
+			size_t max)
+{
+	size_t n = 0;
+
+	assert(is_known(ctx, name));
+	for (size_t i = 0; i < ctx->given_count && n < max; i++)
+		if (strcmp(ctx->given[i].option->name, name) == 0)
+			ret[n++] = ctx->given[i].value;
+	return n;
 }
 
 bool qs_option_given(const struct qs_context *ctx, const char *name)

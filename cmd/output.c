@@ -89,7 +89,7 @@ static json_t *devices_json(const struct qs_outcomes *list)
 /* A command that works on devices has "devices" even if there are none. */
 static bool has_devices(const struct qs_context *ctx, const struct qs_error *error)
 {
-	if (ctx->outcomes.count > 0)
+	if (ctx->outcomes.count > 0 || (ctx->outcomes.items && !error))
 		return true;
 	return !error && ctx->command && !(ctx->command->flags & QS_CMD_STANDALONE) && !ctx->result;
 }

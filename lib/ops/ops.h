@@ -140,6 +140,25 @@ int qs_backup(const struct qs_env *env, const char *const *devices, size_t count
 int qs_backup_show(const struct qs_env *env, const char *const *devices, size_t count,
 		   struct qs_outcomes *ret, struct qs_error *err);
 
+struct qs_repair_options {
+	const char *const *keys_dirs; /* beside the configured one, as the user typed them */
+	size_t keys_dir_count;
+	bool dry_run; /* write nothing */
+	bool prune;   /* remove stale lines */
+};
+
+/*
+ * crypttabrepair: /etc/crypttab from the keys and LUKS devices that are there. An
+ * outcome per device. outcome.details: "key_file", "keyslot", "matched_by" ("name",
+ * "fingerprint", "command", "trial"), "tries" (key derivations), "crypttab" (action: "unchanged",
+ * "changed", "added", or "left" for somebody else's line; line), "warnings". *ret_result
+ * gets "changed", "diff" (unified, "" without a change), "tries", "unused_keys",
+ * "unusable_keys" (key_file, problem), "duplicate_keys" (pairs), "stale_lines"
+ * (line, name, problem, removed); it is set on failure too, as far as things came.
+ */
+int qs_repair(const struct qs_env *env, const struct qs_repair_options *options,
+	      struct qs_outcomes *ret, json_t **ret_result, struct qs_error *err);
+
 /*
  * The state of devices; COUNT 0: every LUKS device and every device of ours.
  * Never writes. outcome.details: "state" ("open", "closed", "damaged",

@@ -94,6 +94,20 @@ bare()
 	[ -b "/dev/mapper/$NAME" ]
 }
 
+@test "a lost crypttab" {
+	rm /etc/crypttab
+	example 'crypttabrepair --dry-run' | grep -q "^+$NAME  "
+	[ ! -e /etc/crypttab ]
+	example 'crypttabrepair'
+	grep -q "^$NAME  .*/etc/cryptconf/keys/$NAME.key  luks$" /etc/crypttab
+	mkdir -p /mnt/stick
+	mv /etc/cryptconf/keys /mnt/stick/
+	example 'crypttabrepair --keys /mnt/stick/keys'
+	grep -q "^$NAME  .*/mnt/stick/keys/$NAME.key  luks$" /etc/crypttab
+	mv /mnt/stick/keys /etc/cryptconf/
+	qs-util crypttabrepair
+}
+
 @test "the end of a disk's life" {
 	example '--json --yes cryptdestroy /dev/sdj' | jq -e .ok
 	run ! cryptsetup isLuks /dev/sdj

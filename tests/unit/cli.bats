@@ -264,7 +264,7 @@ complete_words()
 	local name
 	for name in $(qs help --format=json | jq -r '.commands[] | select(.needs_root).name'); do
 		run -2 --separate-stderr unprivileged "$QS_UTIL" "$name" \
-			"$([[ $name == *all ]] && echo -q || echo x)" </dev/null
+			"$([[ $name == *all || $name == crypttabrepair ]] && echo -q || echo x)" </dev/null
 		[[ $stderr == "qs-util $name: must be run as root; use sudo" ]]
 	done
 	unprivileged "$QS_UTIL" --root="$root" cryptopenall </dev/null
