@@ -176,6 +176,7 @@ install: all
 	install -d $(DESTDIR)$(MANDIR)/man8
 	install -m 0644 $(MAN8) $(DESTDIR)$(MANDIR)/man8
 	install -D -m 0644 man/qs-util.conf.5 $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
+	systemd/install '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)'
 
 # Keys, headers and the configuration stay: they belong to the disks, not to us.
 uninstall:
@@ -183,6 +184,7 @@ uninstall:
 	rm -f $(MODULES:%=$(DESTDIR)$(MODULEDIR)/%.so)
 	! test -d $(DESTDIR)$(MODULEDIR) || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(MODULEDIR)
 	rm -f $(MAN8:man/%=$(DESTDIR)$(MANDIR)/man8/%) $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
+	systemd/install --remove '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)'
 
 clean:
 	rm -rf $(BUILD)

@@ -102,6 +102,7 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	(void)argc;
 	(void)argv;
 	common_options(ctx, &options);
+	options.boot = qs_option_given(ctx, "boot");
 	r = qs_open_all(&ctx->env, &options, &ctx->outcomes, err);
 	if (r >= 0 && ctx->outcomes.count == 0 && !ctx->json)
 		qs_log(QS_LOG_NOTICE, "no encrypted device of ours is present");
@@ -163,6 +164,7 @@ const struct qs_command qs_row_cryptopen = {
 static const struct qs_option cryptopenall_options[] = {
 	{ .name = "read-only", .help = "map them read-only" },
 	{ .name = "test", .help = "prove the keys, open nothing" },
+	{ .name = "boot", .help = "leave to systemd the lines of crypttab without noauto" },
 	{}
 };
 
@@ -181,7 +183,11 @@ const struct qs_command qs_row_cryptopenall = {
 	.help = "open every encrypted device of ours that is present",
 	.about = "Opens, in parallel, every device that /etc/crypttab names with one of our "
 		 "keys, and every device formatted by qs-util whose key is at hand. One that "
-		 "fails delays no other; each has a result of its own.\n",
+		 "fails delays no other; each has a result of its own.\n"
+		 "At boot, systemd opens the lines of /etc/crypttab that have no noauto. With "
+		 "--boot these are left to it, so that two do not open the same device at once; "
+		 "qs-util-openall.service runs cryptopenall so. To have all devices opened by "
+		 "qs-util, set crypttab_options to \"luks,noauto\".\n",
 	.options = cryptopenall_options,
 	.statuses = all_statuses,
 	.see_also = "qs-util-cryptopen(8) qs-util-cryptcloseall(8)",

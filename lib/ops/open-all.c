@@ -67,6 +67,7 @@ static void add_line(struct plan *p, const struct qs_crypttab_entry *e)
 	struct qs_open_request *request = add_candidate(p, e->name, link);
 
 	qs_open_apply_line(request, e);
+	request->systemd = !qs_open_has_option(e->options, "noauto");
 	add_usual_key(p, request, e->name);
 }
 
@@ -121,6 +122,10 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 	struct qs_device dev = { .node = real };
 	int r;
 
+	if (options->boot && request->systemd) {
+		qs_outcome_set(&o->note, "left to systemd");
+		return false;
+	}
 	if (!real || qs_open_stat_device(real, &dev) < 0) {
 		qs_outcome_set(&o->note, "absent");
 		qs_outcome_detail(o, "state", json_string("absent"));

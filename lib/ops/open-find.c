@@ -45,7 +45,7 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 	return NULL;
 }
 
-static bool has_option(const char *options, const char *word)
+bool qs_open_has_option(const char *options, const char *word)
 {
 	size_t length = strlen(word);
 
@@ -66,7 +66,7 @@ static const char *foreign_option(const char *options)
 	};
 
 	for (size_t i = 0; i < QS_ARRAY_SIZE(words); i++)
-		if (has_option(options, words[i]))
+		if (qs_open_has_option(options, words[i]))
 			return words[i];
 	return NULL;
 }
@@ -87,9 +87,10 @@ void qs_open_apply_line(struct qs_open_request *request, const struct qs_cryptta
 {
 	if (e->key && e->key[0] == '/')
 		qs_open_add_key(request, e->key);
-	if (has_option(e->options, "readonly") || has_option(e->options, "read-only"))
+	if (qs_open_has_option(e->options, "readonly") ||
+	    qs_open_has_option(e->options, "read-only"))
 		request->read_only = true;
-	if (has_option(e->options, "discard"))
+	if (qs_open_has_option(e->options, "discard"))
 		request->allow_discards = true;
 }
 

@@ -91,6 +91,8 @@ struct qs_open_options {
 	bool read_only;
 	bool allow_discards;
 	bool test; /* prove the key, open nothing */
+	bool boot; /* of all: leave to systemd the lines without noauto, which its generator
+		      opens: whoever of two openers comes last would fail */
 };
 
 int qs_open(const struct qs_env *env, const char *device, const struct qs_open_options *options,
