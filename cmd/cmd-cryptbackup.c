@@ -60,7 +60,8 @@ static void print(const struct qs_context *ctx, const json_t *devices)
 static const struct qs_option options[] = {
 	{ .name = "list", .help = "show what backups there are, and change nothing" },
 	{ .name = "force",
-	  .help = "back up a header of another volume than the last backup's; that one is kept" },
+	  .help = "although the last backup is another volume's or has other key material; it is "
+		  "kept" },
 	{}
 };
 
@@ -89,8 +90,8 @@ const struct qs_command qs_row_cryptbackup = {
 		"in the configuration says how many of them stay. What changes keyslots with "
 		"qs-util refreshes the backup by itself; cryptstatus tells when another tool has "
 		"changed a header.\n"
-		"A damaged header, and one of another volume than that of the last backup, never "
-		"replaces a backup. The files are those of 'cryptsetup luksHeaderBackup'.\n",
+		"A damaged header, one whose key material is no longer that of the last backup, "
+		"and one of another volume do not replace a backup. The files are those of 'cryptsetup luksHeaderBackup'.\n",
 	.examples = examples,
 	.options = options,
 	.statuses = statuses,

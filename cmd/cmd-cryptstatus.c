@@ -46,7 +46,8 @@ static char *backup_short(const json_t *device)
 
 	if (!backup)
 		return NULL;
-	if (json_is_false(json_object_get(backup, "agrees")))
+	if (json_is_false(json_object_get(backup, "agrees")) ||
+	    json_array_size(json_object_get(backup, "damaged_keyslots")) > 0)
 		return qs_strdup("differs");
 	return age(json_integer_value(json_object_get(backup, "age_seconds")));
 }
@@ -111,7 +112,9 @@ static char *backup(const json_t *device)
 	if (!object)
 		return qs_strdup("none");
 	old = age(json_integer_value(json_object_get(object, "age_seconds")));
-	return qs_printf("%s, %s old%s", time ? time : "of unknown time", old, agreement(object));
+	return qs_printf("%s, %s old%s; older versions: %lld", time ? time : "of unknown time", old,
+			 agreement(object),
+			 (long long)json_integer_value(json_object_get(object, "versions")));
 }
 
 static char *crypttab(const json_t *device)

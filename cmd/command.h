@@ -90,6 +90,7 @@ extern const struct qs_command qs_row_cryptcloseall;
 extern const struct qs_command qs_row_cryptdestroy;
 extern const struct qs_command qs_row_cryptstatus;
 extern const struct qs_command qs_row_cryptbackup;
+extern const struct qs_command qs_row_cryptrestore;
 extern const struct qs_command qs_row_crypttabrepair;
 extern const struct qs_command qs_row_config;
 extern const struct qs_command qs_row_help;
@@ -195,6 +196,18 @@ int qs_confirm(const struct qs_context *ctx, const char *what, const struct qs_o
 
 /* True when both previews show the same devices under the same names. */
 bool qs_confirm_unchanged(const struct qs_outcomes *before, const struct qs_outcomes *now);
+
+/* What a command would do, as its outcomes; COOKIE is the command's. */
+typedef int qs_preview(const struct qs_context *ctx, const void *cookie, struct qs_outcomes *ret,
+		       struct qs_error *err);
+
+/*
+ * Show what PREVIEW finds, ask (WHAT as in qs_confirm), and look again: while the
+ * question stood there, a disk may have been pulled and another one have got its
+ * node. Nothing is asked when PREVIEW finds nothing to do; the operation will say why.
+ */
+int qs_confirm_preview(const struct qs_context *ctx, const char *what, qs_preview *preview,
+		       const void *cookie, struct qs_error *err);
 
 /* progress.c: installs itself as env.progress if there is something to show. */
 void qs_progress_start(struct qs_context *ctx);

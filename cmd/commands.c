@@ -32,7 +32,8 @@ const struct qs_file qs_files[] = {
 	  "The key of a device, readable by root only. Keep a copy elsewhere: without it the "
 	  "data are lost." },
 	{ QS_FILE_HEADERS, "/etc/cryptconf/headers/NAME.header",
-	  "The newest backup of a device's header; older ones are in NAME.d." },
+	  "The newest backup of a device's header; older ones are in NAME.d, beside what "
+	  "cryptrestore overwrote (damaged-TIME.raw)." },
 	{ QS_FILE_CRYPTTAB, "/etc/crypttab",
 	  "Only the lines of our own devices are changed. The version before the last change "
 	  "is kept as /etc/crypttab.qs-bak." },
@@ -55,6 +56,7 @@ const struct qs_command *const qs_commands[] = {
 	&qs_row_cryptdestroy,
 	&qs_row_cryptstatus,
 	&qs_row_cryptbackup,
+	&qs_row_cryptrestore,
 	&qs_row_crypttabrepair,
 	&qs_row_config,
 	&qs_row_help,

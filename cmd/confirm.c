@@ -101,3 +101,31 @@ bool qs_confirm_unchanged(const struct qs_outcomes *before, const struct qs_outc
 	}
 	return true;
 }
+
+static bool any_ok(const struct qs_outcomes *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (list->items[i].error.kind == QS_E_NONE)
+			return true;
+	return false;
+}
+
+int qs_confirm_preview(const struct qs_context *ctx, const char *what, qs_preview *preview,
+		       const void *cookie, struct qs_error *err)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes shown = {};
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes now = {};
+	int r = ctx->yes ? 0 : preview(ctx, cookie, &shown, err);
+
+	if (r < 0 || ctx->yes || !any_ok(&shown))
+		return r;
+	r = qs_confirm(ctx, what, &shown, err);
+	if (r < 0)
+		return r;
+	r = preview(ctx, cookie, &now, err);
+	if (r >= 0 && !qs_confirm_unchanged(&shown, &now))
+		return qs_fail(err, QS_E_UNCONFIRMED,
+			       "the devices have changed since they were shown, nothing was "
+			       "changed; run the command again");
+	return r;
+}

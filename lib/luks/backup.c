@@ -31,6 +31,7 @@ int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks
 		   time_t *ret_time, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct qs_error own = {};
 	struct stat st;
 	int r;
 
@@ -38,7 +39,13 @@ int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks
 		return qs_fail_errno(err, errno, "cannot open the header backup %s", path);
 	if (!S_ISREG(st.st_mode))
 		return qs_fail(err, QS_E_DAMAGED, "the header backup %s is no regular file", path);
-	r = qs_header_image_read(fd, path, ret, ret_header, err);
+	r = qs_header_image_read(fd, path, ret, ret_header, &own);
+	if (own.kind == QS_E_DAMAGED)
+		return qs_fail(err, QS_E_DAMAGED,
+			       "the header backup %s is damaged or cut off and cannot be used",
+			       path);
+	if (r < 0 && err)
+		*err = own;
 	if (r == 0 && ret_time)
 		*ret_time = st.st_mtime;
 	return r;
@@ -116,16 +123,41 @@ int qs_backup_store(const struct qs_env *env, const char *name, const struct qs_
 	return r < 0 ? r : stored;
 }
 
+int qs_backup_check_areas(const struct qs_env *env, const char *name,
+			  const struct qs_header_image *image, const struct qs_luks_header *h,
+			  const char *node, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header old = {};
+	QS_AUTO(qs_header_image_done) struct qs_header_image old_image = {};
+	QS_AUTO(qs_auto_free) char *logical = qs_backup_path(env, name);
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, logical);
+	uint32_t differ;
+
+	if (qs_backup_read(real, &old_image, &old, NULL, NULL) < 0)
+		return 0;
+	differ = qs_luks_areas_differ(h, image, &old, &old_image);
+	if (!differ)
+		return 0;
+	return qs_fail(
+		err, QS_E_DAMAGED,
+		"the key material of keyslot %d of %s is damaged: it is not that of its "
+		"backup, though nobody has set it anew; `qs-util cryptrestore %s` repairs it",
+		__builtin_ctz(differ), node, node);
+}
+
 int qs_backup_refresh(const struct qs_env *env, const char *name, const char *node,
 		      struct qs_error *err)
 {
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_auto_close) int fd = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int r;
 
 	if (fd < 0)
 		return qs_fail_errno(err, errno, "cannot open %s", node);
-	r = qs_header_image_read(fd, node, &image, NULL, err);
+	r = qs_header_image_read(fd, node, &image, &h, err);
+	if (r == 0)
+		r = qs_backup_check_areas(env, name, &image, &h, node, err);
 	return r < 0 ? r : qs_backup_store(env, name, &image, err);
 }
 

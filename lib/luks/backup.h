@@ -36,10 +36,19 @@ int qs_backup_put(const struct qs_env *env, const char *name, const struct qs_he
 		  struct qs_error *err);
 
 /*
+ * Refuse IMAGE (H its header) when a keyslot that nobody set anew has other key
+ * material than in the current backup of NAME: QS_E_DAMAGED, naming NODE. A backup
+ * that cannot be used proves nothing.
+ */
+int qs_backup_check_areas(const struct qs_env *env, const char *name,
+			  const struct qs_header_image *image, const struct qs_luks_header *h,
+			  const char *node, struct qs_error *err);
+
+/*
  * Read the header and keyslot areas from NODE (a real path) and make them the
  * current backup of NAME: after every change of a slot or token, durably, before
- * the change counts as done. A damaged header is QS_E_DAMAGED and the old backup
- * stays. Returns as qs_backup_store().
+ * the change counts as done. A damaged header, or key material that differs from the
+ * backup's, is QS_E_DAMAGED and the old backup stays. Returns as qs_backup_store().
  */
 int qs_backup_refresh(const struct qs_env *env, const char *name, const char *node,
 		      struct qs_error *err);

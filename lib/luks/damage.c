@@ -112,14 +112,11 @@ static const char *format_name(const struct qs_luks_header *h)
 	return hidden && h->copy[1] == QS_COPY_ABSENT ? "LUKS" : "LUKS2";
 }
 
-static char *describe_missing(const char *stranger)
+static char *describe_missing(const char *stranger, const char *node)
 {
-	static const char out[] = "only a header backup brings it back if it was a LUKS device";
-
-	if (!stranger)
-		return qs_printf("no LUKS header: neither copy is there; %s", out);
-	return qs_printf("no LUKS header: %s in its place, neither copy is there; %s", stranger,
-			 out);
+	return qs_printf("no LUKS header: %s%sneither copy is there; if it was a LUKS device, "
+			 "'qs-util cryptrestore %s' brings it back from its backup",
+			 stranger ? stranger : "", stranger ? " in its place, " : "", node);
 }
 
 static char *describe_both(const struct qs_luks_header *h, const char *stranger)
@@ -136,11 +133,11 @@ static char *describe_both(const struct qs_luks_header *h, const char *stranger)
 
 static char *way_out(const struct qs_luks_header *h, const char *node)
 {
-	if (h->version == 2)
-		return qs_printf("'cryptsetup repair %s' restores it from the intact copy", node);
-	return qs_printf(
-		"restore it with 'cryptsetup luksHeaderRestore %s --header-backup-file FILE'",
-		node);
+	bool survives =
+		h->version == 2 || h->copy[0] == QS_COPY_NO_MAGIC || h->copy[1] == QS_COPY_NO_MAGIC;
+
+	return qs_printf("'qs-util cryptrestore %s' restores it from %s", node,
+			 survives ? "what is intact" : "its backup");
 }
 
 char *qs_luks_header_damage(const struct qs_luks_header *h, int fd, const char *node)
@@ -154,7 +151,7 @@ char *qs_luks_header_damage(const struct qs_luks_header *h, int fd, const char *
 	if (h->copy[0] != QS_COPY_OK && h->copy[0] != QS_COPY_NO_MAGIC)
 		stranger = find_stranger(h, fd);
 	if (h->copy[0] == QS_COPY_ABSENT && h->copy[1] == QS_COPY_ABSENT)
-		return describe_missing(stranger);
+		return describe_missing(stranger, node);
 	both = describe_both(h, stranger);
 	out = way_out(h, node);
 	return qs_printf("%s header damaged: %s; %s", format_name(h), both, out);

@@ -220,12 +220,29 @@ static int mend_copies(struct qs_header_image *image, const struct qs_luks_heade
 	return seal(to, size, err);
 }
 
+/* A copy that lies on a bad sector is made anew like any other. */
+static int read_copies(int fd, const char *node, const struct qs_luks_header *h,
+		       struct qs_header_image *ret, struct qs_error *err)
+{
+	int r = 0;
+
+	ret->size = 2 * h->metadata_size;
+	ret->data = calloc(1, ret->size);
+	if (!ret->data)
+		return qs_fail(err, QS_E_MEMORY, "no memory for the header of %s", node);
+	for (unsigned i = 0; r == 0 && i < 2; i++)
+		if (h->copy[i] != QS_COPY_IO)
+			r = qs_file_pread(fd, copy_at(ret, i, h->metadata_size), h->metadata_size,
+					  (off_t)(i * h->metadata_size));
+	return r < 0 ? qs_fail_errno(err, r, "cannot read the header of %s", node) : 0;
+}
+
 static int salvage_copies(int fd, const char *node, const struct qs_luks_header *h,
 			  struct qs_luks_header *ret, struct qs_header_image *ret_copies,
 			  struct qs_error *err)
 {
 	QS_AUTO(qs_auto_close) int file = -1;
-	int r = qs_header_image_read_raw(fd, node, 2 * h->metadata_size, ret_copies, err);
+	int r = read_copies(fd, node, h, ret_copies, err);
 
 	if (r == 0)
 		r = mend_copies(ret_copies, h, err);
@@ -233,6 +250,22 @@ static int salvage_copies(int fd, const char *node, const struct qs_luks_header 
 		return r;
 	file = qs_header_image_file(ret_copies, ret_copies->size, err);
 	return file < 0 ? file : qs_luks_header_read(file, ret, err);
+}
+
+/* Bytes of header and keyslots; a first copy that cannot be read is not needed. */
+static int read_behind_copies(int fd, const char *node, const struct qs_header_image *copies,
+			      uint64_t size, struct qs_header_image *ret, struct qs_error *err)
+{
+	int r;
+
+	ret->size = size;
+	ret->data = malloc(size);
+	if (!ret->data)
+		return qs_fail(err, QS_E_MEMORY, "no memory for the header of %s", node);
+	memcpy(ret->data, copies->data, copies->size);
+	r = qs_file_pread(fd, (char *)ret->data + copies->size, size - copies->size,
+			  (off_t)copies->size);
+	return r < 0 ? qs_fail_errno(err, r, "cannot read the keyslots of %s", node) : 0;
 }
 
 int qs_header_image_salvage(int fd, const char *node, struct qs_header_image *ret,
@@ -251,10 +284,9 @@ int qs_header_image_salvage(int fd, const char *node, struct qs_header_image *re
 	if (r == 0)
 		r = check_size(&mended, node, &size, err);
 	if (r == 0)
-		r = qs_header_image_read_raw(fd, node, size, &image, err);
+		r = read_behind_copies(fd, node, &copies, size, &image, err);
 	if (r < 0)
 		return r;
-	memcpy(image.data, copies.data, copies.size);
 	*ret = qs_header_image_move(&image);
 	*ret_header = move_header(&mended);
 	return 0;

@@ -123,6 +123,8 @@ static int store(const struct backup *b, const struct target *t, json_t **ret, s
 		r = refuse_pending(b, t, err);
 	if (r == 0)
 		r = refuse_other_volume(b, t, &h, err);
+	if (r == 0 && !b->options->force)
+		r = qs_backup_check_areas(b->env, t->name, &image, &h, t->dev->node, err);
 	if (r == 0)
 		r = qs_backup_store(b->env, t->name, &image, err);
 	if (r < 0)

@@ -96,10 +96,9 @@ static int look_for_journal(const struct qs_format_run *f, struct qs_format_targ
 	if (r <= 0)
 		return r;
 	if (strcmp(journal.op, "format") != 0)
-		return qs_fail(
-			err, QS_E_REFUSED,
-			"%s is being destroyed; finish that first with `qs-util cryptdestroy %s`",
-			t->dev->node, t->link);
+		return qs_fail(err, QS_E_REFUSED,
+			       "a %s of %s was begun; finish that first with `qs-util crypt%s %s`",
+			       journal.op, t->dev->node, journal.op, t->link);
 	if (strcmp(journal.link, t->link) != 0)
 		return qs_fail(err, QS_E_EXISTS,
 			       "the name %s belongs to %s, whose format is unfinished", t->name,

@@ -54,6 +54,12 @@ int qs_device_lock(const struct qs_env *env, const struct qs_device *dev, unsign
  */
 int qs_device_open_exclusive(const struct qs_device *dev, int *ret_disk_fd, struct qs_error *err);
 
+/*
+ * The same without O_EXCL, for the header below an open mapping, which the kernel
+ * does not look at: the caller has made sure that the mapping is the header's own.
+ */
+int qs_device_open_below(const struct qs_device *dev, int *ret_disk_fd, struct qs_error *err);
+
 /* fsync, then read [0, SIZE) again from the disk (O_DIRECT where it can) and compare with DATA. */
 int qs_device_sync_and_compare(int fd, const char *node, const void *data, size_t size,
 			       struct qs_error *err);

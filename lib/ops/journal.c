@@ -39,6 +39,7 @@ int qs_journal_read(const struct qs_env *env, const char *name, struct qs_journa
 			       "%s cannot be understood; look at it and remove it by hand", path);
 	(void)snprintf(ret->op, sizeof(ret->op), "%s", text_of(object, "op"));
 	(void)snprintf(ret->uuid, sizeof(ret->uuid), "%s", text_of(object, "uuid"));
+	(void)snprintf(ret->image, sizeof(ret->image), "%s", text_of(object, "image"));
 	ret->link = qs_strdup(text_of(object, "device"));
 	ret->key_file = qs_strdup(json_string_value(json_object_get(object, "key_file")));
 	return 1;
@@ -56,8 +57,9 @@ int qs_journal_write(const struct qs_env *env, const char *name, const struct qs
 
 	if (r < 0)
 		return r;
-	object = json_pack("{s:s,s:s,s:s,s:s*}", "op", journal->op, "uuid", journal->uuid, "device",
-			   journal->link, "key_file", journal->key_file);
+	object = json_pack("{s:s,s:s,s:s,s:s*,s:s*}", "op", journal->op, "uuid", journal->uuid,
+			   "device", journal->link, "key_file", journal->key_file, "image",
+			   journal->image[0] ? journal->image : NULL);
 	text = object ? json_dumps(object, JSON_INDENT(1)) : NULL;
 	if (!text)
 		return qs_fail(err, QS_E_FAILED, "cannot note the beginning of the work on %s",

@@ -1,7 +1,7 @@
 /*
  * What has been begun on a device and not finished: /etc/cryptconf/pending/NAME.json.
  *
- * Written durably before a format or a destroy changes anything, removed as the
+ * Written durably before a format, a destroy or a restore changes anything, removed as the
  * last step. After a crash it tells the second run of the same command that the
  * half-written device is ours to go on with.
  */
@@ -16,10 +16,11 @@
 #define QS_PENDING_DIR QS_CONF_DIR "/pending"
 
 struct qs_journal {
-	char op[16];    /* "format", "destroy"; "" when there is none */
-	char uuid[40];  /* of the LUKS header that is being made or destroyed; may be "" */
+	char op[16];    /* "format", "destroy", "restore"; "" when there is none */
+	char uuid[40];  /* of the LUKS header that is being made, destroyed, restored; may be "" */
+	char image[65]; /* SHA-256 of the header that is being restored, as hex, or "" */
 	char *link;     /* the device's persistent link */
-	char *key_file; /* the key the header gets; NULL at a destroy */
+	char *key_file; /* the key the header gets; NULL at the others */
 };
 
 /* Returns 1 found, 0 none; a file that cannot be understood is an error. */

@@ -94,14 +94,9 @@ void qs_open_apply_line(struct qs_open_request *request, const struct qs_cryptta
 		request->allow_discards = true;
 }
 
-/*
- * Name and keys of one device: from its crypttab line, then by the naming rule,
- * then by the label that a format of ours gave (the disk may have moved to a
- * controller under which it has another link).
- */
-static int make_request(const struct qs_env *env, const struct qs_device *dev,
-			const struct qs_luks_header *h, const struct qs_crypttab *tab,
-			const char *key_file, struct qs_open_request *ret, struct qs_error *err)
+int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
+			 const struct qs_luks_header *h, const struct qs_crypttab *tab,
+			 const char *key_file, struct qs_open_request *ret, struct qs_error *err)
 {
 	const struct qs_crypttab_entry *e = qs_open_line_of(env, tab, dev, h->uuid);
 	QS_AUTO(qs_auto_free) char *usual = NULL;
@@ -154,7 +149,7 @@ int qs_open_find(const struct qs_env *env, const char *key_file, struct qs_outco
 	if (ret_header->version == 0)
 		return qs_luks_explain((*ret_dev)->node, err);
 	qs_outcome_set(&o->uuid, ret_header->uuid);
-	r = make_request(env, *ret_dev, ret_header, tab, key_file, request, err);
+	r = qs_open_make_request(env, *ret_dev, ret_header, tab, key_file, request, err);
 	if (r < 0)
 		return r;
 	qs_outcome_set(&o->by_id, request->link);

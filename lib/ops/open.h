@@ -52,6 +52,15 @@ int qs_open_find(const struct qs_env *env, const char *key_file, struct qs_outco
 		 struct qs_device **ret_dev, struct qs_luks_header *ret_header,
 		 struct qs_open_request *request);
 
+/*
+ * Name and keys of one device with the header H: from its crypttab line, then by
+ * the naming rule, then by the label that a format of ours gave (the disk may have moved
+ * to a controller under which it has another link).
+ */
+int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
+			 const struct qs_luks_header *h, const struct qs_crypttab *tab,
+			 const char *key_file, struct qs_open_request *ret, struct qs_error *err);
+
 /* Is one of the request's key files there? */
 bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request *request);
 

@@ -122,7 +122,7 @@ int qs_destroy(const struct qs_env *env, const char *const *devices, size_t coun
 	       struct qs_error *err);
 
 struct qs_backup_options {
-	bool force; /* overrides QS_E_REFUSED: the last backup is of another volume */
+	bool force; /* the last backup is of another volume, or it is the damaged one */
 };
 
 /*
@@ -141,6 +141,26 @@ int qs_backup(const struct qs_env *env, const char *const *devices, size_t count
  */
 int qs_backup_show(const struct qs_env *env, const char *const *devices, size_t count,
 		   struct qs_outcomes *ret, struct qs_error *err);
+
+struct qs_restore_options {
+	const char *file;  /* NULL: what survives on the device or the newest good backup */
+	uint64_t sequence; /* a version by its number; 0: not given. Not together with file */
+	bool force;        /* overrides QS_E_REFUSED */
+};
+
+/*
+ * Put a header back on one device. outcome.details: "restored", "same" (the device
+ * has it already), "source" (kind, path, time), "changes" (sequence, keyslots,
+ * tokens, uuid: each from, to; repaired: keyslots), "damage", "saved" (where the
+ * overwritten bytes are kept), "proven" (key_file, keyslot), "signatures" (of others, that
+ * are left). The preview gives the same without doing anything.
+ */
+int qs_restore(const struct qs_env *env, const char *device,
+	       const struct qs_restore_options *options, struct qs_outcomes *ret,
+	       struct qs_error *err);
+int qs_restore_preview(const struct qs_env *env, const char *device,
+		       const struct qs_restore_options *options, struct qs_outcomes *ret,
+		       struct qs_error *err);
 
 struct qs_repair_options {
 	const char *const *keys_dirs; /* beside the configured one, as the user typed them */
@@ -164,9 +184,10 @@ int qs_repair(const struct qs_env *env, const struct qs_repair_options *options,
 /*
  * The state of devices; COUNT 0: every LUKS device and every device of ours.
  * Never writes. outcome.details: "state" ("open", "closed", "damaged",
- * "absent", "not-luks", "formatting"), "version", "cipher", "key_size", "sector_size",
- * "metadata_size", "flags", "keyslots" (array of number, kdf, memory, opened_by),
- * "backup" (time, age_seconds, agrees), "crypttab" (line, agrees, problem), "driver", "warnings".
+ * "absent", "not-luks", "formatting", "destroying", "restoring"), "version", "cipher", "key_size",
+ * "sector_size", "metadata_size", "flags", "keyslots" (array of number, kdf, memory, opened_by),
+ * "backup" (time, age_seconds, sequence, versions, agrees, damaged_keyslots), "crypttab" (line,
+ * agrees, problem), "driver", "warnings".
  */
 int qs_status(const struct qs_env *env, const char *const *devices, size_t count,
 	      struct qs_outcomes *ret, struct qs_error *err);

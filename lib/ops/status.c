@@ -22,6 +22,7 @@
 #include "ops/internal.h"
 #include "ops/journal.h"
 #include "ops/open.h"
+#include "ops/status.h"
 #include "tab/crypttab.h"
 
 #define MAX_KEYSLOTS 32
@@ -32,15 +33,8 @@ struct status {
 	struct qs_crypttab *tab;
 };
 
-/* What is being put together for one device. */
-struct subject {
-	struct qs_outcome *outcome;
-	const struct qs_device *dev;
-	struct qs_luks_header header;
-	json_t *warnings;
-};
-
-static void __attribute__((format(printf, 2, 3))) warn(struct subject *s, const char *format, ...)
+static void __attribute__((format(printf, 2, 3)))
+warn(struct qs_status_subject *s, const char *format, ...)
 {
 	char text[512];
 	va_list ap;
@@ -51,13 +45,13 @@ static void __attribute__((format(printf, 2, 3))) warn(struct subject *s, const 
 	(void)json_array_append_new(s->warnings, qs_utf8_json(text));
 }
 
-static void set(struct subject *s, const char *key, json_t *value)
+static void set(struct qs_status_subject *s, const char *key, json_t *value)
 {
 	qs_outcome_detail(s->outcome, key, value);
 }
 
 /* Which key probably opens a slot; nothing is tried here (that is cryptopen --test). */
-static const char *opened_by(const struct status *st, const struct subject *s,
+static const char *opened_by(const struct status *st, const struct qs_status_subject *s,
 			     const struct qs_keyslot *slot)
 {
 	QS_AUTO(qs_auto_free) char *key = NULL;
@@ -77,7 +71,7 @@ static const char *opened_by(const struct status *st, const struct subject *s,
 	return qs_key_command_is_set(st->env) ? "key command" : "passphrase or key file";
 }
 
-static void add_keyslots(const struct status *st, struct subject *s)
+static void add_keyslots(const struct status *st, struct qs_status_subject *s)
 {
 	struct qs_keyslot slots[MAX_KEYSLOTS];
 	size_t n = qs_luks_keyslots(&s->header, slots, MAX_KEYSLOTS);
@@ -94,7 +88,7 @@ static void add_keyslots(const struct status *st, struct subject *s)
 		warn(s, "no keyslot: nothing opens this device but a header backup");
 }
 
-static void add_flags(struct subject *s)
+static void add_flags(struct qs_status_subject *s)
 {
 	const json_t *config = json_object_get(s->header.json, "config");
 	json_t *flags = json_object_get(config, "flags");
@@ -103,7 +97,7 @@ static void add_flags(struct subject *s)
 		set(s, "flags", json_deep_copy(flags));
 }
 
-static void add_driver(const struct status *st, struct subject *s)
+static void add_driver(const struct status *st, struct qs_status_subject *s)
 {
 	struct qs_cipher_driver driver = {};
 
@@ -117,39 +111,7 @@ static void add_driver(const struct status *st, struct subject *s)
 		     driver.driver);
 }
 
-static void add_backup(const struct status *st, struct subject *s)
-{
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header recorded = {};
-	struct qs_error err = {};
-	time_t when = 0;
-	json_t *backup;
-	bool agrees;
-	int r = s->outcome->name ? qs_backup_load(st->env, s->outcome->name, &recorded, &when, &err)
-				 : 0;
-
-	if (r < 0)
-		warn(s, "%s", err.text);
-	if (r == 0 && strcmp(s->header.subsystem, QS_SUBSYSTEM) == 0)
-		warn(s, "no header backup");
-	if (r <= 0)
-		return;
-	agrees = recorded.version == s->header.version &&
-		 strcmp(recorded.uuid, s->header.uuid) == 0 && recorded.seqid == s->header.seqid;
-	backup = json_pack("{s:o,s:I}", "time", qs_json_time(when), "age_seconds",
-			   (json_int_t)(time(NULL) > when ? time(NULL) - when : 0));
-	if (s->header.version)
-		(void)json_object_set_new(backup, "agrees", json_boolean(agrees));
-	set(s, "backup", backup);
-	if (recorded.version == 0)
-		warn(s, "the header backup cannot be used");
-	else if (s->header.version && strcmp(recorded.uuid, s->header.uuid) != 0)
-		warn(s, "the header backup is of another LUKS device (UUID %s)", recorded.uuid);
-	else if (s->header.version && !agrees)
-		warn(s, "the header has changed since its backup (sequence %ju, backup %ju)",
-		     (uintmax_t)s->header.seqid, (uintmax_t)recorded.seqid);
-}
-
-static const char *line_problem(const struct status *st, const struct subject *s,
+static const char *line_problem(const struct status *st, const struct qs_status_subject *s,
 				const struct qs_crypttab_entry *e)
 {
 	QS_AUTO(qs_auto_free)
@@ -166,7 +128,7 @@ static const char *line_problem(const struct status *st, const struct subject *s
 	return NULL;
 }
 
-static void add_crypttab(const struct status *st, struct subject *s)
+static void add_crypttab(const struct status *st, struct qs_status_subject *s)
 {
 	const struct qs_crypttab_entry *e =
 		s->dev ? qs_open_line_of(st->env, st->tab, s->dev, s->header.uuid) : NULL;
@@ -188,7 +150,14 @@ static void add_crypttab(const struct status *st, struct subject *s)
 		      problem));
 }
 
-static void add_state(const struct status *st, struct subject *s, const char *damage)
+static const char *state_of_op(const char *op)
+{
+	if (strcmp(op, "format") == 0)
+		return "formatting";
+	return strcmp(op, "restore") == 0 ? "restoring" : "destroying";
+}
+
+static void add_state(const struct status *st, struct qs_status_subject *s, const char *damage)
 {
 	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
 	const struct qs_mapping *m = s->dev ? qs_mapping_of_device(&st->mappings, s->dev) : NULL;
@@ -202,22 +171,24 @@ static void add_state(const struct status *st, struct subject *s, const char *da
 	if (r < 0)
 		warn(s, "%s", err.text);
 	if (r == 1) {
-		bool format = strcmp(journal.op, "format") == 0;
-
-		state = format ? "formatting" : "destroying";
+		state = state_of_op(journal.op);
 		warn(s, "a %s was begun and not finished: run `qs-util crypt%s %s` again",
-		     journal.op, journal.op,
-		     s->outcome->by_id ? s->outcome->by_id : s->outcome->device);
+		     journal.op, journal.op, s->command_word);
 	}
 	set(s, "state", json_string(state));
 	if (m)
 		set(s, "mapper", qs_utf8_json(m->name));
 	if (damage)
 		warn(s, "%s", damage);
+	if (s->header.copies_differ)
+		warn(s,
+		     "the two copies of the header differ, as an update of it was interrupted: "
+		     "'qs-util cryptrestore %s' makes them alike",
+		     s->command_word);
 }
 
 /* Names first: they do not depend on a good header, and what follows looks things up by them. */
-static void add_names(const struct status *st, struct subject *s)
+static void add_names(const struct status *st, struct qs_status_subject *s)
 {
 	QS_AUTO(qs_auto_free) char *link = NULL;
 	QS_AUTO(qs_auto_free) char *name = NULL;
@@ -231,7 +202,7 @@ static void add_names(const struct status *st, struct subject *s)
 	qs_outcome_set(&s->outcome->name, name);
 }
 
-static void add_header(const struct status *st, struct subject *s)
+static void add_header(const struct status *st, struct qs_status_subject *s)
 {
 	const struct qs_luks_header *h = &s->header;
 	struct qs_error err = {};
@@ -263,7 +234,7 @@ static bool is_known(const struct status *st, const struct qs_outcome *o)
 	return real && access(real, F_OK) == 0;
 }
 
-static void finish(struct subject *s)
+static void finish(struct qs_status_subject *s)
 {
 	if (json_array_size(s->warnings) > 0)
 		set(s, "warnings", s->warnings);
@@ -275,8 +246,10 @@ static void finish(struct subject *s)
 static void describe(const struct status *st, const struct qs_device *dev,
 		     struct qs_outcome *outcome)
 {
-	struct subject s = { .outcome = outcome, .dev = dev, .warnings = json_array() };
 	QS_AUTO(qs_auto_close) int fd = open(dev->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct qs_status_subject s = {
+		.outcome = outcome, .dev = dev, .fd = fd, .warnings = json_array()
+	};
 	QS_AUTO(qs_auto_free) char *damage = NULL;
 	int r;
 
@@ -285,11 +258,12 @@ static void describe(const struct status *st, const struct qs_device *dev,
 		   : qs_luks_header_read(fd, &s.header, &outcome->error);
 	if (r == 0) {
 		add_names(st, &s);
+		s.command_word = outcome->by_id ? outcome->by_id : outcome->device;
 		if (qs_luks_header_is_trace(&s.header) || is_known(st, outcome))
 			damage = qs_luks_header_damage(&s.header, fd, dev->node);
 		add_state(st, &s, damage);
 		add_header(st, &s);
-		add_backup(st, &s);
+		qs_status_add_backup(st->env, &s);
 		add_crypttab(st, &s);
 	}
 	if (damage && s.header.version == 0)
@@ -300,8 +274,12 @@ static void describe(const struct status *st, const struct qs_device *dev,
 static void describe_absent(const struct status *st, const struct qs_crypttab_entry *e,
 			    struct qs_outcomes *list)
 {
-	struct subject s = { .outcome = qs_outcomes_add(list, e->device),
-			     .warnings = json_array() };
+	struct qs_status_subject s = {
+		.outcome = qs_outcomes_add(list, e->device),
+		.fd = -1,
+		.command_word = e->device,
+		.warnings = json_array(),
+	};
 	const struct qs_mapping *m = qs_mapping_by_name(&st->mappings, e->name);
 
 	qs_outcome_set(&s.outcome->name, e->name);
@@ -311,7 +289,7 @@ static void describe_absent(const struct status *st, const struct qs_crypttab_en
 		     "/dev/mapper/%s is left over from the disk that is gone: unmount it and run "
 		     "`qs-util cryptclose %s`",
 		     e->name, e->name);
-	add_backup(st, &s);
+	qs_status_add_backup(st->env, &s);
 	add_crypttab(st, &s);
 	finish(&s);
 }

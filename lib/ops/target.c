@@ -86,9 +86,9 @@ static int explain_open(int code, const struct qs_device *dev, struct qs_error *
 	}
 }
 
-int qs_device_open_exclusive(const struct qs_device *dev, int *ret_disk_fd, struct qs_error *err)
+static int open_locked(const struct qs_device *dev, int excl, int *ret_disk_fd,
+		       struct qs_error *err)
 {
-	int excl = dev->kind == QS_DEVICE_IMAGE ? 0 : O_EXCL;
 	QS_AUTO(qs_auto_close) int disk = -1, fd = -1;
 	struct stat st;
 
@@ -108,6 +108,16 @@ int qs_device_open_exclusive(const struct qs_device *dev, int *ret_disk_fd, stru
 			       dev->node);
 	*ret_disk_fd = qs_take_fd(&disk);
 	return qs_take_fd(&fd);
+}
+
+int qs_device_open_exclusive(const struct qs_device *dev, int *ret_disk_fd, struct qs_error *err)
+{
+	return open_locked(dev, dev->kind == QS_DEVICE_IMAGE ? 0 : O_EXCL, ret_disk_fd, err);
+}
+
+int qs_device_open_below(const struct qs_device *dev, int *ret_disk_fd, struct qs_error *err)
+{
+	return open_locked(dev, 0, ret_disk_fd, err);
 }
 
 /* Some file systems know no O_DIRECT; then the cache is dropped instead. */
