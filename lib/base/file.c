@@ -15,6 +15,23 @@
 #include "base/cleanup.h"
 #include "base/env.h"
 
+int qs_file_write(int fd, const void *data, size_t size)
+{
+	const char *p = data;
+
+	while (size > 0) {
+		ssize_t n = write(fd, p, size);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
 int qs_file_pwrite(int fd, const void *data, size_t size, off_t offset)
 {
 	const char *p = data;
@@ -33,71 +50,6 @@ int qs_file_pwrite(int fd, const void *data, size_t size, off_t offset)
 		size -= (size_t)n;
 	}
 	return 0;
-}
-
-int qs_file_pread(int fd, void *data, size_t size, off_t offset)
-{
-	char *p = data;
-
-	while (size > 0) {
-		ssize_t n = pread(fd, p, size, offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return -ENODATA;
-		p += n;
-		offset += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
-
-int qs_file_read(const char *path, size_t max, char **ret, size_t *ret_size, struct qs_error *err)
-{
-	QS_AUTO(qs_auto_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	QS_AUTO(qs_auto_free) char *text = NULL;
-	struct stat st;
-	int r;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return qs_fail_errno(err, errno, "cannot open %s", path);
-	if (!S_ISREG(st.st_mode)) {
-		(void)qs_fail(err, QS_E_FAILED, "%s is not a regular file", path);
-		return -EINVAL;
-	}
-	if ((uintmax_t)st.st_size > max) {
-		(void)qs_fail(err, QS_E_FAILED,
-			      "%s has %jd bytes, more than the %zu that it may have", path,
-			      (intmax_t)st.st_size, max);
-		return -EFBIG;
-	}
-	text = malloc((size_t)st.st_size + 1);
-	if (!text)
-		return qs_fail(err, QS_E_MEMORY, "no memory to read %s", path);
-	r = qs_file_pread(fd, text, (size_t)st.st_size, 0);
-	if (r < 0)
-		return qs_fail_errno(err, r, "cannot read %s", path);
-	text[st.st_size] = '\0';
-	*ret = QS_TAKE(text);
-	if (ret_size)
-		*ret_size = (size_t)st.st_size;
-	return 0;
-}
-
-int qs_file_read_optional(const char *path, size_t max, char **ret, size_t *ret_size,
-			  struct qs_error *err)
-{
-	struct qs_error own = {};
-	int r = qs_file_read(path, max, ret, ret_size, &own);
-
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0 && err)
-		*err = own;
-	return r < 0 ? r : 1;
 }
 
 static int open_parent(const char *path, struct qs_error *err)

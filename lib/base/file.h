@@ -23,8 +23,11 @@
  */
 int qs_file_read(const char *path, size_t max, char **ret, size_t *ret_size, struct qs_error *err);
 
+/* The same into locked memory; an empty file leaves *ret empty (data NULL). */
+int qs_file_read_secret(const char *path, size_t max, struct qs_secret *ret, struct qs_error *err);
+
 /*
- * The same for a file that may be absent. Returns 1 read, 0 absent (*ret and
+ * qs_file_read() for a file that may be absent. Returns 1 read, 0 absent (*ret and
  * *err are left alone).
  */
 int qs_file_read_optional(const char *path, size_t max, char **ret, size_t *ret_size,
@@ -45,6 +48,12 @@ struct qs_replace {
  */
 int qs_file_replace(const char *path, const void *data, size_t size, const struct qs_replace *how,
 		    struct qs_error *err);
+
+/*
+ * Does PATH hold exactly SIZE bytes of DATA? Read from the disk and not from the
+ * page cache, through a locked buffer. Returns 1 yes, 0 no; -ENOENT absent.
+ */
+int qs_file_equals(const char *path, const void *data, size_t size, struct qs_error *err);
 
 /*
  * Make a file durable that is right already: a run that was killed may have
@@ -69,6 +78,9 @@ int qs_file_erase(const char *path, struct qs_error *err);
 
 /* fsync the directory that PATH lies in. */
 int qs_file_sync_parent(const char *path, struct qs_error *err);
+
+/* Write all SIZE bytes to a pipe, socket or terminal. Returns 0 or -errno. */
+int qs_file_write(int fd, const void *data, size_t size);
 
 /* Write all SIZE bytes at OFFSET; short writes are continued. Returns 0 or -errno. */
 int qs_file_pwrite(int fd, const void *data, size_t size, off_t offset);

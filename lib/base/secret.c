@@ -1,7 +1,13 @@
+#define _GNU_SOURCE
 #include "base/secret.h"
 
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/capability.h>
 
 #include <libcryptsetup.h>
 
@@ -39,6 +45,27 @@ int qs_secret_random(struct qs_secret *ret, size_t size, struct qs_error *err)
 	}
 	*ret = qs_secret_move(&s);
 	return 0;
+}
+
+/* glibc has no capget(); libcap would be a library for one call. */
+static bool may_lock(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+
+	return syscall(SYS_capget, &header, data) == 0 &&
+	       data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK);
+}
+
+void qs_secret_lock_all(void)
+{
+	if (may_lock())
+		(void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+}
+
+void qs_secret_lock(const struct qs_secret *s)
+{
+	(void)mlock(s->data, s->size);
 }
 
 void qs_secret_done(struct qs_secret *s)

@@ -25,6 +25,19 @@ int qs_secret_random(struct qs_secret *ret, size_t size, struct qs_error *err);
 /* Wipe and release; an empty secret is fine. Also the QS_AUTO releaser. */
 void qs_secret_done(struct qs_secret *s);
 
+/*
+ * Keep all memory of this process, present and future, out of the swap: for
+ * commands in which libraries hold secrets in memory of their own. Does nothing
+ * without CAP_IPC_LOCK, where a limit would make later allocations fail.
+ */
+void qs_secret_lock_all(void);
+
+/*
+ * Lock the pages of S in this process too: locks are not inherited over fork().
+ * (Until then they are shared with the parent, which holds them locked.)
+ */
+void qs_secret_lock(const struct qs_secret *s);
+
 /* Hand over to the caller; *from becomes empty. */
 struct qs_secret qs_secret_move(struct qs_secret *from);
 

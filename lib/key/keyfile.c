@@ -123,46 +123,31 @@ int qs_key_look_dir(const struct qs_env *env, const char *dir, struct qs_error *
 	return r < 0 ? r : check_dir(real, dir, err);
 }
 
-/* Read the file again, from the disk and not from the page cache, and compare. */
-static int read_back(const char *real, const struct qs_secret *key, struct qs_error *err)
+int qs_key_store(const struct qs_env *env, const char *path, const struct qs_secret *key,
+		 bool replace, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_close) int fd = open(real, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	QS_AUTO(qs_secret_done) struct qs_secret again = {};
-	int r;
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+	const struct qs_replace how = { .mode = 0400, .exclusive = !replace };
+	int r = qs_file_replace(real, key->data, key->size, &how, err);
 
-	if (fd < 0)
-		return qs_fail_errno(err, errno, "cannot open %s again", real);
-	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	r = qs_secret_init(&again, key->size, err);
-	if (r < 0)
-		return r;
-	r = qs_file_pread(fd, again.data, again.size, 0);
-	if (r < 0)
-		return qs_fail_errno(err, r, "cannot read %s again", real);
-	if (!qs_secret_equal(&again, key))
-		return qs_fail(err, QS_E_IO, "%s reads back differently from what was written",
-			       real);
-	return 0;
+	if (r == 0)
+		r = qs_file_equals(real, key->data, key->size, err);
+	if (r == 0)
+		r = qs_fail(err, QS_E_IO, "%s reads back differently from what was written", real);
+	return r < 0 ? r : 0;
 }
 
 int qs_key_generate(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		    struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
-	const struct qs_replace how = { .mode = 0400, .exclusive = true };
 	int r = qs_secret_random(&key, QS_KEY_SIZE, err);
 
-	if (r < 0)
-		return r;
-	r = qs_file_replace(real, key.data, key.size, &how, err);
-	if (r < 0)
-		return r;
-	r = read_back(real, &key, err);
-	if (r < 0)
-		return r;
-	*ret = qs_secret_move(&key);
-	return 0;
+	if (r == 0)
+		r = qs_key_store(env, path, &key, false, err);
+	if (r == 0)
+		*ret = qs_secret_move(&key);
+	return r;
 }
 
 static int open_key(const char *real, const char *path, struct stat *st, struct qs_error *err)

@@ -7,6 +7,7 @@
 #ifndef QS_KEY_KEYFILE_H
 #define QS_KEY_KEYFILE_H
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 #include "base/env.h"
@@ -40,9 +41,16 @@ int qs_key_check_dir(const struct qs_env *env, struct qs_error *err);
 int qs_key_look_dir(const struct qs_env *env, const char *dir, struct qs_error *err);
 
 /*
- * Make the key file PATH (logical): QS_KEY_SIZE random bytes, 0400, fsynced with
- * its directory, read back from the disk and compared. An existing file is
- * QS_E_EXISTS and stays as it is.
+ * Write KEY to PATH (logical), 0400, fsynced with its directory, read back from
+ * the disk and compared. An existing file is QS_E_EXISTS and stays as it is,
+ * unless REPLACE is given.
+ */
+int qs_key_store(const struct qs_env *env, const char *path, const struct qs_secret *key,
+		 bool replace, struct qs_error *err);
+
+/*
+ * Make the key file PATH (logical): QS_KEY_SIZE random bytes, stored as
+ * qs_key_store() does, replacing nothing.
  */
 int qs_key_generate(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		    struct qs_error *err);
