@@ -1,0 +1,243 @@
+/*
+ * keybackup: everything that a lost boot drive would take along, in one sealed file.
+ *
+ * step                        what a crash after it leaves    a second run
+ * 1 look at all files         nothing                         does it again
+ * 2 read, seal into memory    nothing                         does it again
+ * 3 write FILE's temporary    .FILE.qs-tmp, unreadable        replaces it
+ * 4 rename, sync, read back   FILE, whole                     refuses without --force
+ *
+ * Files are read one after the other and not under one lock. What changes while
+ * it is read is noticed by its sum (not keys: they are never changed in place).
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/utf8.h"
+#include "ops/bundle-collect.h"
+#include "ops/bundle.h"
+#include "ops/internal.h"
+
+/* The real path of the file that the user typed. */
+static char *real_of(const struct qs_env *env, const char *typed)
+{
+	QS_AUTO(qs_auto_free) char *absolute = qs_env_absolute(typed);
+
+	return qs_env_path(env, absolute);
+}
+
+int qs_keybackup_check(const struct qs_env *env, const struct qs_keybackup_options *options,
+		       struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = options->file ? real_of(env, options->file) : NULL;
+
+	if (real && !options->force && faccessat(AT_FDCWD, real, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return qs_fail(err, QS_E_EXISTS, "%s exists already; --force replaces it",
+			       options->file);
+	return 0;
+}
+
+static size_t count_kind(const struct qs_collected *c, enum qs_member_kind kind)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->count; i++)
+		n += c->files[i].kind == kind;
+	return n;
+}
+
+static int check_anything(const struct qs_env *env, const struct qs_collected *c,
+			  struct qs_error *err)
+{
+	if (count_kind(c, QS_MEMBER_KEY) + count_kind(c, QS_MEMBER_STORE) > 0)
+		return 0;
+	return qs_fail(err, QS_E_KEY_FILE, "there is no key in %s: nothing to back up",
+		       env->config.keys_dir);
+}
+
+/* Keys have no sum, so they need not be read for it. */
+static int add_sums(struct qs_collected *c, struct qs_error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		struct qs_collected_file *f = &c->files[i];
+		QS_AUTO(qs_secret_done) struct qs_secret content = {};
+
+		if (f->kind == QS_MEMBER_KEY || f->kind == QS_MEMBER_STORE)
+			continue;
+		r = qs_collected_read(f, &content, err);
+		f->size = content.size;
+		if (r == 0)
+			r = qs_manifest_sum(content.data, content.size, f->sum, err);
+	}
+	return r;
+}
+
+static int make_manifest(const struct qs_collected *c, char **ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *now = qs_json_time(time(NULL));
+	struct utsname host = {};
+	QS_AUTO(qs_auto_json) json_t *manifest = NULL;
+
+	(void)uname(&host);
+	manifest = qs_manifest_new(host.nodename, json_string_value(now));
+	for (size_t i = 0; i < c->device_count; i++)
+		qs_manifest_add_device(manifest, &c->devices[i]);
+	for (size_t i = 0; i < c->count; i++)
+		qs_manifest_add_file(manifest, c->files[i].member, c->files[i].size,
+				     c->files[i].sum);
+	*ret = json_dumps(manifest, JSON_INDENT(1));
+	return *ret ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for the manifest");
+}
+
+/* ---- sealing ---- */
+
+static int seal_piece(void *cookie, const void *data, size_t size, struct qs_error *err)
+{
+	return qs_seal_write(cookie, data, size, err);
+}
+
+static int put_file(struct qs_member_writer *w, const char *name, const void *data, size_t size,
+		    unsigned mode, time_t mtime, struct qs_error *err)
+{
+	struct qs_tar_header h = { .size = size, .mode = mode, .mtime = mtime };
+	int r;
+
+	if (strlen(name) >= sizeof(h.name))
+		return qs_fail(err, QS_E_FAILED, "the name %s is too long for a bundle", name);
+	(void)strcpy(h.name, name);
+	r = qs_member_begin(w, &h, err);
+	return r < 0 ? r : qs_member_write(w, data, size, err);
+}
+
+/* So that tar makes them private, and not as the umask has it. */
+static int put_directories(struct qs_member_writer *w, struct qs_error *err)
+{
+	static const char *const names[] = { "cryptconf", "cryptconf/keys", "cryptconf/headers" };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < QS_ARRAY_SIZE(names); i++) {
+		struct qs_tar_header h = { .directory = true, .mode = 0700 };
+
+		(void)strcpy(h.name, names[i]);
+		r = qs_member_begin(w, &h, err);
+	}
+	return r;
+}
+
+static int put_collected(struct qs_member_writer *w, const struct qs_collected_file *f,
+			 struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret content = {};
+	char sum[QS_MANIFEST_SUM_L] = "";
+	int r = qs_collected_read(f, &content, err);
+
+	if (r == 0 && *f->sum)
+		r = qs_manifest_sum(content.data, content.size, sum, err);
+	if (r < 0)
+		return r;
+	if (strcmp(sum, f->sum) != 0)
+		return qs_fail(err, QS_E_TEMPORARY,
+			       "%s was changed while it was being read; run the command again",
+			       f->real);
+	return put_file(w, f->member, content.data, content.size,
+			f->kind == QS_MEMBER_KEY ? 0400 : 0600, f->mtime, err);
+}
+
+static int put_all(struct qs_member_writer *w, const struct qs_collected *c, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *manifest = NULL;
+	int r = make_manifest(c, &manifest, err);
+
+	if (r == 0)
+		r = put_file(w, QS_MEMBER_MANIFEST_NAME, manifest, strlen(manifest), 0600,
+			     time(NULL), err);
+	if (r == 0)
+		r = put_directories(w, err);
+	for (size_t i = 0; r == 0 && i < c->count; i++)
+		r = put_collected(w, &c->files[i], err);
+	return r == 0 ? qs_member_end(w, err) : r;
+}
+
+/* ---- the file ---- */
+
+static int write_file(const struct qs_env *env, const struct qs_keybackup_options *options,
+		      const void *data, size_t size, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = real_of(env, options->file);
+	const struct qs_replace how = { .mode = 0600, .exclusive = !options->force };
+	int r = qs_file_replace(real, data, size, &how, err);
+
+	if (r == 0)
+		r = qs_file_equals(real, data, size, err);
+	if (r == 0)
+		r = qs_fail(err, QS_E_IO, "%s reads back differently from what was written",
+			    options->file);
+	return r < 0 ? r : 0;
+}
+
+static int write_out(const struct qs_env *env, const struct qs_keybackup_options *options,
+		     const void *data, size_t size, struct qs_error *err)
+{
+	int r;
+
+	if (options->file)
+		return write_file(env, options, data, size, err);
+	r = qs_file_write(options->fd, data, size);
+	return r < 0 ? qs_fail_errno(err, r, "cannot write the bundle") : 0;
+}
+
+static json_t *describe(const struct qs_keybackup_options *options, const struct qs_collected *c,
+			size_t size)
+{
+	json_t *devices = json_array(), *missing = json_array();
+
+	for (size_t i = 0; i < c->device_count; i++)
+		(void)json_array_append_new(devices, qs_utf8_json(c->devices[i].name));
+	for (size_t i = 0; i < c->missing_count; i++)
+		(void)json_array_append_new(missing, qs_utf8_json(c->missing[i]));
+	return json_pack("{s:o?,s:I,s:I,s:I,s:o,s:o}", "file", qs_utf8_json(options->file), "size",
+			 (json_int_t)size, "keys", (json_int_t)count_kind(c, QS_MEMBER_KEY),
+			 "headers", (json_int_t)count_kind(c, QS_MEMBER_HEADER), "devices", devices,
+			 "missing", missing);
+}
+
+int qs_keybackup(const struct qs_env *env, const struct qs_keybackup_options *options, json_t **ret,
+		 struct qs_error *err)
+{
+	QS_AUTO(qs_collected_done) struct qs_collected c = {};
+	QS_AUTO(qs_auto_seal) struct qs_seal *seal = NULL;
+	struct qs_member_writer w = { .sink = seal_piece };
+	const void *data = NULL;
+	size_t size = 0;
+	int r;
+
+	qs_secret_lock_all();
+	r = qs_keybackup_check(env, options, err);
+	if (r == 0)
+		r = qs_collect(env, !options->no_headers, &c, err);
+	if (r == 0)
+		r = check_anything(env, &c, err);
+	if (r == 0)
+		r = add_sums(&c, err);
+	if (r == 0)
+		r = qs_seal_begin(&options->to, &seal, err);
+	w.cookie = seal;
+	if (r == 0)
+		r = put_all(&w, &c, err);
+	if (r == 0)
+		r = qs_seal_end(seal, &data, &size, err);
+	if (r == 0)
+		r = write_out(env, options, data, size, err);
+	if (r == 0)
+		*ret = describe(options, &c, size);
+	return r;
+}
