@@ -1,9 +1,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ask.h"
+#include "ask-bundle.h"
 #include "base/cleanup.h"
 #include "command.h"
+#include "ops/bundle.h"
 
 static void common_options(struct qs_context *ctx, struct qs_open_options *options)
 {
@@ -94,16 +95,39 @@ static int run_cryptopen(struct qs_context *ctx, int argc, char **argv, struct q
 	return qs_open(&ctx->env, argv[0], &options, &ctx->outcomes, err);
 }
 
+/* Options that only mean something beside --bundle. */
+static int check_bundle_options(const struct qs_context *ctx, struct qs_error *err)
+{
+	static const char *const names[] = { "key-file", "passphrase-file", "passphrase-fd" };
+
+	if (qs_option_given(ctx, "boot") && qs_option_given(ctx, "bundle"))
+		return qs_fail(err, QS_E_USAGE,
+			       "--boot chooses lines of crypttab, so it cannot go with --bundle");
+	for (size_t i = 0; i < QS_ARRAY_SIZE(names); i++)
+		if (qs_option_given(ctx, names[i]) && !qs_option_given(ctx, "bundle"))
+			return qs_fail(err, QS_E_USAGE,
+				       "--%s opens a bundle, and --bundle is not given", names[i]);
+	return 0;
+}
+
 static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
-	struct qs_open_options options = {};
+	const char *bundle = qs_option_value(ctx, "bundle");
+	QS_AUTO(qs_bundle_keys_done) struct qs_bundle_keys keys = {};
+	QS_AUTO(qs_auto_free) char *path = NULL;
+	const struct qs_bundle_unlock unlock = qs_ask_bundle(ctx, &path);
+	struct qs_open_options options = { .bundle = bundle ? &keys : NULL };
 	int r;
 
 	(void)argc;
 	(void)argv;
 	common_options(ctx, &options);
 	options.boot = qs_option_given(ctx, "boot");
-	r = qs_open_all(&ctx->env, &options, &ctx->outcomes, err);
+	r = check_bundle_options(ctx, err);
+	if (r == 0 && bundle)
+		r = qs_bundle_keys_load(&ctx->env, bundle, &unlock, &keys, err);
+	if (r == 0)
+		r = qs_open_all(&ctx->env, &options, &ctx->outcomes, err);
 	if (r >= 0 && ctx->outcomes.count == 0 && !ctx->json)
 		qs_log(QS_LOG_NOTICE, "no encrypted device of ours is present");
 	return r;
@@ -165,6 +189,10 @@ static const struct qs_option cryptopenall_options[] = {
 	{ .name = "read-only", .help = "map them read-only" },
 	{ .name = "test", .help = "prove the keys, open nothing" },
 	{ .name = "boot", .help = "leave to systemd the lines of crypttab without noauto" },
+	{ .name = "bundle",
+	  .arg = "FILE",
+	  .help = "open the devices of this key bundle with its keys, from memory" },
+	QS_BUNDLE_OPTIONS,
 	{}
 };
 
@@ -175,19 +203,25 @@ static const struct qs_status all_statuses[] = {
 static const struct qs_example all_examples[] = {
 	{ "cryptopenall", "after a restart" },
 	{ "cryptopenall --test", "before a restart: would every key open its device?" },
+	{ "cryptopenall --bundle /mnt/usb/keys.cms --key-file /root/backup.pem",
+	  "without the boot drive that held the keys" },
 	{}
 };
 
 const struct qs_command qs_row_cryptopenall = {
 	.name = "cryptopenall",
 	.help = "open every encrypted device of ours that is present",
-	.about = "Opens, in parallel, every device that /etc/crypttab names with one of our "
-		 "keys, and every device formatted by qs-util whose key is at hand. One that "
-		 "fails delays no other; each has a result of its own.\n"
-		 "At boot, systemd opens the lines of /etc/crypttab that have no noauto. With "
-		 "--boot these are left to it, so that two do not open the same device at once; "
-		 "qs-util-openall.service runs cryptopenall so. To have all devices opened by "
-		 "qs-util, set crypttab_options to \"luks,noauto\".\n",
+	.about =
+		"Opens, in parallel, every device that /etc/crypttab names with one of our "
+		"keys, and every device formatted by qs-util whose key is at hand. One that "
+		"fails delays no other; each has a result of its own.\n"
+		"At boot, systemd opens the lines of /etc/crypttab that have no noauto. With "
+		"--boot these are left to it, so that two do not open the same device at once; "
+		"qs-util-openall.service runs cryptopenall so. To have all devices opened by "
+		"qs-util, set crypttab_options to \"luks,noauto\".\n"
+		"With --bundle it opens the devices that a bundle of keybackup names instead, with "
+		"the keys in it. No key is written anywhere, and the keys directory may be empty "
+		"or missing. A device whose link has changed is found by its LUKS UUID.\n",
 	.options = cryptopenall_options,
 	.statuses = all_statuses,
 	.see_also = "qs-util-cryptopen(8) qs-util-cryptcloseall(8)",

@@ -92,6 +92,8 @@ extern const struct qs_command qs_row_cryptstatus;
 extern const struct qs_command qs_row_cryptbackup;
 extern const struct qs_command qs_row_cryptrestore;
 extern const struct qs_command qs_row_crypttabrepair;
+extern const struct qs_command qs_row_keybackup;
+extern const struct qs_command qs_row_keyrestore;
 extern const struct qs_command qs_row_config;
 extern const struct qs_command qs_row_help;
 

@@ -58,6 +58,8 @@ const struct qs_command *const qs_commands[] = {
 	&qs_row_cryptbackup,
 	&qs_row_cryptrestore,
 	&qs_row_crypttabrepair,
+	&qs_row_keybackup,
+	&qs_row_keyrestore,
 	&qs_row_config,
 	&qs_row_help,
 	NULL,

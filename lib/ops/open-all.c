@@ -13,6 +13,7 @@
 #include "key/command.h"
 #include "key/keyfile.h"
 #include "luks/unlock.h"
+#include "ops/bundle.h"
 #include "ops/internal.h"
 #include "ops/open.h"
 
@@ -114,6 +115,43 @@ static void add_key_files(struct plan *p)
 		add_key_file(p, e->d_name);
 }
 
+/* ---- from a key bundle ---- */
+
+static bool is_there(const struct qs_env *env, const char *link)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, link);
+
+	return access(real, F_OK) == 0;
+}
+
+/* Its link, or when that is gone (another controller, another machine) its LUKS UUID. */
+static char *find_link(const struct qs_env *env, const struct qs_manifest_device *d)
+{
+	const char *uuid = strncmp(d->device, "UUID=", 5) == 0 ? d->device + 5 : d->uuid;
+	QS_AUTO(qs_auto_free) char *by_uuid = qs_printf("/dev/disk/by-uuid/%s", uuid);
+
+	if (d->device[0] != '/' || (*uuid && !is_there(env, d->device) && is_there(env, by_uuid)))
+		return QS_TAKE(by_uuid);
+	return qs_strdup(d->device);
+}
+
+static void add_bundle(struct plan *p, const struct qs_bundle_keys *bundle)
+{
+	for (size_t i = 0; i < bundle->count; i++) {
+		const struct qs_manifest_device *d = &bundle->devices[i];
+		const struct qs_crypttab_entry line = { .name = d->name, .options = d->options };
+		QS_AUTO(qs_auto_free) char *link = find_link(p->jobs.env, d);
+		struct qs_open_request *request;
+
+		if (!bundle->keys[i].data || has_name(p, d->name))
+			continue;
+		request = add_candidate(p, d->name, link);
+		request->command = false;
+		request->key = &bundle->keys[i];
+		qs_open_apply_line(request, &line);
+	}
+}
+
 /* Returns true when a worker must open it. */
 static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open_request *request,
 		      const struct qs_open_options *options)
@@ -142,13 +180,26 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 	return r == 0;
 }
 
+static int add_all(struct plan *p, const struct qs_bundle_keys *bundle, struct qs_error *err)
+{
+	int r;
+
+	if (bundle) {
+		add_bundle(p, bundle);
+		return 0;
+	}
+	r = add_lines(p, err);
+	if (r == 0)
+		add_key_files(p);
+	return r;
+}
+
 static int make_plan(struct plan *p, const struct qs_open_options *options, struct qs_error *err)
 {
-	int r = add_lines(p, err);
+	int r = add_all(p, options->bundle, err);
 
 	if (r < 0)
 		return r;
-	add_key_files(p);
 	r = options->test ? 0 : qs_mapping_scan(&p->mappings, err);
 	if (r < 0)
 		return r;

@@ -97,6 +97,19 @@ static int try_passphrase(const struct qs_env *env, struct qs_worker *worker,
 	return r < 0 ? r : 0;
 }
 
+/* Read in the parent, which holds it locked; so does this worker, as locks are not inherited. */
+static int try_bytes(const struct qs_env *env, struct qs_worker *worker,
+		     const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	int r;
+
+	qs_secret_lock(request->key);
+	r = try_secret(env, worker, request, request->key, err);
+	if (r >= 0)
+		*ret = json_pack("{s:i}", "keyslot", r);
+	return r < 0 ? r : 0;
+}
+
 int qs_open_stat_device(const char *node, struct qs_device *ret)
 {
 	struct stat st;
@@ -146,6 +159,8 @@ static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 	struct qs_error own = {};
 	int r = -EPERM;
 
+	if (request->key)
+		return try_bytes(env, worker, request, ret, err);
 	if (request->passphrase)
 		return try_passphrase(env, worker, request, ret, err);
 	for (size_t i = 0; i < QS_OPEN_KEYS && request->key_files[i]; i++) {
@@ -175,7 +190,7 @@ int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 	QS_AUTO(qs_auto_close) int lock = -1;
 	int r;
 
-	if (!request->key_files[0] && !request->command && !request->passphrase)
+	if (!request->key_files[0] && !request->command && !request->passphrase && !request->key)
 		return qs_fail(err, QS_E_NO_KEY,
 			       "no key file is known for %s: name one, or put it at %s/%s.key",
 			       request->node, env->config.keys_dir, request->name);

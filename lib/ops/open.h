@@ -28,6 +28,7 @@ struct qs_open_request {
 	char *node;                         /* what is really opened */
 	char *key_files[QS_OPEN_KEYS];      /* logical; NULL behind the last */
 	bool command;                       /* ask the key command behind them, if there is one */
+	const struct qs_secret *key;        /* as passphrase, but a key file's bytes */
 	const struct qs_secret *passphrase; /* tried instead of all these; not owned; or NULL */
 	bool read_only;
 	bool allow_discards;

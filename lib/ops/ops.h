@@ -81,12 +81,15 @@ int qs_format(const struct qs_env *env, const char *const *devices, size_t count
 void qs_format_preview(const struct qs_env *env, const char *const *devices, size_t count,
 		       struct qs_outcomes *ret);
 
+struct qs_bundle_keys;
+
 struct qs_open_options {
 	const char *key_file;
 	const struct qs_secret *passphrase; /* tried instead of key files; may be NULL */
 	/* Asks for a passphrase, called when no key file is there; may be NULL. */
 	int (*ask)(void *cookie, struct qs_secret *ret, struct qs_error *err);
 	void *ask_cookie;
+	const struct qs_bundle_keys *bundle; /* qs_open_all(): its devices and no others, or NULL */
 	bool update_crypttab;
 	bool read_only;
 	bool allow_discards;
@@ -100,7 +103,8 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 
 /*
  * Every device of ours that is present: named by crypttab with a key file in
- * keys_dir, or with a header of subsystem qs-util and a key of its name.
+ * keys_dir, or with a header of subsystem qs-util and a key of its name. With
+ * options->bundle the devices and keys of that bundle, and no file is read.
  */
 int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		struct qs_outcomes *ret, struct qs_error *err);

@@ -144,3 +144,24 @@ bare()
 	example 'cryptopen --passphrase /dev/sdj' 'open sesame'
 	[ -b "/dev/mapper/$NAME" ]
 }
+
+@test "all keys in one file, and back" {
+	bare /dev/sdj
+	qs-util cryptformat /dev/sdj
+	mkdir -p /mnt/usb
+	(umask 077 && echo 'open sesame' >/root/pass)
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /root/backup.pem \
+		-out /root/backup.crt -subj /CN=backup -days 2
+	example 'keybackup --passphrase-file /root/pass /mnt/usb/keys.cms'
+	rm /mnt/usb/keys.cms
+	example 'keybackup --to /root/backup.crt /mnt/usb/keys.cms'
+	qs-util cryptcloseall
+	rm -r /etc/cryptconf /etc/crypttab
+	example 'cryptopenall --bundle /mnt/usb/keys.cms --key-file /root/backup.pem'
+	[ -b "/dev/mapper/$NAME" ]
+	example 'keyrestore --dry-run --key-file /root/backup.pem /mnt/usb/keys.cms' | grep -q 'would be created'
+	[ ! -e /etc/cryptconf ]
+	example 'keyrestore --key-file /root/backup.pem /mnt/usb/keys.cms'
+	cryptsetup open --test-passphrase --key-file "/etc/cryptconf/keys/$NAME.key" /dev/sdj
+	grep -q "^$NAME " /etc/crypttab
+}

@@ -1,0 +1,127 @@
+#include <string.h>
+#include <unistd.h>
+
+#include "ask.h"
+#include "base/cleanup.h"
+#include "command.h"
+#include "ops/bundle.h"
+
+/* `-` as FILE: a pipe or a redirection, never a terminal, and not beside our own output. */
+static int use_stdout(const struct qs_context *ctx, struct qs_keybackup_options *options,
+		      struct qs_error *err)
+{
+	if (ctx->json)
+		return qs_fail(
+			err, QS_E_USAGE,
+			"with --json standard output carries the result, so FILE cannot be -");
+	if (isatty(STDOUT_FILENO))
+		return qs_fail(err, QS_E_USAGE,
+			       "a bundle is not written to a terminal; redirect standard output");
+	options->file = NULL;
+	options->fd = STDOUT_FILENO;
+	return 0;
+}
+
+/* Certificates alone need no passphrase; it is asked for when there are none. */
+static int take_passphrase(const struct qs_context *ctx, struct qs_keybackup_options *options,
+			   struct qs_secret *ret, struct qs_error *err)
+{
+	const struct qs_ask ask = { "passphrase-file", "passphrase-fd",
+				    "New passphrase of the bundle", true };
+	int r;
+
+	if (options->to.certificate_count > 0 && !qs_ask_given(ctx, &ask))
+		return 0;
+	r = qs_ask_passphrase(ctx, &ask, ret, err);
+	options->to.passphrase = ret;
+	return r;
+}
+
+static char *say(const struct qs_context *ctx)
+{
+	return qs_printf("%s: %d keys and %d header backups, %zu devices\n",
+			 json_string_value(json_object_get(ctx->result, "file")),
+			 (int)json_integer_value(json_object_get(ctx->result, "keys")),
+			 (int)json_integer_value(json_object_get(ctx->result, "headers")),
+			 json_array_size(json_object_get(ctx->result, "devices")));
+}
+
+static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+{
+	const char *certificates[QS_OPTIONS_MAX];
+	struct qs_keybackup_options options = {
+		.file = argv[0],
+		.to.certificates = certificates,
+		.to.certificate_count = qs_option_values(ctx, "to", certificates, QS_OPTIONS_MAX),
+		.force = qs_option_given(ctx, "force"),
+		.no_headers = qs_option_given(ctx, "no-headers"),
+	};
+	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
+	int r = 0;
+
+	(void)argc;
+	if (strcmp(argv[0], "-") == 0)
+		r = use_stdout(ctx, &options, err);
+	if (r == 0)
+		r = qs_keybackup_check(&ctx->env, &options, err);
+	if (r == 0)
+		r = take_passphrase(ctx, &options, &passphrase, err);
+	if (r == 0)
+		r = qs_keybackup(&ctx->env, &options, &ctx->result, err);
+	if (r == 0 && options.file && !ctx->quiet)
+		ctx->text = say(ctx);
+	return r;
+}
+
+static const struct qs_option options[] = {
+	{ .name = "to",
+	  .arg = "CERT",
+	  .repeats = true,
+	  .help = "seal it to this X.509 certificate (PEM); several open it one without the other" },
+	QS_PASSPHRASE_OPTIONS,
+	{ .name = "no-headers",
+	  .help = "leave the header backups out; 4 MiB less for each device" },
+	{ .name = "force", .help = "replace FILE if it exists" },
+	{}
+};
+
+static const struct qs_example examples[] = {
+	{ "keybackup --passphrase-file /root/pass /mnt/usb/keys.cms", "with a passphrase" },
+	{ "keybackup --to /root/backup.crt /mnt/usb/keys.cms",
+	  "for the owner of a certificate's private key" },
+	{}
+};
+
+static const struct qs_status statuses[] = {
+	{ 2, "a key cannot be read, its directory is not mounted, or there is none" },
+	{ 5, "FILE exists" },
+	{ 75, "a file was changed while it was being read" },
+	{}
+};
+
+const struct qs_command qs_row_keybackup = {
+	.name = "keybackup",
+	.args = "FILE",
+	.min_args = 1,
+	.max_args = 1,
+	.help = "put all keys into one encrypted file",
+	.about =
+		"Writes a key bundle: keys, header backups, the configuration, /etc/crypttab and "
+		"/etc/fstab, sealed together, so that a lost boot drive can be rebuilt. Keep it "
+		"elsewhere, and make a new one when devices come or go. A key file outside of the "
+		"keys directory is taken along when a line of ours in /etc/crypttab names it. "
+		"Older header backups and notes of unfinished work are not in it.\n"
+		"It opens with the passphrase, or with the private key of any of the certificates "
+		"(RSA of 3072 bits or more, or EC). Without either it asks for a passphrase on the "
+		"terminal. With '-' as FILE it goes to standard output.\n"
+		"The format is CMS (RFC 5083) around a tar archive; without qs-util it is opened by "
+		"'openssl cms -decrypt -inform DER -in FILE -inkey KEY | tar x', or with "
+		"-pwri_password PASSPHRASE instead of -inkey KEY.\n",
+	.options = options,
+	.statuses = statuses,
+	.examples = examples,
+	.see_also = "qs-util-keyrestore(8) qs-util-cryptopenall(8) openssl-cms(1)",
+	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
+	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
+	.run = run,
+};
