@@ -19,6 +19,16 @@
 		.help = "read the passphrase from the open descriptor N"                           \
 	}
 
+/* The same for the PIN of a TPM2 keyslot. */
+#define QS_PIN_OPTIONS                                                                             \
+	{ .name = "pin-file",                                                                      \
+	  .arg = "FILE",                                                                           \
+	  .help = "read the PIN of a TPM2 keyslot from FILE; - is standard input" },               \
+	{                                                                                          \
+		.name = "pin-fd", .arg = "N", .max = 1023,                                         \
+		.help = "read the PIN from the open descriptor N"                                  \
+	}
+
 struct qs_ask {
 	const char *file_option; /* "passphrase-file" */
 	const char *fd_option;   /* "passphrase-fd" */

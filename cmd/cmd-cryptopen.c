@@ -76,6 +76,35 @@ static int take_passphrase(struct question *q, struct qs_open_options *options,
 	return r;
 }
 
+static int ask_pin(void *cookie, struct qs_secret *ret, struct qs_error *err)
+{
+	const struct question *q = cookie;
+	QS_AUTO(qs_auto_free) char *prompt = qs_printf("PIN of %s", q->device);
+	const struct qs_ask how = { "pin-file", "pin-fd", prompt, false };
+
+	return qs_ask_passphrase(q->ctx, &how, ret, err);
+}
+
+/* The same for a PIN, which only some TPM2 keyslots want. */
+static int take_pin(struct question *q, struct qs_open_options *options, struct qs_secret *ret,
+		    struct qs_error *err)
+{
+	const struct qs_ask how = { .file_option = "pin-file", .fd_option = "pin-fd" };
+	int r;
+
+	if (!qs_ask_given(q->ctx, &how)) {
+		options->ask_pin = options->ask ? ask_pin : NULL;
+		return 0;
+	}
+	if (options->key_file || options->passphrase)
+		return qs_fail(
+			err, QS_E_USAGE,
+			"a PIN is for the TPM; it cannot go with a key file or a passphrase");
+	r = ask_pin(q, ret, err);
+	options->pin = ret;
+	return r;
+}
+
 static int run_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	struct qs_open_options options = {
@@ -84,12 +113,15 @@ static int run_cryptopen(struct qs_context *ctx, int argc, char **argv, struct q
 	};
 	struct question question = { ctx, argv[0] };
 	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
+	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	int r;
 
 	common_options(ctx, &options);
 	r = take_arguments(argc, argv, &options, err);
 	if (r == 0)
 		r = take_passphrase(&question, &options, &passphrase, err);
+	if (r == 0)
+		r = take_pin(&question, &options, &pin, err);
 	if (r < 0)
 		return r;
 	return qs_open(&ctx->env, argv[0], &options, &ctx->outcomes, err);
@@ -116,6 +148,8 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	QS_AUTO(qs_bundle_keys_done) struct qs_bundle_keys keys = {};
 	QS_AUTO(qs_auto_free) char *path = NULL;
 	const struct qs_bundle_unlock unlock = qs_ask_bundle(ctx, &path);
+	struct question question = { ctx, "all devices" };
+	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	struct qs_open_options options = { .bundle = bundle ? &keys : NULL };
 	int r;
 
@@ -127,6 +161,8 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	if (r == 0 && bundle)
 		r = qs_bundle_keys_load(&ctx->env, bundle, &unlock, &keys, err);
 	if (r == 0)
+		r = take_pin(&question, &options, &pin, err);
+	if (r == 0)
 		r = qs_open_all(&ctx->env, &options, &ctx->outcomes, err);
 	if (r >= 0 && ctx->outcomes.count == 0 && !ctx->json)
 		qs_log(QS_LOG_NOTICE, "no encrypted device of ours is present");
@@ -137,6 +173,7 @@ static const struct qs_option cryptopen_options[] = {
 	{ .name = "key-file", .arg = "FILE", .help = "key file, the same as KEYFILE" },
 	{ .name = "passphrase", .help = "open it by a passphrase or recovery key; asks for it" },
 	QS_PASSPHRASE_OPTIONS,
+	QS_PIN_OPTIONS,
 	{ .name = "read-only", .help = "map it read-only" },
 	{ .name = "allow-discards",
 	  .help = "pass TRIM on; shows an attacker which blocks are free" },
@@ -153,7 +190,7 @@ static const struct qs_example cryptopen_examples[] = {
 };
 
 static const struct qs_status statuses[] = {
-	{ 2, "the key does not open the device, or is missing or unsafe" },
+	{ 2, "the key does not open the device, or is missing or unsafe; the TPM gives none" },
 	{ 4, "the device is absent or carries no LUKS header, or a damaged one" },
 	{ 5, "the name is taken by another mapping" },
 	{ 6,
@@ -171,6 +208,10 @@ const struct qs_command qs_row_cryptopen = {
 		 "/etc/crypttab or of its name in /etc/cryptconf/keys is used; "
 		 "if there is none, or it does not fit, the key that key_command of "
 		 "qs-util.conf(5) prints. A device that is open already is a success.\n"
+		 "If the device has a TPM2 keyslot (of qs-util cryptenroll or systemd-cryptenroll) "
+		 "and the machine a TPM, that is tried before all of these, unless KEYFILE or a "
+		 "passphrase is given. A keyslot with a PIN wants --pin-file or --pin-fd; on a "
+		 "terminal, where no key file is there, the PIN is asked for, once.\n"
 		 "A passphrase or recovery key opens it too: read from a file or descriptor, or "
 		 "asked for on a terminal, with --passphrase and where no key file is there. A "
 		 "recovery key may be typed without its dashes and in capitals.\n"
@@ -186,6 +227,7 @@ const struct qs_command qs_row_cryptopen = {
 };
 
 static const struct qs_option cryptopenall_options[] = {
+	QS_PIN_OPTIONS,
 	{ .name = "read-only", .help = "map them read-only" },
 	{ .name = "test", .help = "prove the keys, open nothing" },
 	{ .name = "boot", .help = "leave to systemd the lines of crypttab without noauto" },
@@ -215,6 +257,9 @@ const struct qs_command qs_row_cryptopenall = {
 		"Opens, in parallel, every device that /etc/crypttab names with one of our "
 		"keys, and every device formatted by qs-util whose key is at hand. One that "
 		"fails delays no other; each has a result of its own.\n"
+		"Those with a TPM2 keyslot are opened by the TPM, if there is one, in a single "
+		"session (with a PIN, if that is given and wanted); where that fails, by their "
+		"keys. A wrong PIN is tried once, and not for every device.\n"
 		"At boot, systemd opens the lines of /etc/crypttab that have no noauto. With "
 		"--boot these are left to it, so that two do not open the same device at once; "
 		"qs-util-openall.service runs cryptopenall so. To have all devices opened by "

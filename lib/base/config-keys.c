@@ -41,6 +41,21 @@ const struct qs_config_row qs_config_rows[] = {
 	  .help = "How long the place of the keys may take to answer: keys_dir, when it is on another\n"
 		  "file system that hangs or has to be mounted first, and key_command, which is\n"
 		  "killed then with all that it has started." },
+	{ .name = "tpm2_device",
+	  .type = QS_CONFIG_TPM,
+	  .offset = AT(tpm2_device),
+	  .text = "auto",
+	  .help = "The TPM 2.0 that opens devices enrolled with it: auto is /dev/tpmrm0 where that\n"
+		  "exists, none leaves the TPM alone, else as the TPM software stack (tss2) names it,\n"
+		  "\"swtpm:path=/run/swtpm/socket\"." },
+	{ .name = "tpm2_deadline",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(tpm2_deadline_s),
+	  .min = 1,
+	  .max = 3600,
+	  .number = 30,
+	  .help = "How long the TPM may take, with a quarter of a second more for each device; then\n"
+		  "the next way to open them is tried." },
 	{ .name = "headers_dir",
 	  .type = QS_CONFIG_DIR,
 	  .offset = AT(headers_dir),
@@ -192,6 +207,8 @@ void qs_config_allowed(const struct qs_config_row *row, char ret[QS_CONFIG_ALLOW
 				  "'$', '.' or '..' as a part, '//' or a '/' at its end",
 		[QS_CONFIG_PROGRAM] = "\"\", or an absolute path in plain ASCII without blanks, "
 				      "quotes, '$', '.' or '..' as a part, or '//'",
+		[QS_CONFIG_TPM] = "auto, none, or DRIVER:CONFIGURATION in plain ASCII without "
+				  "blanks or quotes",
 		[QS_CONFIG_OPTIONS] = "a list with commas and without blanks or quotes; nothing "
 				      "that makes the device other than LUKS or overwrites it",
 		[QS_CONFIG_CIPHER] = "a cipher in dm-crypt's notation, not a null cipher",
@@ -213,6 +230,7 @@ static void print_default(const struct qs_config_row *row, FILE *out)
 	switch (row->type) {
 	case QS_CONFIG_DIR:
 	case QS_CONFIG_PROGRAM:
+	case QS_CONFIG_TPM:
 	case QS_CONFIG_OPTIONS:
 	case QS_CONFIG_CIPHER:
 		fprintf(out, "\"%s\"", row->text);

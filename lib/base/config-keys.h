@@ -13,6 +13,7 @@
 enum qs_config_type {
 	QS_CONFIG_DIR,     /* char *: an absolute path that crypttab can hold */
 	QS_CONFIG_PROGRAM, /* char *: the same of a program, or "" */
+	QS_CONFIG_TPM,     /* char *: auto, none, or what tss2 knows it by */
 	QS_CONFIG_OPTIONS, /* char *: crypttab's fourth field */
 	QS_CONFIG_CIPHER,  /* char * */
 	QS_CONFIG_NAMES,   /* char **, NULL-terminated */

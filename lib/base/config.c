@@ -44,7 +44,8 @@ static void *field(struct qs_config *config, const struct qs_config_row *row)
 static bool is_text(const struct qs_config_row *row)
 {
 	return row->type == QS_CONFIG_DIR || row->type == QS_CONFIG_PROGRAM ||
-	       row->type == QS_CONFIG_OPTIONS || row->type == QS_CONFIG_CIPHER;
+	       row->type == QS_CONFIG_OPTIONS || row->type == QS_CONFIG_CIPHER ||
+	       row->type == QS_CONFIG_TPM;
 }
 
 static void free_names(char ***names)
@@ -193,6 +194,17 @@ static bool is_good_cipher(const char *text)
 	       text[strcspn(text, "-")] == '-' && text[0] != '-' && !strcasestr(text, "null");
 }
 
+/* A driver's name and its configuration; a path as a driver would be a library to load. */
+static bool is_good_tpm(const char *text)
+{
+	size_t driver = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+	if (strcmp(text, "auto") == 0 || strcmp(text, "none") == 0)
+		return true;
+	return driver > 0 && text[driver] == ':' && strlen(text) <= MAX_DIR &&
+	       all_bytes(text, qs_text_is_plain);
+}
+
 static int store_text(const struct assignment *a, struct qs_error *err)
 {
 	const char *text = config_setting_get_string(a->setting);
@@ -204,6 +216,8 @@ static int store_text(const struct assignment *a, struct qs_error *err)
 		good = !*text || is_good_path(text);
 	else if (text && a->row->type == QS_CONFIG_OPTIONS)
 		good = is_good_options(text);
+	else if (text && a->row->type == QS_CONFIG_TPM)
+		good = is_good_tpm(text);
 	else if (text)
 		good = is_good_cipher(text);
 	if (!good)

@@ -216,11 +216,14 @@ static int make_plan(struct plan *p, const struct qs_open_options *options, stru
 int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		struct qs_outcomes *ret, struct qs_error *err)
 {
+	QS_AUTO(qs_tpm2_keys_done) struct qs_tpm2_keys tpm2 = {};
 	struct plan p = { .jobs = { .env = env }, .outcomes = ret };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
 	if (r == 0)
 		r = make_plan(&p, options, err);
+	if (r == 0 && p.todo_count > 0)
+		r = qs_open_ask_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2, err);
 	if (p.todo_count > 1)
 		qs_luks_warm_up();
 	if (r == 0)

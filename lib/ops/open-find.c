@@ -60,9 +60,9 @@ bool qs_open_has_option(const char *options, const char *word)
 static const char *foreign_option(const char *options)
 {
 	static const char *const words[] = {
-		"plain",        "swap",           "tmp",          "tcrypt",    "bitlk",
-		"header",       "keyfile-offset", "keyfile-size", "keyscript", "tpm2-device",
-		"fido2-device", "pkcs11-uri",
+		"plain",      "swap",           "tmp",          "tcrypt",    "bitlk",
+		"header",     "keyfile-offset", "keyfile-size", "keyscript", "fido2-device",
+		"pkcs11-uri",
 	};
 
 	for (size_t i = 0; i < QS_ARRAY_SIZE(words); i++)
@@ -175,7 +175,8 @@ bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entr
 	if (!e->device || !e->key || foreign_option(e->options))
 		return false;
 	if (e->key[0] != '/')
-		return strncmp(e->name, "enc-", 4) == 0 && qs_key_command_is_set(env) &&
+		return strncmp(e->name, "enc-", 4) == 0 &&
+		       (qs_key_command_is_set(env) || qs_tpm2_is_there(env)) &&
 		       strcmp(e->key, QS_CRYPTTAB_NO_KEY) == 0;
 	return strncmp(e->name, "enc-", 4) == 0 ||
 	       (strncmp(e->key, env->config.keys_dir, length) == 0 && e->key[length] == '/');

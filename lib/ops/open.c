@@ -28,20 +28,28 @@
 
 /* ---- in the worker ---- */
 
-static int try_secret(const struct qs_env *env, struct qs_worker *worker,
-		      const struct qs_open_request *request, const struct qs_secret *key,
-		      struct qs_error *err)
+/* SLOT -1: all that are cheap, then the others. */
+static int try_slot(const struct qs_env *env, struct qs_worker *worker,
+		    const struct qs_open_request *request, const struct qs_secret *key, int slot,
+		    struct qs_error *err)
 {
 	const struct qs_unlock how = {
 		.name = request->name,
 		.test = request->test,
 		.read_only = request->read_only,
 		.allow_discards = request->allow_discards,
-		.slot = -1,
+		.slot = slot,
 		.worker = worker,
 	};
 
 	return qs_luks_unlock(env, request->node, key, &how, err);
+}
+
+static int try_secret(const struct qs_env *env, struct qs_worker *worker,
+		      const struct qs_open_request *request, const struct qs_secret *key,
+		      struct qs_error *err)
+{
+	return try_slot(env, worker, request, key, -1, err);
 }
 
 static int try_key(const struct qs_env *env, struct qs_worker *worker,
@@ -152,17 +160,39 @@ static int refuse_read_only(const struct qs_open_request *request, struct qs_err
 		       request->node);
 }
 
-/* Only a key that is missing or wrong lets the next one have its turn. */
-static int try_keys(const struct qs_env *env, struct qs_worker *worker,
+/* What the TPM gave, on its token's own keyslots only. */
+static int try_tpm2(const struct qs_env *env, struct qs_worker *worker,
 		    const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	const struct qs_tpm2_key *key = request->tpm2;
+	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
+	int r;
+
+	if (!key->there) {
+		if (err)
+			*err = key->error;
+		return qs_negative(qs_kind_errno(key->error.kind));
+	}
+	r = qs_secret_init(&passphrase, key->size, err);
+	if (r < 0)
+		return r;
+	memcpy(passphrase.data, key->passphrase, key->size);
+	r = -EPERM;
+	for (int slot = 0; slot < 32 && r == -EPERM; slot++)
+		if (key->keyslots & UINT32_C(1) << slot)
+			r = try_slot(env, worker, request, &passphrase, slot, err);
+	if (r >= 0)
+		*ret = json_pack("{s:i,s:i}", "token", key->token, "keyslot", r);
+	return r < 0 ? r : 0;
+}
+
+/* Only a key that is missing or wrong lets the next one have its turn. */
+static int try_own_keys(const struct qs_env *env, struct qs_worker *worker,
+			const struct qs_open_request *request, json_t **ret, struct qs_error *err)
 {
 	struct qs_error own = {};
 	int r = -EPERM;
 
-	if (request->key)
-		return try_bytes(env, worker, request, ret, err);
-	if (request->passphrase)
-		return try_passphrase(env, worker, request, ret, err);
 	for (size_t i = 0; i < QS_OPEN_KEYS && request->key_files[i]; i++) {
 		r = try_key(env, worker, request, request->key_files[i], &own);
 		if (r >= 0) {
@@ -183,6 +213,45 @@ static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 	return r;
 }
 
+static bool has_other_way(const struct qs_env *env, const struct qs_open_request *request)
+{
+	return request->command || request->passphrase || qs_open_has_key_file(env, request);
+}
+
+/* The TPM, then what lies at hand, then what a person gave. */
+static int try_keys(const struct qs_env *env, struct qs_worker *worker,
+		    const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	bool tpm2 = request->tpm2 && request->tpm2->token >= 0;
+	struct qs_error why = {};
+	bool final;
+	int r;
+
+	if (tpm2) {
+		r = try_tpm2(env, worker, request, ret, &why);
+		/* A header that is refused is refused for every key; a mapping cannot be made by
+		 * another.
+		 */
+		final = request->tpm2->there && why.kind != QS_E_NO_KEY;
+		if (r == 0 || final || !has_other_way(env, request)) {
+			if (r < 0 && err)
+				*err = why;
+			return r;
+		}
+	}
+	if (request->key)
+		r = try_bytes(env, worker, request, ret, err);
+	else if (request->passphrase)
+		r = try_passphrase(env, worker, request, ret, err);
+	else
+		r = try_own_keys(env, worker, request, ret, err);
+	if (tpm2 && r < 0)
+		qs_error_append(err, "; and by the TPM: %s", why.text);
+	else if (tpm2)
+		(void)json_object_set_new(*ret, "tpm2_problem", json_string(why.text));
+	return r;
+}
+
 int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 			const struct qs_open_request *request, json_t **ret, struct qs_error *err)
 {
@@ -190,7 +259,8 @@ int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 	QS_AUTO(qs_auto_close) int lock = -1;
 	int r;
 
-	if (!request->key_files[0] && !request->command && !request->passphrase && !request->key)
+	if (!request->key_files[0] && !request->command && !request->passphrase && !request->key &&
+	    (!request->tpm2 || request->tpm2->token < 0))
 		return qs_fail(err, QS_E_NO_KEY,
 			       "no key file is known for %s: name one, or put it at %s/%s.key",
 			       request->node, env->config.keys_dir, request->name);
@@ -298,6 +368,47 @@ void qs_open_note_open(struct qs_outcome *o)
 	qs_outcome_detail(o, "state", json_string("open"));
 }
 
+int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
+		     struct qs_open_request *requests, size_t count, const bool *only,
+		     struct qs_tpm2_keys *keys, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char **nodes = NULL;
+	int r;
+
+	if (options->key_file || options->passphrase || options->bundle || !qs_tpm2_is_there(env))
+		return 0;
+	nodes = calloc(count + 1, sizeof(*nodes));
+	if (!nodes)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
+	for (size_t i = 0; i < count; i++)
+		nodes[i] = !only || only[i] ? requests[i].node : NULL;
+	r = qs_tpm2_keys_fetch(env, nodes, count, options->pin, keys, err);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		requests[i].tpm2 = &keys->items[i];
+	return r;
+}
+
+/* For one device: again with the PIN, if that is what the TPM lacked and nothing else is there. */
+static int get_tpm2(const struct qs_env *env, const struct qs_open_options *options,
+		    struct qs_open_request *request, struct qs_tpm2_keys *keys,
+		    struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
+	struct qs_open_options with_pin = *options;
+	int r = qs_open_ask_tpm2(env, options, request, 1, NULL, keys, err);
+
+	if (r < 0 || !request->tpm2 || request->tpm2->error.kind != QS_E_PIN || options->pin ||
+	    !options->ask_pin || request->command || qs_open_has_key_file(env, request))
+		return r;
+	r = options->ask_pin(options->ask_cookie, &pin, err);
+	if (r < 0)
+		return r;
+	with_pin.pin = &pin;
+	request->tpm2 = NULL;
+	qs_tpm2_keys_done(keys);
+	return qs_open_ask_tpm2(env, &with_pin, request, 1, NULL, keys, err);
+}
+
 /* The passphrase that was given; else, when there is no key file, the one that is asked for. */
 static int get_passphrase(const struct qs_env *env, const struct qs_open_options *options,
 			  struct qs_open_request *request, struct qs_secret *asked,
@@ -305,7 +416,8 @@ static int get_passphrase(const struct qs_env *env, const struct qs_open_options
 {
 	request->passphrase = options->passphrase;
 	if (options->passphrase || options->key_file || options->update_crypttab || !options->ask ||
-	    request->command || qs_open_has_key_file(env, request))
+	    request->command || (request->tpm2 && request->tpm2->there) ||
+	    qs_open_has_key_file(env, request))
 		return 0;
 	request->passphrase = asked;
 	return options->ask(options->ask_cookie, asked, err);
@@ -313,7 +425,8 @@ static int get_passphrase(const struct qs_env *env, const struct qs_open_options
 
 /* Returns 1 when a worker must open it, 0 when it is open already. */
 static int plan_one(const struct qs_env *env, const struct qs_open_options *options,
-		    struct qs_outcome *o, struct qs_open_request *request, struct qs_secret *asked)
+		    struct qs_outcome *o, struct qs_open_request *request,
+		    struct qs_tpm2_keys *tpm2, struct qs_secret *asked)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_mapping_list_done) struct qs_mapping_list mappings = {};
@@ -337,7 +450,9 @@ static int plan_one(const struct qs_env *env, const struct qs_open_options *opti
 		request->test = true;
 		return options->update_crypttab;
 	}
-	r = get_passphrase(env, options, request, asked, err);
+	r = get_tpm2(env, options, request, tpm2, err);
+	if (r == 0)
+		r = get_passphrase(env, options, request, asked, err);
 	return r < 0 ? r : 1;
 }
 
@@ -346,6 +461,7 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 {
 	QS_AUTO(qs_open_request_done) struct qs_open_request request = {};
 	QS_AUTO(qs_secret_done) struct qs_secret asked = {};
+	QS_AUTO(qs_tpm2_keys_done) struct qs_tpm2_keys tpm2 = {};
 	struct qs_open_jobs jobs = { env, &request };
 	struct qs_outcome *o;
 	const char *key_file;
@@ -354,7 +470,7 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 	if (r < 0)
 		return r;
 	o = &ret->items[0];
-	r = plan_one(env, options, o, &request, &asked);
+	r = plan_one(env, options, o, &request, &tpm2, &asked);
 	if (r < 0)
 		return 0;
 	if (r > 0) {

@@ -16,6 +16,7 @@
 #include "luks/header.h"
 #include "luks/mapping.h"
 #include "ops/ops.h"
+#include "ops/tpm2.h"
 #include "tab/crypttab.h"
 
 /* Key files that may open one device, in the order in which they are tried. */
@@ -29,13 +30,22 @@ struct qs_open_request {
 	char *key_files[QS_OPEN_KEYS];      /* logical; NULL behind the last */
 	bool command;                       /* ask the key command behind them, if there is one */
 	const struct qs_secret *key;        /* as passphrase, but a key file's bytes */
-	const struct qs_secret *passphrase; /* tried instead of all these; not owned; or NULL */
+	const struct qs_tpm2_key *tpm2;     /* what the TPM gave, tried first; not owned; or NULL */
+	const struct qs_secret *passphrase; /* tried instead of all files; not owned; or NULL */
 	bool read_only;
 	bool allow_discards;
 	bool test;    /* prove a key, open nothing */
 	bool systemd; /* its line lets systemd's generator open it at boot */
 	bool locked;  /* the caller holds the device's lock */
 };
+
+/*
+ * Ask the TPM for COUNT requests (ONLY not NULL: for those with ONLY[i]), unless OPTIONS name
+ * another key or there is no TPM. *keys must outlive the requests, whose tpm2 points into it.
+ */
+int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
+		     struct qs_open_request *requests, size_t count, const bool *only,
+		     struct qs_tpm2_keys *keys, struct qs_error *err);
 
 /* Many of them; the cookie of qs_open_job(). */
 struct qs_open_jobs {
@@ -111,7 +121,7 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 
 /*
  * A line that cryptopenall takes: LUKS with a key file, ours by its name or by the key's place;
- * with a key command, ours by its name and without a key file, too.
+ * with a key command or a TPM, ours by its name and without a key file, too.
  */
 bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e);
 

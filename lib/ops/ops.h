@@ -86,9 +86,13 @@ struct qs_bundle_keys;
 struct qs_open_options {
 	const char *key_file;
 	const struct qs_secret *passphrase; /* tried instead of key files; may be NULL */
+	const struct qs_secret *pin;        /* for TPM2 keyslots that want one; may be NULL */
 	/* Asks for a passphrase, called when no key file is there; may be NULL. */
 	int (*ask)(void *cookie, struct qs_secret *ret, struct qs_error *err);
-	void *ask_cookie;
+	/* Asks for the PIN of a TPM2 keyslot, called once when no key file is there; may be NULL.
+	 */
+	int (*ask_pin)(void *cookie, struct qs_secret *ret, struct qs_error *err);
+	void *ask_cookie;                    /* of both */
 	const struct qs_bundle_keys *bundle; /* qs_open_all(): its devices and no others, or NULL */
 	bool update_crypttab;
 	bool read_only;

@@ -505,7 +505,7 @@ complete_words()
 	run -0 "$QS_UTIL" --root=root config name_order
 	[ "$output" = wwn- ]
 	"$QS_UTIL" --root=root config >all
-	[ "$(grep -c ' = ' all)" -eq "$("$QS_UTIL" help --format=config | grep -c '^#[a-z_]* = ')" ]
+	[ "$(grep -c ' = ' all)" -eq "$("$QS_UTIL" help --format=config | grep -c '^#[a-z0-9_]* = ')" ]
 	"$QS_UTIL" --config=all config | diff all -
 	run -64 "$QS_UTIL" config nonsense
 	[[ $output == *"no setting is called 'nonsense'"* ]]

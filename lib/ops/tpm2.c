@@ -1,0 +1,340 @@
+#define _GNU_SOURCE
+#include "ops/tpm2.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/pool.h"
+#include "luks/fields.h"
+#include "luks/header.h"
+
+#define DEVICE "/dev/tpmrm0"
+#define SIGNATURES_MAX (1U << 20)
+#define MS_PER_DEVICE 250U
+#define TOKENS_MAX 32
+
+/* A disk may have to spin up first; one that takes longer is opened without the TPM. */
+#define LOOK_MS 15000
+
+struct fetch {
+	const struct qs_env *env;
+	char *const *nodes;
+	const struct qs_secret *pin;
+	struct qs_tpm2_keys *keys;
+	json_t **tokens;        /* of each device, by number; NULL: not looked at */
+	bool found;             /* there are any */
+	struct qs_error failed; /* in the parent: the worker as a whole */
+
+	/* In the worker only: */
+	const struct qs_tpm2_functions *functions;
+	struct qs_tpm2 *tpm;
+	json_t *signatures;
+	struct qs_error stop; /* nothing more of the TPM: absent, in lockout */
+	bool pin_is_wrong;
+};
+
+bool qs_tpm2_is_there(const struct qs_env *env)
+{
+	if (strcmp(env->config.tpm2_device, "none") == 0)
+		return false;
+	return strcmp(env->config.tpm2_device, "auto") != 0 || access(DEVICE, F_OK) == 0;
+}
+
+int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,
+		    struct qs_tpm2 **ret, struct qs_error *err)
+{
+	const struct qs_module *module = NULL;
+	int r;
+
+	if (strcmp(env->config.tpm2_device, "none") == 0)
+		return qs_fail(err, QS_E_TPM_ABSENT,
+			       "the TPM is not used here (tpm2_device in qs-util.conf is none)");
+	r = qs_module_load(QS_TPM2_MODULE_NAME, QS_TPM2_MODULE_SYMBOL, QS_TPM2_MODULE_VERSION,
+			   &module, err);
+	if (r < 0) {
+		if (err)
+			err->kind = QS_E_TPM_ABSENT;
+		return r;
+	}
+	*ret_functions = (const struct qs_tpm2_functions *)module;
+	return (*ret_functions)->open(env->config.tpm2_device, ret, err);
+}
+
+json_t *qs_tpm2_signatures(const struct qs_env *env)
+{
+	static const char *const places[] = {
+		"/etc/systemd/tpm2-pcr-signature.json",
+		"/run/systemd/tpm2-pcr-signature.json",
+		"/usr/local/lib/systemd/tpm2-pcr-signature.json",
+		"/usr/lib/systemd/tpm2-pcr-signature.json",
+	};
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(places); i++) {
+		QS_AUTO(qs_auto_free) char *path = qs_env_path(env, places[i]);
+		QS_AUTO(qs_auto_free) char *text = NULL;
+		size_t size;
+
+		if (qs_file_read_optional(path, SIGNATURES_MAX, &text, &size, NULL) == 1)
+			return json_loadb(text, size, 0, NULL);
+	}
+	return NULL;
+}
+
+/* ---- in the worker ---- */
+
+static void put(struct qs_tpm2_key *key, const struct qs_tpm2_token *token, int number,
+		const struct qs_secret *passphrase)
+{
+	if (passphrase->size > sizeof(key->passphrase)) {
+		(void)qs_fail(&key->error, QS_E_TPM, "the TPM gave an unusable passphrase");
+		return;
+	}
+	memcpy(key->passphrase, passphrase->data, passphrase->size);
+	key->size = passphrase->size;
+	key->keyslots = token->keyslots;
+	key->token = number;
+	key->error = (struct qs_error){};
+	key->there = true;
+}
+
+/* The first error is the one to tell: later tokens are other people's, or older. */
+static void remember(struct qs_tpm2_key *key, const struct qs_error *error)
+{
+	if (key->error.kind == QS_E_NONE)
+		key->error = *error;
+}
+
+/* After these the TPM would only count on, or say the same again. */
+static bool is_final(enum qs_kind kind)
+{
+	return kind == QS_E_TPM_LOCKOUT || kind == QS_E_TPM_ABSENT;
+}
+
+static int unseal(struct fetch *f, const struct qs_tpm2_token *token, struct qs_secret *ret,
+		  struct qs_error *err)
+{
+	struct qs_tpm2_unseal with = {
+		.pin = f->pin,
+		.max_memory = f->env->config.max_kdf_memory,
+		.max_passes = f->env->config.max_kdf_time,
+	};
+	int r;
+
+	if (f->stop.kind != QS_E_NONE) {
+		*err = f->stop;
+		return qs_kind_errno(err->kind);
+	}
+	if (token->pin && f->pin && f->pin_is_wrong)
+		return qs_fail(err, QS_E_PIN,
+			       "the PIN was wrong for another device, and is not tried again");
+	if (!f->tpm) {
+		r = qs_tpm2_connect(f->env, &f->functions, &f->tpm, err);
+		if (r < 0) {
+			f->stop = *err;
+			return r;
+		}
+	}
+	if (token->pubkey_pcrs && !f->signatures)
+		f->signatures = qs_tpm2_signatures(f->env);
+	with.signatures = f->signatures;
+	r = f->functions->unseal(f->tpm, token, &with, ret, err);
+	if (r < 0 && is_final(err->kind))
+		f->stop = *err;
+	f->pin_is_wrong |= r < 0 && err->kind == QS_E_PIN && f->pin;
+	return r;
+}
+
+static void try_token(struct fetch *f, const json_t *json, int number, struct qs_tpm2_key *key)
+{
+	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = {};
+	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
+	struct qs_error err = {};
+	int r = qs_tpm2_token_parse(json, &token, &err);
+
+	if (r == 0)
+		r = unseal(f, &token, &passphrase, &err);
+	if (r < 0)
+		remember(key, &err);
+	else
+		put(key, &token, number, &passphrase);
+}
+
+static void try_tokens(struct fetch *f, const json_t *tokens, struct qs_tpm2_key *key)
+{
+	for (int number = key->token; number < TOKENS_MAX && !key->there; number++) {
+		char name[8];
+		const json_t *json;
+
+		(void)snprintf(name, sizeof(name), "%d", number);
+		json = json_object_get(tokens, name);
+		if (json)
+			try_token(f, json, number, key);
+	}
+}
+
+static int fetch_job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
+		     struct qs_error *err)
+{
+	struct fetch *f = cookie;
+
+	(void)worker;
+	(void)index;
+	(void)ret;
+	(void)err;
+	for (size_t i = 0; i < f->keys->count; i++)
+		if (f->keys->items[i].token >= 0)
+			try_tokens(f, f->tokens[i], &f->keys->items[i]);
+	if (f->tpm)
+		f->functions->close(f->tpm);
+	json_decref(f->signatures);
+	return 0;
+}
+
+/* ---- in other workers: who has tokens ---- */
+
+/*
+ * A header that cannot be read is no matter of the TPM: whoever opens the device
+ * says so. Returns its TPM2 tokens by number: they are no secret.
+ */
+static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		    struct qs_error *err)
+{
+	const struct fetch *f = cookie;
+	QS_AUTO(qs_auto_close) int fd = -1;
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	const char *number;
+	json_t *token;
+
+	(void)worker;
+	(void)err;
+	*ret = json_object();
+	if (f->nodes[i])
+		fd = open(f->nodes[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || qs_luks_header_peek(fd, &h, NULL) < 0 || h.version != 2)
+		return 0;
+	json_object_foreach(json_object_get(h.json, "tokens"), number, token)
+	{
+		if (qs_fields_slot(number) >= 0 && qs_tpm2_token_is(token))
+			(void)json_object_set(*ret, number, token);
+	}
+	return 0;
+}
+
+/* ---- in the parent ---- */
+
+static void look_done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
+{
+	struct fetch *f = cookie;
+	const char *number;
+	json_t *token;
+
+	(void)error;
+	json_object_foreach(result, number, token)
+	{
+		int n = qs_fields_slot(number);
+
+		if (f->keys->items[i].token < 0 || n < f->keys->items[i].token)
+			f->keys->items[i].token = n;
+	}
+	f->found |= json_object_size(result) > 0;
+	f->tokens[i] = json_incref(result);
+}
+
+/* In parallel, so that a disk that does not answer holds up nobody for long. */
+static int look(struct fetch *f, struct qs_error *err)
+{
+	const struct qs_pool pool = {
+		.workers = f->env->config.workers,
+		.deadline_ms = LOOK_MS,
+		.job = look_job,
+		.done = look_done,
+		.cookie = f,
+	};
+
+	return qs_pool_run(&pool, f->keys->count, err);
+}
+
+static void fetch_done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
+{
+	struct fetch *f = cookie;
+
+	(void)index;
+	(void)result;
+	f->failed = *error;
+	if (error->kind == QS_E_DEADLINE)
+		(void)qs_fail(&f->failed, QS_E_DEADLINE,
+			      "the TPM did not answer within %u seconds (tpm2_deadline in "
+			      "qs-util.conf)",
+			      f->env->config.tpm2_deadline_s);
+}
+
+static int ask_tpm(struct fetch *f, struct qs_error *err)
+{
+	const struct qs_pool pool = {
+		.workers = 1,
+		.deadline_ms = f->env->config.tpm2_deadline_s * 1000 +
+			       (unsigned)f->keys->count * MS_PER_DEVICE,
+		.job = fetch_job,
+		.done = fetch_done,
+		.cookie = f,
+	};
+	int r = qs_pool_run(&pool, 1, err);
+
+	if (r < 0 || f->failed.kind == QS_E_NONE)
+		return r;
+	/* The worker ended early: what it did not come to failed as it did. */
+	for (size_t i = 0; i < f->keys->count; i++) {
+		struct qs_tpm2_key *key = &f->keys->items[i];
+
+		if (key->token >= 0 && !key->there && key->error.kind == QS_E_NONE)
+			key->error = f->failed;
+	}
+	return 0;
+}
+
+static int make_keys(size_t count, struct qs_tpm2_keys *ret, struct qs_error *err)
+{
+	size_t size = (count ? count : 1) * sizeof(*ret->items);
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return qs_fail_errno(err, errno, "no memory for the keys of %zu devices", count);
+	/* As far as RLIMIT_MEMLOCK lets, like every secret. */
+	(void)mlock(memory, size);
+	(void)madvise(memory, size, MADV_DONTDUMP);
+	*ret = (struct qs_tpm2_keys){ memory, count, size };
+	for (size_t i = 0; i < count; i++)
+		ret->items[i].token = -1;
+	return 0;
+}
+
+void qs_tpm2_keys_done(struct qs_tpm2_keys *keys)
+{
+	if (keys->items) {
+		explicit_bzero(keys->items, keys->size);
+		(void)munmap(keys->items, keys->size);
+	}
+	*keys = (struct qs_tpm2_keys){};
+}
+
+int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t count,
+		       const struct qs_secret *pin, struct qs_tpm2_keys *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) json_t **tokens = calloc(count + 1, sizeof(json_t *));
+	struct fetch f = { .env = env, .nodes = nodes, .pin = pin, .keys = ret, .tokens = tokens };
+	int r = tokens ? make_keys(count, ret, err)
+		       : qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
+
+	if (r == 0)
+		r = look(&f, err);
+	if (r == 0 && f.found)
+		r = ask_tpm(&f, err);
+	for (size_t i = 0; tokens && i < count; i++)
+		json_decref(tokens[i]);
+	return r;
+}

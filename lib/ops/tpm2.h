@@ -1,0 +1,60 @@
+/*
+ * The TPM's part in opening devices: passphrases of keyslots with systemd-tpm2
+ * tokens, got in one connection for any number of devices.
+ *
+ * A worker process talks to the TPM, since a TPM may answer late or never. What
+ * it gets reaches the processes that open the devices through memory that they
+ * share: locked, not dumped, wiped in the end.
+ */
+#ifndef QS_OPS_TPM2_H
+#define QS_OPS_TPM2_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/env.h"
+#include "base/error.h"
+#include "base/secret.h"
+#include "tpm2/tpm2.h"
+
+#define QS_TPM2_PASSPHRASE_MAX 128 /* bytes; systemd's have 44, of two shards 88 */
+
+/* What the TPM gave for one device. Lies in shared memory: no pointers. */
+struct qs_tpm2_key {
+	bool there;        /* it has a passphrase */
+	int token;         /* out of this token; -1: the device has none */
+	uint32_t keyslots; /* that it is for, a bit for each */
+	size_t size;
+	unsigned char passphrase[QS_TPM2_PASSPHRASE_MAX];
+	struct qs_error error; /* why there is none; QS_E_NONE for a device without a token */
+};
+
+struct qs_tpm2_keys {
+	struct qs_tpm2_key *items; /* one per device */
+	size_t count;
+	size_t size; /* bytes of the mapping */
+};
+
+/* Is there a TPM that may be asked? "auto" looks for its device node, without opening it. */
+bool qs_tpm2_is_there(const struct qs_env *env);
+
+/*
+ * Unseal for COUNT devices: NODES[i] is what is really opened, NULL is passed over. Headers are
+ * only read, and only if one has a token is the TPM asked. PIN (NULL: none) goes to tokens that
+ * want one; after one wrong PIN, or in lockout, the TPM is left alone.
+ * What failed stands in the items. Fails only when nothing could be begun.
+ */
+int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t count,
+		       const struct qs_secret *pin, struct qs_tpm2_keys *ret, struct qs_error *err);
+
+void qs_tpm2_keys_done(struct qs_tpm2_keys *keys); /* wipes; also a QS_AUTO releaser */
+
+/* Run in a worker: load the module and connect to the configured TPM. Close with ret_functions. */
+int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,
+		    struct qs_tpm2 **ret, struct qs_error *err);
+
+/* tpm2-pcr-signature.json where systemd looks for it, or NULL; a new reference. */
+json_t *qs_tpm2_signatures(const struct qs_env *env);
+
+#endif
