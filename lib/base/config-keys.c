@@ -22,7 +22,11 @@ const struct qs_config_row qs_config_rows[] = {
 	  .offset = AT(keys_dir),
 	  .text = "/etc/cryptconf/keys",
 	  .help = "Directory of the key files, NAME.key each. It may be another file system (USB\n"
-		  "stick, NFS): while that is not mounted, commands that need a key fail and say so." },
+		  "stick, NFS): while that is not mounted, commands that need a key fail and say so,\n"
+		  "if /etc/fstab or a systemd unit names its mount point. FAT wants the mount options\n"
+		  "uid=0,umask=0077, CIFS uid=0,file_mode=0600,dir_mode=0700, NFS an export with\n"
+		  "no_root_squash. In fstab the options nofail,x-systemd.device-timeout=10s keep an\n"
+		  "absent stick from holding up the boot." },
 	{ .name = "key_command",
 	  .type = QS_CONFIG_PROGRAM,
 	  .offset = AT(key_command),

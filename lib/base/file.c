@@ -86,8 +86,9 @@ static const char *last_part(const char *path)
 }
 
 /*
- * Mode and owner before any content. FAT and CIFS refuse chmod; that is fine
- * as long as the mount's own mask gives others no more than we asked for.
+ * Mode and owner before any content. FAT and CIFS refuse chmod, or do nothing
+ * and say it is done; both is fine as long as the mount's own mask gives others
+ * no more than we asked for.
  */
 static int set_attributes(int fd, const char *path, const struct stat *old, mode_t mode,
 			  struct qs_error *err)
@@ -100,12 +101,16 @@ static int set_attributes(int fd, const char *path, const struct stat *old, mode
 		    fchown(fd, old->st_uid, old->st_gid) < 0)
 			return qs_fail_errno(err, errno, "cannot keep the owner of %s", path);
 	}
-	if (fchmod(fd, mode) == 0)
-		return 0;
-	if ((errno == EPERM || errno == EOPNOTSUPP) && fstat(fd, &now) == 0 &&
-	    ((now.st_mode & ~mode) & 077) == 0)
-		return 0;
-	return qs_fail_errno(err, errno, "cannot set the mode of %s", path);
+	if (fchmod(fd, mode) < 0 && errno != EPERM && errno != EOPNOTSUPP)
+		return qs_fail_errno(err, errno, "cannot set the mode of %s", path);
+	if (fstat(fd, &now) < 0)
+		return qs_fail_errno(err, errno, "cannot look at %s", path);
+	if ((now.st_mode & ~mode) & 077)
+		return qs_fail(err, QS_E_FAILED,
+			       "others would have more rights on %s than they should (mode %04o): "
+			       "its file system keeps no modes; mount it with umask=0077",
+			       path, (unsigned)now.st_mode & 07777U);
+	return 0;
 }
 
 /* Where qs_file_replace() writes what becomes PATH. */

@@ -30,17 +30,6 @@ char *qs_key_path(const struct qs_env *env, const char *name);
 const char *qs_key_not_private(const struct stat *st, mode_t forbidden);
 
 /*
- * Check that the keys directory can be used: it exists (the default one is made,
- * 0700), belongs to root or to us, nobody else may write to it, and if fstab
- * names a mount point on its path, that is mounted: an empty directory under a
- * missing mount must never get new keys.
- */
-int qs_key_check_dir(const struct qs_env *env, struct qs_error *err);
-
-/* The same for any directory DIR (logical) that keys are read from; nothing is made. */
-int qs_key_look_dir(const struct qs_env *env, const char *dir, struct qs_error *err);
-
-/*
  * Write KEY to PATH (logical), 0400, fsynced with its directory, read back from
  * the disk and compared. An existing file is QS_E_EXISTS and stays as it is,
  * unless REPLACE is given.

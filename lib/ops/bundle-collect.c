@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "luks/backup.h"
 #include "ops/internal.h"
@@ -134,8 +135,8 @@ static int add_keys(const struct qs_env *env, struct qs_collected *c, struct qs_
 	const struct folder folder = { QS_MEMBER_KEYS, real, 0 };
 	int r = 0;
 
-	if (access(real, F_OK) == 0 || strcmp(env->config.keys_dir, QS_CONF_DIR "/keys") != 0)
-		r = qs_key_check_dir(env, err);
+	if (strcmp(env->config.keys_dir, QS_CONF_DIR "/keys") != 0 || access(real, F_OK) == 0)
+		r = qs_key_look_dir(env, env->config.keys_dir, err);
 	return r < 0 ? r : add_folder(c, &folder, err);
 }
 

@@ -9,6 +9,7 @@
 #include <libcryptsetup.h>
 
 #include "base/cleanup.h"
+#include "key/keydir.h"
 #include "ops/internal.h"
 #include "ops/open.h"
 #include "tab/crypttab.h"
@@ -110,13 +111,10 @@ static bool is_ours(const struct qs_env *env, const struct qs_crypttab *tab,
 		    const struct qs_mapping *m)
 {
 	const struct qs_crypttab_entry *e = qs_crypttab_find(tab, m->name);
-	size_t length = strlen(env->config.keys_dir);
 
 	if (m->luks == 0)
 		return false;
-	return strncmp(m->name, "enc-", 4) == 0 ||
-	       (e && e->key && strncmp(e->key, env->config.keys_dir, length) == 0 &&
-		e->key[length] == '/');
+	return strncmp(m->name, "enc-", 4) == 0 || (e && e->key && qs_key_is_in_dir(env, e->key));
 }
 
 int qs_close_all(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err)

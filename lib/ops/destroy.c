@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "luks/backup.h"
 #include "luks/make.h"
@@ -417,6 +418,8 @@ static int plan(struct destroy *d, const char *const *devices, size_t count, str
 {
 	int r = qs_outcomes_init(d->outcomes, devices, count, err);
 
+	if (r == 0)
+		r = qs_key_dir_answers(d->env, err);
 	if (r < 0)
 		return r;
 	d->targets = calloc(count ? count : 1, sizeof(*d->targets));

@@ -24,6 +24,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "key/command.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "luks/unlock.h"
 #include "ops/format.h"
@@ -163,17 +164,26 @@ static void targets_done(struct qs_format_target *targets, size_t count)
 	free(targets);
 }
 
+static int look_at_key(const struct qs_env *env, const void *cookie, struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+
+	return qs_key_load(env, cookie, &key, err);
+}
+
 /* Before any device is touched: is there a place that the keys can come from? */
 static int check_key_source(const struct qs_env *env, const struct qs_format_options *options,
 			    struct qs_error *err)
 {
-	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	QS_AUTO(qs_auto_free) char *what = NULL;
 
-	if (options->key_file)
-		return qs_key_load(env, options->key_file, &key, err);
+	if (options->key_file) {
+		what = qs_printf("the key file %s", options->key_file);
+		return qs_key_in_time(env, what, look_at_key, options->key_file, err);
+	}
 	if (qs_key_command_is_set(env))
 		return qs_key_command_check(env, err);
-	return qs_key_check_dir(env, err);
+	return qs_key_check_new(env, err);
 }
 
 int qs_format(const struct qs_env *env, const char *const *devices, size_t count,

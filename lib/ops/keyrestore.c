@@ -30,6 +30,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/utf8.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "ops/bundle-plan.h"
 #include "ops/bundle.h"

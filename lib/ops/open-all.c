@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "key/command.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "luks/unlock.h"
 #include "ops/bundle.h"
@@ -21,7 +22,8 @@ struct plan {
 	struct qs_open_jobs jobs;
 	struct qs_outcomes *outcomes;
 	struct qs_mapping_list mappings;
-	bool *todo; /* one per outcome: a worker must open it */
+	struct qs_error keys_hang; /* why keys_dir must not be touched, if so */
+	bool *todo;                /* one per outcome: a worker must open it */
 	size_t todo_count;
 };
 
@@ -152,6 +154,25 @@ static void add_bundle(struct plan *p, const struct qs_bundle_keys *bundle)
 	}
 }
 
+/*
+ * Without those keys whose directory hangs: another one, or the key command, need
+ * not wait for it. Returns false when nothing is left.
+ */
+static bool drop_keys(const struct plan *p, struct qs_open_request *request)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < QS_OPEN_KEYS && request->key_files[i]; i++) {
+		char *key = QS_TAKE(request->key_files[i]);
+
+		if (qs_key_is_in_dir(p->jobs.env, key))
+			free(key);
+		else
+			request->key_files[kept++] = key;
+	}
+	return kept > 0 || request->command;
+}
+
 /* Returns true when a worker must open it. */
 static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open_request *request,
 		      const struct qs_open_options *options)
@@ -172,11 +193,14 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 	qs_outcome_set(&o->node, real);
 	qs_outcome_set(&request->node, real);
 	qs_open_apply_options(request, options);
-	if (options->test)
-		return true;
-	r = qs_open_check_mapping(&p->mappings, request->name, &dev, "", &o->error);
+	r = options->test ? 0
+			  : qs_open_check_mapping(&p->mappings, request->name, &dev, "", &o->error);
 	if (r == 1)
 		qs_open_note_open(o);
+	if (r == 0 && p->keys_hang.kind != QS_E_NONE && !drop_keys(p, request)) {
+		o->error = p->keys_hang;
+		return false;
+	}
 	return r == 0;
 }
 
@@ -189,7 +213,7 @@ static int add_all(struct plan *p, const struct qs_bundle_keys *bundle, struct q
 		return 0;
 	}
 	r = add_lines(p, err);
-	if (r == 0)
+	if (r == 0 && qs_key_dir_answers(p->jobs.env, &p->keys_hang) == 0)
 		add_key_files(p);
 	return r;
 }

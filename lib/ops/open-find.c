@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "key/command.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "luks/make.h"
 #include "luks/unlock.h"
@@ -170,14 +171,11 @@ bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request
 
 bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
 {
-	size_t length = strlen(env->config.keys_dir);
-
 	if (!e->device || !e->key || foreign_option(e->options))
 		return false;
 	if (e->key[0] != '/')
 		return strncmp(e->name, "enc-", 4) == 0 &&
 		       (qs_key_command_is_set(env) || qs_tpm2_is_there(env)) &&
 		       strcmp(e->key, QS_CRYPTTAB_NO_KEY) == 0;
-	return strncmp(e->name, "enc-", 4) == 0 ||
-	       (strncmp(e->key, env->config.keys_dir, length) == 0 && e->key[length] == '/');
+	return strncmp(e->name, "enc-", 4) == 0 || qs_key_is_in_dir(env, e->key);
 }

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/utf8.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "luks/backup.h"
 #include "luks/fingerprint.h"
