@@ -330,8 +330,8 @@ static int check_mounted(const struct qs_env *env, const char *dir, const char *
 
 	if (!missing)
 		return 0;
-	return qs_fail(err, QS_E_KEY_FILE, "the keys directory %s cannot be used: %s", dir,
-		       missing);
+	return qs_fail(err, QS_E_KEY_FILE,
+		       "the keys directory %s cannot be used: %s; mount it first", dir, missing);
 }
 
 /* Returns a descriptor of DIR, which is mounted, ours, and private. */

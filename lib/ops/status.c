@@ -1,5 +1,5 @@
 /*
- * cryptstatus: what is known of a device, what is wrong, and the way out.
+ * cryptstatus: what is known of one device, what is wrong, and the way out.
  * Reads only: headers through our own reader, which repairs nothing (F8).
  */
 #define _GNU_SOURCE
@@ -15,23 +15,16 @@
 #include "base/cleanup.h"
 #include "base/utf8.h"
 #include "key/command.h"
+#include "key/keydir.h"
 #include "key/keyfile.h"
 #include "luks/backup.h"
 #include "luks/driver.h"
 #include "luks/make.h"
-#include "ops/internal.h"
 #include "ops/journal.h"
 #include "ops/open.h"
 #include "ops/status.h"
-#include "tab/crypttab.h"
 
 #define MAX_KEYSLOTS 32
-
-struct status {
-	const struct qs_env *env;
-	struct qs_mapping_list mappings;
-	struct qs_crypttab *tab;
-};
 
 static void __attribute__((format(printf, 2, 3)))
 warn(struct qs_status_subject *s, const char *format, ...)
@@ -51,7 +44,7 @@ static void set(struct qs_status_subject *s, const char *key, json_t *value)
 }
 
 /* Which key probably opens a slot; nothing is tried here (that is cryptopen --test). */
-static const char *opened_by(const struct status *st, const struct qs_status_subject *s,
+static const char *opened_by(const struct qs_status *st, const struct qs_status_subject *s,
 			     const struct qs_keyslot *slot)
 {
 	QS_AUTO(qs_auto_free) char *key = NULL;
@@ -66,12 +59,12 @@ static const char *opened_by(const struct status *st, const struct qs_status_sub
 		return "passphrase or key file";
 	key = qs_key_path(st->env, s->outcome->name);
 	real = qs_env_path(st->env, key);
-	if (access(real, F_OK) == 0)
+	if (st->keys_hang.kind == QS_E_NONE && access(real, F_OK) == 0)
 		return "key file";
 	return qs_key_command_is_set(st->env) ? "key command" : "passphrase or key file";
 }
 
-static void add_keyslots(const struct status *st, struct qs_status_subject *s)
+static void add_keyslots(const struct qs_status *st, struct qs_status_subject *s)
 {
 	struct qs_keyslot slots[MAX_KEYSLOTS];
 	size_t n = qs_luks_keyslots(&s->header, slots, MAX_KEYSLOTS);
@@ -97,7 +90,7 @@ static void add_flags(struct qs_status_subject *s)
 		set(s, "flags", json_deep_copy(flags));
 }
 
-static void add_driver(const struct status *st, struct qs_status_subject *s)
+static void add_driver(const struct qs_status *st, struct qs_status_subject *s)
 {
 	struct qs_cipher_driver driver = {};
 
@@ -111,7 +104,7 @@ static void add_driver(const struct status *st, struct qs_status_subject *s)
 		     driver.driver);
 }
 
-static const char *line_problem(const struct status *st, const struct qs_status_subject *s,
+static const char *line_problem(const struct qs_status *st, const struct qs_status_subject *s,
 				const struct qs_crypttab_entry *e)
 {
 	QS_AUTO(qs_auto_free)
@@ -123,12 +116,25 @@ static const char *line_problem(const struct status *st, const struct qs_status_
 		return "uses a kernel name that may be another disk after a reboot";
 	if (strcmp(e->name, s->outcome->name) != 0)
 		return "uses another name";
+	if (key && st->keys_hang.kind != QS_E_NONE && qs_key_is_in_dir(st->env, e->key))
+		return "names a key file that cannot be looked for";
 	if (key && access(key, F_OK) < 0)
 		return "names a key file that does not exist";
 	return NULL;
 }
 
-static void add_crypttab(const struct status *st, struct qs_status_subject *s)
+/* Why the key file of a line may be out of reach. */
+static void warn_of_place(const struct qs_status *st, struct qs_status_subject *s, const char *key)
+{
+	QS_AUTO(qs_auto_free) char *missing = qs_key_missing_mount(st->env, key);
+
+	if (missing)
+		warn(s, "%s", missing);
+	else if (st->keys_hang.kind != QS_E_NONE && qs_key_is_in_dir(st->env, key))
+		warn(s, "%s", st->keys_hang.text);
+}
+
+static void add_crypttab(const struct qs_status *st, struct qs_status_subject *s)
 {
 	const struct qs_crypttab_entry *e =
 		s->dev ? qs_open_line_of(st->env, st->tab, s->dev, s->header.uuid) : NULL;
@@ -145,6 +151,8 @@ static void add_crypttab(const struct status *st, struct qs_status_subject *s)
 	if (!s->outcome->name)
 		qs_outcome_set(&s->outcome->name, e->name);
 	problem = line_problem(st, s, e);
+	if (problem && e->key)
+		warn_of_place(st, s, e->key);
 	set(s, "crypttab",
 	    json_pack("{s:i,s:b,s:s*}", "line", (int)e->line, "agrees", !problem, "problem",
 		      problem));
@@ -157,7 +165,7 @@ static const char *state_of_op(const char *op)
 	return strcmp(op, "restore") == 0 ? "restoring" : "destroying";
 }
 
-static void add_state(const struct status *st, struct qs_status_subject *s, const char *damage)
+static void add_state(const struct qs_status *st, struct qs_status_subject *s, const char *damage)
 {
 	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
 	const struct qs_mapping *m = s->dev ? qs_mapping_of_device(&st->mappings, s->dev) : NULL;
@@ -188,7 +196,7 @@ static void add_state(const struct status *st, struct qs_status_subject *s, cons
 }
 
 /* Names first: they do not depend on a good header, and what follows looks things up by them. */
-static void add_names(const struct status *st, struct qs_status_subject *s)
+static void add_names(const struct qs_status *st, struct qs_status_subject *s)
 {
 	QS_AUTO(qs_auto_free) char *link = NULL;
 	QS_AUTO(qs_auto_free) char *name = NULL;
@@ -202,7 +210,7 @@ static void add_names(const struct status *st, struct qs_status_subject *s)
 	qs_outcome_set(&s->outcome->name, name);
 }
 
-static void add_header(const struct status *st, struct qs_status_subject *s)
+static void add_header(const struct qs_status *st, struct qs_status_subject *s)
 {
 	const struct qs_luks_header *h = &s->header;
 	struct qs_error err = {};
@@ -226,7 +234,7 @@ static void add_header(const struct status *st, struct qs_status_subject *s)
 }
 
 /* A backup says that there must be a header, even where nothing is left of it. */
-static bool is_known(const struct status *st, const struct qs_outcome *o)
+static bool is_known(const struct qs_status *st, const struct qs_outcome *o)
 {
 	QS_AUTO(qs_auto_free) char *logical = o->name ? qs_backup_path(st->env, o->name) : NULL;
 	QS_AUTO(qs_auto_free) char *real = logical ? qs_env_path(st->env, logical) : NULL;
@@ -243,8 +251,8 @@ static void finish(struct qs_status_subject *s)
 	qs_luks_header_done(&s->header);
 }
 
-static void describe(const struct status *st, const struct qs_device *dev,
-		     struct qs_outcome *outcome)
+void qs_status_describe(const struct qs_status *st, const struct qs_device *dev,
+			struct qs_outcome *outcome)
 {
 	QS_AUTO(qs_auto_close) int fd = open(dev->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct qs_status_subject s = {
@@ -271,8 +279,8 @@ static void describe(const struct status *st, const struct qs_device *dev,
 	finish(&s);
 }
 
-static void describe_absent(const struct status *st, const struct qs_crypttab_entry *e,
-			    struct qs_outcomes *list)
+void qs_status_describe_absent(const struct qs_status *st, const struct qs_crypttab_entry *e,
+			       struct qs_outcomes *list)
 {
 	struct qs_status_subject s = {
 		.outcome = qs_outcomes_add(list, e->device),
@@ -292,100 +300,4 @@ static void describe_absent(const struct status *st, const struct qs_crypttab_en
 	qs_status_add_backup(st->env, &s);
 	add_crypttab(st, &s);
 	finish(&s);
-}
-
-static bool is_state(const struct qs_outcome *o, const char *state)
-{
-	const char *now = json_string_value(json_object_get(o->details, "state"));
-
-	return now && strcmp(now, state) == 0;
-}
-
-static bool is_listed(const struct qs_outcomes *list, const char *node)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (list->items[i].node && strcmp(list->items[i].node, node) == 0)
-			return true;
-	return false;
-}
-
-/* A mapping that we list with the disk below it. */
-static bool is_mapping(const struct status *st, const struct qs_device *dev)
-{
-	for (size_t i = 0; i < st->mappings.count; i++)
-		if (strncmp(dev->node, "/dev/", 5) == 0 &&
-		    strcmp(st->mappings.items[i].dm, dev->node + 5) == 0)
-			return true;
-	return false;
-}
-
-/* Every LUKS device that is there, damaged ones too. */
-static int describe_present(const struct status *st, struct qs_outcomes *list, struct qs_error *err)
-{
-	QS_AUTO(qs_device_list_done) struct qs_device_list devices = {};
-	int r = qs_device_scan(st->env, true, &devices, err);
-
-	for (size_t i = 0; r == 0 && i < devices.count; i++) {
-		struct qs_outcome *o;
-
-		if (is_mapping(st, devices.items[i]))
-			continue;
-		o = qs_outcomes_add(list, devices.items[i]->node);
-		describe(st, devices.items[i], o);
-		/* Not permitted: an ordinary user looks, who sees what may be seen. */
-		if (is_state(o, "not-luks") || o->error.kind == QS_E_NOT_PERMITTED)
-			qs_outcomes_pop(list);
-	}
-	return r;
-}
-
-/* What the tables know beyond that: image files, and disks that are gone. */
-static void describe_tabled(const struct status *st, struct qs_outcomes *list)
-{
-	for (size_t i = 0; i < qs_crypttab_count(st->tab); i++) {
-		const struct qs_crypttab_entry *e = qs_crypttab_get(st->tab, i);
-		QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
-
-		if (!qs_open_is_our_line(st->env, e))
-			continue;
-		if (qs_device_find(st->env, e->device, &dev, NULL) < 0)
-			describe_absent(st, e, list);
-		else if (!is_listed(list, dev->node))
-			describe(st, dev, qs_outcomes_add(list, e->device));
-	}
-}
-
-static void describe_named(const struct status *st, struct qs_outcome *o)
-{
-	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
-	const struct qs_crypttab_entry *e;
-
-	if (qs_device_find(st->env, o->device, &dev, &o->error) < 0)
-		return;
-	describe(st, dev, o);
-	e = qs_open_line_of(st->env, st->tab, dev, o->uuid ? o->uuid : "");
-	if (is_state(o, "not-luks") && !e)
-		(void)qs_fail(&o->error, QS_E_NOT_LUKS, "%s has no LUKS header", dev->node);
-}
-
-int qs_status(const struct qs_env *env, const char *const *devices, size_t count,
-	      struct qs_outcomes *ret, struct qs_error *err)
-{
-	struct status st = { .env = env };
-	int r = qs_outcomes_init(ret, devices, count, err);
-
-	if (r == 0)
-		r = qs_crypttab_load(env, &st.tab, err);
-	if (r == 0)
-		r = qs_mapping_scan(&st.mappings, err);
-	for (size_t i = 0; r == 0 && i < count; i++)
-		describe_named(&st, &ret->items[i]);
-	if (r == 0 && count == 0) {
-		r = describe_present(&st, ret, err);
-		if (r == 0)
-			describe_tabled(&st, ret);
-	}
-	qs_mapping_list_done(&st.mappings);
-	qs_crypttab_free(st.tab);
-	return r;
 }
