@@ -109,6 +109,8 @@ bare()
 }
 
 @test "the end of a disk's life" {
+	bare /dev/sdj
+	qs-util cryptformat /dev/sdj
 	example '--json --yes cryptdestroy /dev/sdj' | jq -e .ok
 	run ! cryptsetup isLuks /dev/sdj
 	qs-util cryptformat /dev/sdj

@@ -51,5 +51,5 @@ record()
 		# shellcheck disable=SC2086 # no word of them has a blank
 		record "$job" $words
 	done </guest/jobs
-	tell done
+	tell "end of all"
 }

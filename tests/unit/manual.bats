@@ -42,9 +42,9 @@ shown_in()
 
 @test "other pages that are named exist, if they are ours" {
 	local page
-	for page in $(grep -ohE 'qs\\-util\\-[a-z]+\\fR\(8\)' "$top"/man/*.8 | sed 's/\\fR.*//; s/\\//g' | sort -u); do
+	while read -r page; do
 		[ -e "$top/man/$page.8" ] || { echo "there is no $page(8)"; return 1; }
-	done
+	done < <(grep -ohE 'qs\\-util\\-[a-z]+\\fR\(8\)' "$top"/man/*.8 | sed 's/\\fR.*//; s/\\//g' | sort -u)
 }
 
 @test "roff has nothing to complain of" {
@@ -53,7 +53,7 @@ shown_in()
 		run -0 --separate-stderr man --warnings -E UTF-8 -l -Tutf8 "$page"
 		[ -z "$stderr" ] || { echo "$page: $stderr"; return 1; }
 		# That no date stands in the head is meant: a version does.
-		run -0 --separate-stderr mandoc -Tlint -Wwarning "$page" || true
-		[ -z "$(grep -v 'missing date' <<<"$output")" ] || { echo "$output"; return 1; }
+		mandoc -Tlint -Wwarning "$page" | grep -v 'missing date' >lint || true
+		[ ! -s lint ] || { cat lint; return 1; }
 	done
 }

@@ -1,0 +1,133 @@
+#!/usr/bin/env bats
+# Every command that handles a secret, on a machine that swaps, logs and dumps
+# cores, watched all the while. Started by "run" beside this file, which then
+# looks for what the disk "evidence" says is secret.
+#
+# guest: --systemd --memory 768 --disk virtio:evidence:64M --disk virtio:swap:128M
+# guest: --disk virtio:d1:24M --disk virtio:d2:24M --disk virtio:d3:24M --disk virtio:d4:24M
+
+load lib
+
+readonly ID=/dev/disk/by-id/virtio- SLOT=$((2 << 20))
+
+# known NAME <SECRET: a slot of the evidence disk, name and size in the first block.
+known()
+{
+	local number size
+	number=$(cat /run/evidence 2>/dev/null || echo 0)
+	echo $((number + 1)) >/run/evidence
+	# Block by block, past the page cache: what is not a whole one is filled up.
+	size=$(tee >(dd of="${ID}evidence" bs=64K seek=$((number * SLOT / 65536 + 1)) \
+		conv=sync,notrunc iflag=fullblock oflag=direct status=none) | wc -c)
+	printf '%s %s\n' "$1" "$size" |
+		dd of="${ID}evidence" bs=4096 seek=$((number * SLOT / 4096)) conv=sync,notrunc oflag=direct status=none
+}
+
+# key_of DISK
+key_of()
+{
+	echo "/etc/cryptconf/keys/enc-virtio-$1.key"
+}
+
+# watched COMMAND...: its output goes where the host will look. Most of its memory
+# that is not locked goes to swap.
+watched()
+{
+	local number
+	number=$(ls "$GUEST_RESULTS" | wc -l)
+	systemd-run --quiet --wait --pipe -p MemoryHigh=10M "$@" >"$GUEST_RESULTS/output-$number" 2>&1 ||
+		{ cat "$GUEST_RESULTS/output-$number"; return 1; }
+}
+
+qs()
+{
+	watched qs-util --verbose "$@"
+}
+
+# What every process shows to others, until /run/enough is there.
+watch_processes()
+{
+	local file
+	until [[ -e /run/enough ]]; do
+		for file in /proc/[0-9]*/cmdline /proc/[0-9]*/environ; do
+			cat "$file"
+			echo
+		done 2>/dev/null
+	done | tr '\0' '\n' | awk '!seen[$0]++' >"$GUEST_RESULTS/processes"
+}
+
+setup_file()
+{
+	mkdir -p /var/crash
+	echo '/var/crash/core.%e.%p' >/proc/sys/kernel/core_pattern
+	echo 200 >/proc/sys/vm/swappiness
+	mkswap -q "${ID}swap"
+	swapon "${ID}swap"
+	watch_processes 3>&- &
+	echo $! >/run/watcher
+}
+
+@test "a key that is made, and one that is given" {
+	qs cryptformat "${ID}d1" "${ID}d2"
+	(umask 077 && head -c 4096 /dev/urandom >/root/given.key)
+	qs --json cryptformat --pbkdf pbkdf2 --key-file /root/given.key "${ID}d3"
+	# For the host, which gets the volume keys out of it.
+	local disk
+	for disk in d1 d2 d3; do
+		dd if="$ID$disk" of="$GUEST_RESULTS/$disk.header" bs=1M count=5 status=none
+	done
+}
+
+@test "looking, closing, opening" {
+	qs cryptstatus
+	qs --json cryptstatus "${ID}d1"
+	qs cryptcloseall
+	qs --json cryptopenall
+	qs cryptclose "${ID}d1"
+	qs cryptopen "${ID}d1" updatecrypttab
+	qs devicemap --all
+}
+
+@test "a process that holds a key leaves no core when it crashes" {
+	ulimit -c unlimited
+	# shellcheck disable=SC2016 # for the shell inside
+	run bash -c 'kill -SEGV $$'
+	ls /var/crash/core.bash.*
+	rm /var/crash/core.bash.*
+	local when
+	for when in 1 2 3 4; do
+		run strace -f -o /run/strace -e trace=fsync -e "inject=fsync:signal=SIGSEGV:when=$when" \
+			qs-util cryptformat "${ID}d4"
+		grep -q SIGSEGV /run/strace
+		[ -z "$(ls /var/crash)" ]
+	done
+	qs cryptformat "${ID}d4"
+}
+
+# What a program would leave there that does not lock its memory.
+@test "a secret that nobody guards" {
+	head -c 48K /dev/urandom | base64 -w 0 >/run/control
+	# shellcheck disable=SC2016 # for the shell inside
+	watched bash -c 'key=$(</run/control); rest=$(head -c 24M /dev/zero | tr "\0" x); echo ${#key} ${#rest}'
+}
+
+@test "the end of a key" {
+	swapoff "${ID}swap" # our own copy shall not be what is found there
+	known key-d2-destroyed <"$(key_of d2)"
+	swapon "${ID}swap"
+	qs --json --yes cryptdestroy "${ID}d2"
+}
+
+@test "what the machine still knows" {
+	touch /run/enough
+	wait_while kill -0 "$(cat /run/watcher)"
+	grep -qx cryptdestroy "$GUEST_RESULTS/processes"
+	journalctl -o export >"$GUEST_RESULTS/journal"
+	[ -s "$GUEST_RESULTS/journal" ]
+	tar -C / --exclude=run/guest --exclude=run/control --exclude=run/udev -cf "$GUEST_RESULTS/run.tar" run dev/shm
+	swapoff "${ID}swap"
+	known key-d1 <"$(key_of d1)"
+	known key-d4 <"$(key_of d4)"
+	known given-d3 </root/given.key
+	known control </run/control
+}
