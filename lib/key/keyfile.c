@@ -131,3 +131,17 @@ int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *re
 	*ret = qs_secret_move(&key);
 	return 0;
 }
+
+int qs_key_erase(const struct qs_env *env, const char *path, struct qs_error *err)
+{
+	static const char *const suffixes[] = { QS_KEY_NEW, QS_KEY_OLD, "" };
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < QS_ARRAY_SIZE(suffixes); i++) {
+		QS_AUTO(qs_auto_free) char *logical = qs_printf("%s%s", path, suffixes[i]);
+		QS_AUTO(qs_auto_free) char *real = qs_env_path(env, logical);
+
+		r = qs_file_erase(real, err);
+	}
+	return r;
+}

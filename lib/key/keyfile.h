@@ -20,6 +20,10 @@
 /* libcryptsetup's compiled-in limit (cryptsetup --help, 2.6.1: 8192kB). */
 #define QS_KEY_MAX (8U << 20)
 
+/* Behind the name of a key file that is being replaced: its successor, and what it was. */
+#define QS_KEY_NEW ".new"
+#define QS_KEY_OLD ".old"
+
 /* The logical path keys_dir/NAME.key; malloc'ed. */
 char *qs_key_path(const struct qs_env *env, const char *name);
 
@@ -43,6 +47,12 @@ int qs_key_store(const struct qs_env *env, const char *path, const struct qs_sec
  */
 int qs_key_generate(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		    struct qs_error *err);
+
+/*
+ * Overwrite and remove the key file PATH (logical), and what an interrupted
+ * replacement left beside it. Returns 1 erased, 0 PATH was absent.
+ */
+int qs_key_erase(const struct qs_env *env, const char *path, struct qs_error *err);
 
 /*
  * Read the key file PATH (logical). Refused with QS_E_KEY_FILE: missing, a

@@ -119,6 +119,14 @@ int qs_backup_keep_raw(const struct qs_env *env, const char *name,
 /* Erase all but the newest config.header_versions versions, and as many raw files (at least 1). */
 int qs_backup_prune(const struct qs_env *env, const char *name, struct qs_error *err);
 
+/* Is the file PATH (real) in NAME.d to be erased? RAW as in struct qs_backup_version. */
+typedef bool qs_backup_judge(const char *path, bool raw, void *cookie);
+
+/* Overwrite and remove what JUDGE says of all in NAME.d, left-over temporaries too. Returns how
+ * many there were. */
+int qs_backup_erase_if(const struct qs_env *env, const char *name, qs_backup_judge *judge,
+		       void *cookie, struct qs_error *err);
+
 /* Overwrite and remove the backup of NAME and all in NAME.d. Returns how many there were. */
 int qs_backup_erase(const struct qs_env *env, const char *name, struct qs_error *err);
 

@@ -70,12 +70,12 @@ int qs_luks_spec_check(const struct qs_luks_spec *spec, struct qs_error *err)
 	return 0;
 }
 
-static int choose_pbkdf(const struct qs_luks_spec *spec, struct qs_worker *worker,
-			struct crypt_pbkdf_type *ret, struct qs_error *err)
+int qs_luks_pbkdf(const char *type, struct qs_worker *worker, struct crypt_pbkdf_type *ret,
+		  struct qs_error *err)
 {
 	const struct crypt_pbkdf_type *usual;
 
-	if (!spec->pbkdf) {
+	if (!type) {
 		*ret = (struct crypt_pbkdf_type){
 			.type = CRYPT_KDF_PBKDF2,
 			.hash = "sha256",
@@ -86,11 +86,11 @@ static int choose_pbkdf(const struct qs_luks_spec *spec, struct qs_worker *worke
 	}
 	usual = crypt_get_pbkdf_default(CRYPT_LUKS2);
 	*ret = (struct crypt_pbkdf_type){
-		.type = spec->pbkdf,
+		.type = type,
 		.hash = "sha256",
 		.time_ms = usual->time_ms,
 	};
-	if (strcmp(spec->pbkdf, CRYPT_KDF_PBKDF2) == 0)
+	if (strcmp(type, CRYPT_KDF_PBKDF2) == 0)
 		return 0;
 	ret->max_memory_kb = usual->max_memory_kb;
 	ret->parallel_threads = usual->parallel_threads;
@@ -175,7 +175,7 @@ int qs_luks_make(const struct qs_luks_spec *spec, const struct qs_secret *key,
 	if (fd < 0 || ftruncate(fd, (off_t)spec->device_size) < 0)
 		return qs_fail_errno(err, errno, "cannot make a header in memory");
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	r = choose_pbkdf(spec, worker, &pbkdf, err);
+	r = qs_luks_pbkdf(spec->pbkdf, worker, &pbkdf, err);
 	if (r < 0)
 		return r;
 	r = crypt_init(&cd, path);

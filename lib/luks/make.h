@@ -50,6 +50,15 @@ void qs_luks_label(const char *name, char ret[static QS_LUKS_LABEL_L]);
  */
 int qs_luks_spec_check(const struct qs_luks_spec *spec, struct qs_error *err);
 
+struct crypt_pbkdf_type;
+
+/*
+ * The costs of a new keyslot; TYPE as spec.pbkdf. Before Argon2 WORKER (may be
+ * NULL) waits for the memory.
+ */
+int qs_luks_pbkdf(const char *type, struct qs_worker *worker, struct crypt_pbkdf_type *ret,
+		  struct qs_error *err);
+
 /* Format in memory with KEY in keyslot 0. WORKER (may be NULL) is asked before Argon2 runs. */
 int qs_luks_make(const struct qs_luks_spec *spec, const struct qs_secret *key,
 		 struct qs_worker *worker, struct qs_header_image *ret, struct qs_error *err);

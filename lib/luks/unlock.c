@@ -70,14 +70,14 @@ static int check_recorded(const struct qs_env *env, const struct qs_luks_header 
 	return r;
 }
 
-static int check_luks1(const struct qs_env *env, const char *node, struct qs_luks_header *ret,
+static int check_luks1(const struct qs_env *env, const char *path, struct qs_luks_header *ret,
 		       struct qs_error *err)
 {
-	QS_AUTO(qs_auto_close) int fd = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	QS_AUTO(qs_auto_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int r;
 
 	if (fd < 0)
-		return qs_fail_errno(err, errno, "cannot open %s", node);
+		return qs_fail_errno(err, errno, "cannot open %s", path);
 	r = qs_luks_header_read(fd, ret, err);
 	return r < 0 ? r : qs_luks1_check(ret, &env->config, err);
 }
@@ -86,6 +86,13 @@ int qs_luks_load(const struct qs_env *env, const char *node, const char *name,
 		 struct crypt_device **ret_cd, struct qs_luks_header *ret_header,
 		 struct qs_error *err)
 {
+	return qs_luks_load_copy(env, node, node, name, ret_cd, ret_header, err);
+}
+
+int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *node,
+		      const char *name, struct crypt_device **ret_cd,
+		      struct qs_luks_header *ret_header, struct qs_error *err)
+{
 	QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	int r;
@@ -93,14 +100,14 @@ int qs_luks_load(const struct qs_env *env, const char *node, const char *name,
 	/* A header must not choose what code runs as root, and loading must not write (F8). */
 	crypt_token_external_disable();
 	(void)crypt_metadata_locking(NULL, 0);
-	r = crypt_init(&cd, node);
+	r = crypt_init(&cd, path);
 	if (r < 0)
 		return qs_fail_errno(err, r, "cannot open %s", node);
 	r = crypt_load(cd, CRYPT_LUKS, NULL);
 	if (r < 0)
 		return qs_luks_explain(node, err);
 	if (strcmp(crypt_get_type(cd), CRYPT_LUKS1) == 0) {
-		r = check_luks1(env, node, &h, err);
+		r = check_luks1(env, path, &h, err);
 	} else {
 		r = header_of(cd, &h, err);
 		if (r == 0)
@@ -193,8 +200,9 @@ static int reserve(const struct qs_unlock *how, const struct qs_keyslot *slot, s
 	return qs_worker_reserve(how->worker, slot->memory, slot->threads, err);
 }
 
-static int try_slots(struct crypt_device *cd, const char *node, const struct qs_luks_header *h,
-		     const struct qs_secret *key, const struct qs_unlock *how, struct qs_error *err)
+int qs_luks_unlock_loaded(struct crypt_device *cd, const char *node, const struct qs_luks_header *h,
+			  const struct qs_secret *key, const struct qs_unlock *how,
+			  struct qs_error *err)
 {
 	struct qs_keyslot slots[MAX_KEYSLOTS];
 	size_t n = qs_luks_keyslots(h, slots, MAX_KEYSLOTS);
@@ -202,7 +210,8 @@ static int try_slots(struct crypt_device *cd, const char *node, const struct qs_
 	for (size_t i = 0; i < n; i++) {
 		int r;
 
-		if (how->slot >= 0 && slots[i].number != how->slot)
+		if ((how->slot >= 0 && slots[i].number != how->slot) ||
+		    how->skip >> slots[i].number & 1)
 			continue;
 		r = reserve(how, &slots[i], err);
 		if (r == 0)
@@ -226,7 +235,7 @@ int qs_luks_unlock(const struct qs_env *env, const char *node, const struct qs_s
 
 	if (r < 0)
 		return r;
-	return try_slots(cd, node, &h, key, how, err);
+	return qs_luks_unlock_loaded(cd, node, &h, key, how, err);
 }
 
 int qs_luks_try(struct crypt_device *cd, const char *node, const struct qs_keyslot *slot,

@@ -5,6 +5,7 @@
 #define QS_LUKS_UNLOCK_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/env.h"
 #include "base/error.h"
@@ -20,6 +21,7 @@ struct qs_unlock {
 	bool read_only;
 	bool allow_discards;
 	int slot;                 /* try only this keyslot; -1: all, cheapest first */
+	uint32_t skip;            /* keyslots (bits) that are not tried */
 	struct qs_worker *worker; /* asked before a memory-hard keyslot is tried; may be NULL */
 };
 
@@ -49,6 +51,16 @@ void qs_luks_warm_up(void);
 int qs_luks_load(const struct qs_env *env, const char *node, const char *name,
 		 struct crypt_device **ret_cd, struct qs_luks_header *ret_header,
 		 struct qs_error *err);
+
+/* The same for a copy of NODE's header in the file PATH; NODE stands in sentences. */
+int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *node,
+		      const char *name, struct crypt_device **ret_cd,
+		      struct qs_luks_header *ret_header, struct qs_error *err);
+
+/* Open (or prove) what was loaded with KEY. Returns as qs_luks_unlock(). */
+int qs_luks_unlock_loaded(struct crypt_device *cd, const char *node, const struct qs_luks_header *h,
+			  const struct qs_secret *key, const struct qs_unlock *how,
+			  struct qs_error *err);
 
 /*
  * Open (or prove) NODE with KEY. Returns the keyslot that fitted.

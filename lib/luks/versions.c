@@ -360,6 +360,30 @@ int qs_backup_prune(const struct qs_env *env, const char *name, struct qs_error 
 	return r < 0 ? r : 0;
 }
 
+int qs_backup_erase_if(const struct qs_env *env, const char *name, qs_backup_judge *judge,
+		       void *cookie, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *backup = qs_backup_path(env, name);
+	QS_AUTO(qs_auto_free) char *current = qs_env_path(env, backup);
+	QS_AUTO(qs_auto_free) char *logical = versions_dir(env, name);
+	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, logical);
+	QS_AUTO(entries_done) struct entries entries = {};
+	int r = scan(dir, &entries, err), n = 0;
+
+	for (size_t i = 0; r >= 0 && i < entries.count; i++) {
+		const struct entry *e = &entries.items[i];
+		QS_AUTO(qs_auto_free)
+		char *path = e->temporary ? qs_printf("%s/.%s" QS_TEMPORARY_SUFFIX, dir, e->file)
+					  : qs_printf("%s/%s", dir, e->file);
+
+		if (!judge(path, e->raw, cookie))
+			continue;
+		r = erase_version(current, dir, e, err);
+		n++;
+	}
+	return r < 0 ? r : n;
+}
+
 static int remove_dir(const char *dir, struct qs_error *err)
 {
 	int r = rmdir(dir) < 0 ? errno : 0;
