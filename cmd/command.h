@@ -88,6 +88,7 @@ extern const struct qs_command qs_row_cryptopenall;
 extern const struct qs_command qs_row_cryptclose;
 extern const struct qs_command qs_row_cryptcloseall;
 extern const struct qs_command qs_row_cryptdestroy;
+extern const struct qs_command qs_row_cryptenroll;
 extern const struct qs_command qs_row_cryptstatus;
 extern const struct qs_command qs_row_cryptbackup;
 extern const struct qs_command qs_row_cryptrestore;
@@ -119,6 +120,7 @@ struct qs_context {
 
 	/* What the command leaves behind: */
 	bool details;                /* for print(): the long form was asked for */
+	bool lines;                  /* a line per success, although the command has a print() */
 	const char *done;            /* what was done to a device: "opened as"; its name follows */
 	struct qs_outcomes outcomes; /* for commands on devices */
 	json_t *result;              /* for the others: "result" in JSON */

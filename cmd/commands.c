@@ -54,6 +54,7 @@ const struct qs_command *const qs_commands[] = {
 	&qs_row_cryptclose,
 	&qs_row_cryptcloseall,
 	&qs_row_cryptdestroy,
+	&qs_row_cryptenroll,
 	&qs_row_cryptstatus,
 	&qs_row_cryptbackup,
 	&qs_row_cryptrestore,

@@ -163,7 +163,7 @@ static void print_text(const struct qs_context *ctx, const struct qs_error *erro
 
 	if (ctx->text)
 		fputs(ctx->text, stdout);
-	if (ctx->command && ctx->command->print && ctx->outcomes.count > 0) {
+	if (ctx->command && ctx->command->print && !ctx->lines && ctx->outcomes.count > 0) {
 		devices = devices_json(&ctx->outcomes);
 		ctx->command->print(ctx, devices);
 	}

@@ -69,14 +69,15 @@ static int refuse_other_volume(const struct backup *b, const struct target *t,
 static int refuse_pending(const struct backup *b, const struct target *t, struct qs_error *err)
 {
 	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
+	QS_AUTO(qs_auto_free) char *command = NULL;
 	int r = qs_journal_read(b->env, t->name, &journal, err);
 
 	if (r <= 0)
 		return r;
-	return qs_fail(
-		err, QS_E_FORBIDDEN,
-		"a %s of %s was begun and not finished: run `qs-util crypt%s %s` again first",
-		journal.op, t->dev->node, journal.op, journal.link);
+	command = qs_journal_command(&journal, journal.link);
+	return qs_fail(err, QS_E_FORBIDDEN,
+		       "a %s of %s was begun and not finished: run `%s` again first", journal.op,
+		       t->dev->node, command);
 }
 
 static json_t *describe(const struct backup *b, const struct target *t,

@@ -284,36 +284,16 @@ static int erase_disk(const struct destroy *d, const struct target *t, struct qs
 	return r;
 }
 
-/* Another device's line names our key file: it stays, and the outcome says so. Returns 1 yes, 0 no.
- */
-static int key_is_shared(const struct qs_env *env, const char *name, const char *key,
-			 struct qs_error *err)
-{
-	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
-	int r = qs_crypttab_load(env, &tab, err);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < qs_crypttab_count(tab); i++) {
-		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
-
-		if (e->key && strcmp(e->key, key) == 0 && strcmp(e->name, name) != 0)
-			return 1;
-	}
-	return 0;
-}
-
 static int erase_secrets(const struct destroy *d, const struct target *t, json_t *result,
 			 struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *key = qs_key_path(d->env, t->name);
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(d->env, key);
-	int shared = key_is_shared(d->env, t->name, key, err);
+	int shared = qs_key_is_shared(d->env, t->name, key, err);
 	int keys, backups;
 
 	if (shared < 0)
 		return shared;
-	keys = shared ? 0 : qs_file_erase(real, err);
+	keys = shared ? 0 : qs_key_erase(d->env, key, err);
 	if (keys < 0)
 		return keys;
 	backups = qs_backup_erase(d->env, t->name, err);

@@ -91,14 +91,16 @@ static int look_for_journal(const struct qs_format_run *f, struct qs_format_targ
 			    struct qs_error *err)
 {
 	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
+	QS_AUTO(qs_auto_free) char *command = NULL;
 	int r = qs_journal_read(f->env, t->name, &journal, err);
 
 	if (r <= 0)
 		return r;
+	command = qs_journal_command(&journal, t->link);
 	if (strcmp(journal.op, "format") != 0)
 		return qs_fail(err, QS_E_REFUSED,
-			       "a %s of %s was begun; finish that first with `qs-util crypt%s %s`",
-			       journal.op, t->dev->node, journal.op, t->link);
+			       "a %s of %s was begun; finish that first with `%s`", journal.op,
+			       t->dev->node, command);
 	if (strcmp(journal.link, t->link) != 0)
 		return qs_fail(err, QS_E_EXISTS,
 			       "the name %s belongs to %s, whose format is unfinished", t->name,

@@ -56,7 +56,8 @@ int qs_device_open_exclusive(const struct qs_device *dev, int *ret_disk_fd, stru
 
 /*
  * The same without O_EXCL, for the header below an open mapping, which the kernel
- * does not look at: the caller has made sure that the mapping is the header's own.
+ * does not look at: the caller has made sure that the mapping is the header's own, or
+ * changes nothing but keyslots and tokens.
  */
 int qs_device_open_below(const struct qs_device *dev, int *ret_disk_fd, struct qs_error *err);
 
@@ -96,6 +97,12 @@ bool qs_name_is_known(const struct qs_env *env, const char *name);
 
 /* A word that is a name of ours, or its by-id link, as that name; malloc'ed, else NULL. */
 char *qs_name_of_word(const char *word);
+
+/* Does a crypttab line of another device than NAME use this key file (logical)? Returns 1 yes, 0
+ * no.
+ */
+int qs_key_is_shared(const struct qs_env *env, const char *name, const char *key,
+		     struct qs_error *err);
 
 /* "enc-scsi-3…" back to its by-id link, "enc-uuid-U" to by-uuid; malloc'ed, NULL for other names.
  */

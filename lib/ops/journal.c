@@ -42,6 +42,7 @@ int qs_journal_read(const struct qs_env *env, const char *name, struct qs_journa
 	(void)snprintf(ret->image, sizeof(ret->image), "%s", text_of(object, "image"));
 	ret->link = qs_strdup(text_of(object, "device"));
 	ret->key_file = qs_strdup(json_string_value(json_object_get(object, "key_file")));
+	ret->salt = qs_strdup(json_string_value(json_object_get(object, "salt")));
 	return 1;
 }
 
@@ -57,9 +58,9 @@ int qs_journal_write(const struct qs_env *env, const char *name, const struct qs
 
 	if (r < 0)
 		return r;
-	object = json_pack("{s:s,s:s,s:s,s:s*,s:s*}", "op", journal->op, "uuid", journal->uuid,
+	object = json_pack("{s:s,s:s,s:s,s:s*,s:s*,s:s*}", "op", journal->op, "uuid", journal->uuid,
 			   "device", journal->link, "key_file", journal->key_file, "image",
-			   journal->image[0] ? journal->image : NULL);
+			   journal->image[0] ? journal->image : NULL, "salt", journal->salt);
 	text = object ? json_dumps(object, JSON_INDENT(1)) : NULL;
 	if (!text)
 		return qs_fail(err, QS_E_FAILED, "cannot note the beginning of the work on %s",
@@ -75,9 +76,21 @@ int qs_journal_remove(const struct qs_env *env, const char *name, struct qs_erro
 	return r < 0 ? r : 0;
 }
 
+char *qs_journal_command(const struct qs_journal *journal, const char *device)
+{
+	if (strcmp(journal->op, "new-key") == 0)
+		return qs_printf("qs-util cryptenroll %s --new-key", device);
+	if (strcmp(journal->op, "recovery-key") == 0)
+		return qs_printf("qs-util cryptenroll %s --recovery-key%s%s", device,
+				 journal->key_file ? " " : "",
+				 journal->key_file ? journal->key_file : "");
+	return qs_printf("qs-util crypt%s %s", journal->op, device);
+}
+
 void qs_journal_done(struct qs_journal *journal)
 {
 	free(journal->link);
 	free(journal->key_file);
+	free(journal->salt);
 	*journal = (struct qs_journal){};
 }

@@ -16,11 +16,13 @@
 #define QS_PENDING_DIR QS_CONF_DIR "/pending"
 
 struct qs_journal {
-	char op[16];    /* "format", "destroy", "restore"; "" when there is none */
+	char op[16]; /* "format", "destroy", "restore", "new-key", "recovery-key"; "" when there is
+			none */
 	char uuid[40];  /* of the LUKS header that is being made, destroyed, restored; may be "" */
 	char image[65]; /* SHA-256 of the header that is being restored, as hex, or "" */
 	char *link;     /* the device's persistent link */
 	char *key_file; /* the key the header gets; NULL at the others */
+	char *salt;     /* of a keyslot that goes when the work is finished; or NULL */
 };
 
 /* Returns 1 found, 0 none; a file that cannot be understood is an error. */
@@ -31,6 +33,10 @@ int qs_journal_write(const struct qs_env *env, const char *name, const struct qs
 		     struct qs_error *err);
 
 int qs_journal_remove(const struct qs_env *env, const char *name, struct qs_error *err);
+
+/* The command line that finishes the work on DEVICE, for a sentence: "qs-util cryptformat DEVICE";
+ * malloc'ed. */
+char *qs_journal_command(const struct qs_journal *journal, const char *device);
 
 void qs_journal_done(struct qs_journal *journal); /* also a QS_AUTO releaser */
 

@@ -42,6 +42,8 @@ static int try_slot(const struct qs_env *env, struct qs_worker *worker,
 		.worker = worker,
 	};
 
+	if (request->attempt)
+		return request->attempt(request->attempt_cookie, key, err);
 	return qs_luks_unlock(env, request->node, key, &how, err);
 }
 
@@ -95,8 +97,10 @@ static int try_passphrase(const struct qs_env *env, struct qs_worker *worker,
 			  const struct qs_open_request *request, json_t **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret spelt = {};
-	int r = qs_recovery_spell(request->passphrase, &spelt, err);
+	int r;
 
+	qs_secret_lock(request->passphrase);
+	r = qs_recovery_spell(request->passphrase, &spelt, err);
 	if (r < 0)
 		return r;
 	r = try_secret(env, worker, request, r == 1 ? &spelt : request->passphrase, err);
@@ -409,10 +413,8 @@ static int get_tpm2(const struct qs_env *env, const struct qs_open_options *opti
 	return qs_open_ask_tpm2(env, &with_pin, request, 1, NULL, keys, err);
 }
 
-/* The passphrase that was given; else, when there is no key file, the one that is asked for. */
-static int get_passphrase(const struct qs_env *env, const struct qs_open_options *options,
-			  struct qs_open_request *request, struct qs_secret *asked,
-			  struct qs_error *err)
+int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
+		struct qs_open_request *request, struct qs_secret *asked, struct qs_error *err)
 {
 	request->passphrase = options->passphrase;
 	if (options->passphrase || options->key_file || options->update_crypttab || !options->ask ||
@@ -452,7 +454,7 @@ static int plan_one(const struct qs_env *env, const struct qs_open_options *opti
 	}
 	r = get_tpm2(env, options, request, tpm2, err);
 	if (r == 0)
-		r = get_passphrase(env, options, request, asked, err);
+		r = qs_open_ask(env, options, request, asked, err);
 	return r < 0 ? r : 1;
 }
 

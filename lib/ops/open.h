@@ -32,6 +32,9 @@ struct qs_open_request {
 	const struct qs_secret *key;        /* as passphrase, but a key file's bytes */
 	const struct qs_tpm2_key *tpm2;     /* what the TPM gave, tried first; not owned; or NULL */
 	const struct qs_secret *passphrase; /* tried instead of all files; not owned; or NULL */
+	/* Called with each secret instead of opening; returns as qs_luks_unlock(). NULL: open. */
+	int (*attempt)(void *cookie, const struct qs_secret *key, struct qs_error *err);
+	void *attempt_cookie;
 	bool read_only;
 	bool allow_discards;
 	bool test;    /* prove a key, open nothing */
@@ -71,6 +74,13 @@ int qs_open_find(const struct qs_env *env, const char *key_file, struct qs_outco
 int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
 			 const struct qs_luks_header *h, const struct qs_crypttab *tab,
 			 const char *key_file, struct qs_open_request *ret, struct qs_error *err);
+
+/*
+ * The passphrase for REQUEST: the one in OPTIONS, else, when no key of the device
+ * is there, the one that OPTIONS->ask gets (it goes to *asked, which is the caller's).
+ */
+int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
+		struct qs_open_request *request, struct qs_secret *asked, struct qs_error *err);
 
 /* Is one of the request's key files there? */
 bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request *request);

@@ -189,6 +189,40 @@ struct qs_repair_options {
 int qs_repair(const struct qs_env *env, const struct qs_repair_options *options,
 	      struct qs_outcomes *ret, json_t **ret_result, struct qs_error *err);
 
+struct qs_enroll_options {
+	struct qs_open_options unlock; /* key_file, passphrase, ask: what unlocks it for the change
+					*/
+	const char *method; /* what is added: "key-file", "passphrase", "recovery", "new-key" (the
+			       device's key file is replaced); NULL: nothing */
+	const char *file;   /* key-file: the key; recovery: a file for it that is absent, or NULL */
+	const struct qs_secret *passphrase; /* the new one */
+	/* recovery without a file: shows the key to a person, once, when it opens the device. */
+	int (*show)(void *cookie, const struct qs_secret *key, struct qs_error *err);
+	void *show_cookie;
+	const char *wipe; /* "1,recovery": keyslots, by number or kind, to be revoked; NULL: none */
+	bool force;       /* also the slot that the device's own key file opens */
+};
+
+/*
+ * Add a way to open DEVICE, then revoke others: the steps of ops/enroll.c.
+ * outcome.details: "keyslot", "kind", "file", "wiped" (keyslots), "backups_erased",
+ * "backups_left" (paths of backups of other names that hold a revoked key).
+ */
+int qs_enroll(const struct qs_env *env, const char *device, const struct qs_enroll_options *options,
+	      struct qs_outcomes *ret, struct qs_error *err);
+
+/*
+ * What opens DEVICE. outcome.details: "keyslots" (array of number, kind, token,
+ * kdf, since, opened_by: a key file at hand that was tried now). Never writes.
+ */
+int qs_enroll_list(const struct qs_env *env, const char *device, struct qs_outcomes *ret,
+		   struct qs_error *err);
+
+/* qs_open() with test, and the kind of the keyslot in the details. */
+int qs_enroll_test(const struct qs_env *env, const char *device,
+		   const struct qs_open_options *options, struct qs_outcomes *ret,
+		   struct qs_error *err);
+
 /*
  * The state of devices; COUNT 0: every LUKS device and every device of ours.
  * Never writes. outcome.details: "state" ("open", "closed", "damaged",

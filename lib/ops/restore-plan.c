@@ -317,18 +317,20 @@ static int look_for_journal(const struct qs_restore_run *run, struct qs_restore_
 {
 	QS_AUTO(qs_restore_backup_done) struct qs_restore_backup begun = {};
 	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
+	QS_AUTO(qs_auto_free) char *command = NULL;
 	int r = qs_journal_read(run->env, t->name, &journal, err);
 
 	if (r <= 0)
 		return r;
 	t->noted = true;
+	command = qs_journal_command(&journal, t->link);
 	if (strcmp(journal.op, "restore") != 0)
 		return run->options->force
 			       ? 0
 			       : qs_fail(err, QS_E_REFUSED,
-					 "a %s of %s was begun: finish it with `qs-util crypt%s "
-					 "%s`; --force puts a header back instead",
-					 journal.op, t->dev->node, journal.op, t->link);
+					 "a %s of %s was begun: finish it with `%s`; --force "
+					 "puts a header back instead",
+					 journal.op, t->dev->node, command);
 	if (!read_begun(run, t, &journal, &begun) ||
 	    (t->from.path && !is_same_content(&begun, &t->from)))
 		return 0;

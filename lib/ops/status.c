@@ -158,11 +158,14 @@ static void add_crypttab(const struct qs_status *st, struct qs_status_subject *s
 		      problem));
 }
 
-static const char *state_of_op(const char *op)
+/* What slots are changed for leaves the device's state as it is. */
+static const char *state_of_op(const char *op, const char *state)
 {
 	if (strcmp(op, "format") == 0)
 		return "formatting";
-	return strcmp(op, "restore") == 0 ? "restoring" : "destroying";
+	if (strcmp(op, "restore") == 0)
+		return "restoring";
+	return strcmp(op, "destroy") == 0 ? "destroying" : state;
 }
 
 static void add_state(const struct qs_status *st, struct qs_status_subject *s, const char *damage)
@@ -179,9 +182,10 @@ static void add_state(const struct qs_status *st, struct qs_status_subject *s, c
 	if (r < 0)
 		warn(s, "%s", err.text);
 	if (r == 1) {
-		state = state_of_op(journal.op);
-		warn(s, "a %s was begun and not finished: run `qs-util crypt%s %s` again",
-		     journal.op, journal.op, s->command_word);
+		QS_AUTO(qs_auto_free) char *command = qs_journal_command(&journal, s->command_word);
+
+		state = state_of_op(journal.op, state);
+		warn(s, "a %s was begun and not finished: run `%s` again", journal.op, command);
 	}
 	set(s, "state", json_string(state));
 	if (m)

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "ops/internal.h"
+#include "tab/crypttab.h"
 
 /* udev holds a disk's lock while it probes; it lets go within a second or so. */
 #define DISK_LOCK_WAIT_MS 10000
@@ -219,4 +220,21 @@ int qs_device_check_unused(const struct qs_env *env, const struct qs_device *dev
 		if (!(allowed & (1U << uses.items[i].kind)))
 			r = refuse_use(dev, &uses.items[i], err);
 	return r;
+}
+
+int qs_key_is_shared(const struct qs_env *env, const char *name, const char *key,
+		     struct qs_error *err)
+{
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	int r = qs_crypttab_load(env, &tab, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < qs_crypttab_count(tab); i++) {
+		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
+
+		if (e->key && strcmp(e->key, key) == 0 && strcmp(e->name, name) != 0)
+			return 1;
+	}
+	return 0;
 }

@@ -167,3 +167,29 @@ bare()
 	cryptsetup open --test-passphrase --key-file "/etc/cryptconf/keys/$NAME.key" /dev/sdj
 	grep -q "^$NAME " /etc/crypttab
 }
+
+@test "more ways to open a device" {
+	bare /dev/sdj
+	qs-util cryptformat /dev/sdj
+	cp -a "/etc/cryptconf/keys/$NAME.key" /root/first.key
+	# Open and in use: none of this needs the device closed.
+	example 'cryptenroll /dev/sdj --recovery-key /root/sdj.recovery'
+	cryptsetup open --test-passphrase --key-file /root/sdj.recovery /dev/sdj
+	example '--yes cryptenroll /dev/sdj --recovery-key /root/j.new --wipe recovery'
+	run ! cryptsetup open --test-passphrase --key-file /root/sdj.recovery /dev/sdj
+	cryptsetup open --test-passphrase --key-file /root/j.new /dev/sdj
+	example 'cryptenroll /dev/sdj --list' | grep -q ' recovery '
+	example 'cryptenroll /dev/sdj --new-key'
+	run ! cryptsetup open --test-passphrase --key-file /root/first.key /dev/sdj
+	qs-util cryptclose /dev/sdj
+	qs-util cryptopen /dev/sdj
+	# systemd's own attach, as a person would type the key at boot.
+	qs-util cryptclose /dev/sdj
+	/lib/systemd/systemd-cryptsetup attach "$NAME" /dev/sdj /root/j.new luks
+	[ -b "/dev/mapper/$NAME" ]
+	example '--yes cryptenroll /dev/sdj --wipe recovery'
+	run ! cryptsetup open --test-passphrase --key-file /root/j.new /dev/sdj
+	cryptsetup open --test-passphrase --key-file "/etc/cryptconf/keys/$NAME.key" /dev/sdj
+	run ! cryptsetup open --test-passphrase --key-file /root/j.new "/etc/cryptconf/headers/$NAME.header"
+	[ -z "$(ls /etc/cryptconf/pending)$(ls "/etc/cryptconf/headers/$NAME.d")" ]
+}

@@ -1,0 +1,344 @@
+#include <string.h>
+#include <unistd.h>
+
+#include "ask.h"
+#include "base/cleanup.h"
+#include "command.h"
+
+/* What the command line asks for. */
+struct wish {
+	struct qs_context *ctx;
+	const char *device;
+	struct qs_enroll_options enroll;
+	struct qs_secret fresh;  /* the new passphrase */
+	struct qs_secret unlock; /* the one that unlocks */
+};
+
+static const struct {
+	const char *option, *method, *done;
+} ways[] = {
+	{ "key-file", "key-file", "key file added to" },
+	{ "passphrase", "passphrase", "passphrase added to" },
+	{ "passphrase-file", "passphrase", "passphrase added to" },
+	{ "passphrase-fd", "passphrase", "passphrase added to" },
+	{ "recovery-key", "recovery", "recovery key added to" },
+	{ "new-key", "new-key", "new key made for" },
+};
+
+static const struct qs_ask fresh_options = { .file_option = "passphrase-file",
+					     .fd_option = "passphrase-fd" };
+static const struct qs_ask unlock_options = { .file_option = "unlock-passphrase-file",
+					      .fd_option = "unlock-passphrase-fd" };
+
+static bool has_terminal(const struct qs_context *ctx)
+{
+	return !ctx->json && isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+}
+
+/* With --test a recovery key may come from where a passphrase would. */
+static bool go_together(const struct wish *w, const char *a, const char *b)
+{
+	if (strcmp(a, b) == 0)
+		return true;
+	return qs_option_given(w->ctx, "test") && strcmp(a, "passphrase") == 0 &&
+	       strcmp(b, "recovery") == 0;
+}
+
+/* Which one of the ways is named; more than one is an error, none is fine here. */
+static int take_way(struct wish *w, struct qs_error *err)
+{
+	const char *first = NULL;
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(ways); i++) {
+		if (!qs_option_given(w->ctx, ways[i].option))
+			continue;
+		if (w->enroll.method && !go_together(w, w->enroll.method, ways[i].method))
+			return qs_fail(err, QS_E_USAGE,
+				       "--%s and --%s cannot both be given: one way at a time",
+				       first, ways[i].option);
+		first = ways[i].option;
+		w->enroll.method = ways[i].method;
+		w->ctx->done = ways[i].done;
+	}
+	return 0;
+}
+
+static bool is_way(const struct wish *w, const char *method)
+{
+	return w->enroll.method && strcmp(w->enroll.method, method) == 0;
+}
+
+static int ask_unlock(void *cookie, struct qs_secret *ret, struct qs_error *err)
+{
+	const struct wish *w = cookie;
+	QS_AUTO(qs_auto_free)
+	char *prompt = qs_printf("Passphrase or recovery key that opens %s now", w->device);
+	struct qs_ask how = unlock_options;
+
+	how.prompt = prompt;
+	return qs_ask_passphrase(w->ctx, &how, ret, err);
+}
+
+static int ask_fresh(struct wish *w, bool twice, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free)
+	char *prompt = qs_printf(twice ? "New passphrase for %s" : "Passphrase of %s", w->device);
+	struct qs_ask how = fresh_options;
+
+	how.prompt = prompt;
+	how.twice = twice;
+	return qs_ask_passphrase(w->ctx, &how, &w->fresh, err);
+}
+
+/* Once, and to nothing but a terminal; past stdio, whose buffers are not wiped. */
+static int show(void *cookie, const struct qs_secret *key, struct qs_error *err)
+{
+	const struct wish *w = cookie;
+	const struct {
+		const void *data;
+		size_t size;
+	} parts[] = {
+		{ "\n    ", 5 },
+		{ key->data, key->size },
+		{ "\n\n", 2 },
+	};
+
+	qs_progress_clear();
+	printf("Recovery key of %s. Write it down now and keep it in a safe place: it opens the "
+	       "device, and it is not shown again.\n",
+	       w->device);
+	if (fflush(stdout) != 0)
+		return qs_fail_errno(err, errno, "cannot show the recovery key");
+	for (size_t i = 0; i < QS_ARRAY_SIZE(parts); i++)
+		if (write(STDOUT_FILENO, parts[i].data, parts[i].size) != (ssize_t)parts[i].size)
+			return qs_fail_errno(err, errno ? errno : EIO,
+					     "cannot show the recovery key");
+	return 0;
+}
+
+static int take_unlock(struct wish *w, struct qs_error *err)
+{
+	struct qs_open_options *unlock = &w->enroll.unlock;
+	bool typed = qs_option_given(w->ctx, "unlock-passphrase") ||
+		     qs_ask_given(w->ctx, &unlock_options);
+	int r;
+
+	unlock->key_file = qs_option_value(w->ctx, "unlock-key-file");
+	unlock->ask_cookie = w;
+	if (unlock->key_file && typed)
+		return qs_fail(err, QS_E_USAGE,
+			       "--unlock-key-file and a passphrase cannot both be given");
+	if (!typed) {
+		unlock->ask = has_terminal(w->ctx) ? ask_unlock : NULL;
+		return 0;
+	}
+	r = ask_unlock(w, &w->unlock, err);
+	unlock->passphrase = &w->unlock;
+	return r;
+}
+
+/* DEVICE, and behind --recovery-key the file it goes to. */
+static int take_file(struct wish *w, int argc, char **argv, struct qs_error *err)
+{
+	if (argc == 2 && !is_way(w, "recovery"))
+		return qs_fail(err, QS_E_USAGE,
+			       "'%s': only with --recovery-key a file stands behind the device",
+			       argv[1]);
+	w->enroll.file = argc == 2 ? argv[1] : qs_option_value(w->ctx, "key-file");
+	if (!is_way(w, "recovery") || w->enroll.file)
+		return 0;
+	if (w->ctx->json || !isatty(STDOUT_FILENO))
+		return qs_fail(err, QS_E_USAGE,
+			       "the recovery key is shown on a terminal only: name a FILE for it "
+			       "(cryptenroll DEVICE --recovery-key FILE)");
+	w->enroll.show = show;
+	w->enroll.show_cookie = w;
+	return 0;
+}
+
+static int confirm(struct wish *w, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free)
+	char *what = qs_printf("the keys of these keyslots will never open the device again (%s)",
+			       w->enroll.wipe);
+	QS_AUTO(qs_auto_free) char *device = qs_strdup(w->device);
+	struct qs_outcome shown = { .device = device };
+	const struct qs_outcomes devices = { &shown, 1 };
+
+	return w->enroll.wipe ? qs_confirm(w->ctx, what, &devices, err) : 0;
+}
+
+static int change(struct wish *w, int argc, char **argv, struct qs_error *err)
+{
+	int r = take_file(w, argc, argv, err);
+
+	if (r == 0)
+		r = confirm(w, err);
+	if (r == 0)
+		r = take_unlock(w, err);
+	if (r == 0 && is_way(w, "passphrase"))
+		r = ask_fresh(w, true, err);
+	w->enroll.passphrase = &w->fresh;
+	if (!w->enroll.method)
+		w->ctx->done = "keyslots wiped of";
+	return r < 0 ? r : qs_enroll(&w->ctx->env, w->device, &w->enroll, &w->ctx->outcomes, err);
+}
+
+/* --test with a way tries that one, else the device's own key. */
+static int test(struct wish *w, int argc, char **argv, struct qs_error *err)
+{
+	struct qs_open_options options = { .key_file = qs_option_value(w->ctx, "key-file") };
+	int r = 0;
+
+	w->ctx->done = "key proven for";
+	if (argc == 2 && is_way(w, "recovery"))
+		return qs_fail(err, QS_E_USAGE, "to test a recovery key, give --passphrase-file=%s",
+			       argv[1]);
+	if (argc == 2 || is_way(w, "new-key") || w->enroll.wipe)
+		return qs_fail(err, QS_E_USAGE,
+			       "--test changes nothing: it takes DEVICE and one of "
+			       "--key-file, --passphrase and --recovery-key");
+	if (is_way(w, "passphrase") || is_way(w, "recovery")) {
+		r = ask_fresh(w, false, err);
+		options.passphrase = &w->fresh;
+	}
+	if (r < 0)
+		return r;
+	return qs_enroll_test(&w->ctx->env, w->device, &options, &w->ctx->outcomes, err);
+}
+
+static int dispatch(struct wish *w, int argc, char **argv, struct qs_error *err)
+{
+	int r = take_way(w, err);
+
+	if (r < 0)
+		return r;
+	w->enroll.wipe = qs_option_value(w->ctx, "wipe");
+	if (qs_option_given(w->ctx, "list")) {
+		if (w->enroll.method || w->enroll.wipe || qs_option_given(w->ctx, "test") ||
+		    argc == 2)
+			return qs_fail(err, QS_E_USAGE, "--list takes only DEVICE");
+		return qs_enroll_list(&w->ctx->env, w->device, &w->ctx->outcomes, err);
+	}
+	w->ctx->lines = true;
+	if (qs_option_given(w->ctx, "test"))
+		return test(w, argc, argv, err);
+	if (!w->enroll.method && !w->enroll.wipe)
+		return qs_fail(err, QS_E_USAGE,
+			       "nothing to do: give --passphrase, --key-file, --recovery-key, "
+			       "--new-key, --wipe, --list or --test");
+	return change(w, argc, argv, err);
+}
+
+static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+{
+	struct wish w = {
+		.ctx = ctx,
+		.device = argv[0],
+		.enroll.force = qs_option_given(ctx, "force"),
+	};
+	int r = dispatch(&w, argc, argv, err);
+
+	qs_secret_done(&w.fresh);
+	qs_secret_done(&w.unlock);
+	return r;
+}
+
+static const struct qs_field columns[] = {
+	{ .title = "KEYSLOT", .key = "number" }, { .title = "KIND", .key = "kind" },
+	{ .title = "SINCE", .key = "since" },    { .title = "OPENS NOW WITH", .key = "opened_by" },
+	{ .title = "KDF", .key = "kdf" },        {}
+};
+
+static void print(const struct qs_context *ctx, const json_t *devices)
+{
+	const json_t *slots = json_object_get(json_array_get(devices, 0), "keyslots");
+
+	(void)ctx;
+	if (slots)
+		qs_table_print(stdout, columns, slots);
+}
+
+static const struct qs_option options[] = {
+	{ .name = "passphrase", .help = "add a passphrase; asks for it twice" },
+	QS_PASSPHRASE_OPTIONS,
+	{ .name = "key-file", .arg = "FILE", .help = "add this key file" },
+	{ .name = "recovery-key",
+	  .help = "add a new recovery key: shown once, or written to FILE" },
+	{ .name = "new-key", .help = "replace the device's own key file by a new one" },
+	{ .name = "wipe",
+	  .arg = "WHICH",
+	  .help = "revoke keyslots: numbers and kinds, separated by commas" },
+	{ .name = "list", .help = "show what opens the device" },
+	{ .name = "test", .help = "prove that a way opens the device; changes nothing" },
+	{ .name = "unlock-key-file",
+	  .arg = "FILE",
+	  .help = "unlock the device by this key file, instead of its own" },
+	{ .name = "unlock-passphrase",
+	  .help = "unlock it by a passphrase or recovery key; asks for it" },
+	{ .name = "unlock-passphrase-file",
+	  .arg = "FILE",
+	  .help = "the same, read from FILE; - is standard input" },
+	{ .name = "unlock-passphrase-fd",
+	  .arg = "N",
+	  .max = 1023,
+	  .help = "the same, read from the open descriptor N" },
+	{ .name = "force", .help = "wipe also what the device's own key file opens" },
+	{}
+};
+
+static const struct qs_example examples[] = {
+	{ "cryptenroll /dev/sdj --recovery-key /root/sdj.recovery",
+	  "a key on paper, for the day when the others are lost" },
+	{ "cryptenroll /dev/sdj --list", "what opens it" },
+	{ "cryptenroll /dev/sdj --new-key", "another key in its key file; the old one is revoked" },
+	{ "--yes cryptenroll /dev/sdj --recovery-key /root/j.new --wipe recovery",
+	  "a new recovery key in the place of all others" },
+	{ "--yes cryptenroll /dev/sdj --wipe recovery", "revoke them" },
+	{}
+};
+
+static const struct qs_status statuses[] = {
+	{ 2, "no key at hand unlocks the device, or none that opens a keyslot which stays" },
+	{ 4, "the device is absent, carries no LUKS2 header, or a damaged one" },
+	{ 5, "FILE exists, or another program is changing the header" },
+	{ 6, "nothing, or no longer its own key file, would open the device" },
+	{}
+};
+
+const struct qs_command qs_row_cryptenroll = {
+	.name = "cryptenroll",
+	.args = "DEVICE [FILE]",
+	.min_args = 1,
+	.max_args = 2,
+	.help = "add, test, list and revoke what opens a device",
+	.about =
+		"Adds a way to open a LUKS2 device: a passphrase, a key file, or a recovery key (256 "
+		"random bits in the form that systemd-cryptenroll uses). The device may be open. The "
+		"header is backed up first; the new keyslot is written, proven and backed up before "
+		"anything old goes. It is unlocked for this by its own key, as cryptopen finds it, or "
+		"by what --unlock-... names.\n"
+		"--recovery-key shows the key once on a terminal, or writes it to FILE, which must "
+		"not exist. --new-key makes a new key file, puts it in the place of the device's own "
+		"and revokes the old key.\n"
+		"--wipe revokes keyslots, named by number or kind (passphrase, recovery, key-file, "
+		"tpm2, fido2, pkcs11, other; empty: those that an empty passphrase opens), and erases "
+		"the header backups that still hold their keys; copies elsewhere (bundles, copied "
+		"backups) it cannot reach. Together with a new way, the new one is kept. Slots that "
+		"carry no mark of their kind, shown as unknown, go only by number. The last keyslot "
+		"never goes, and none without a key that opens another one. It asks for 'yes'.\n"
+		"--list shows kind and age of each keyslot, as far as they are known, and which key "
+		"file at hand opens it now. --test tries a key file, a passphrase, a recovery key, or "
+		"else the device's own key.\n"
+		"If it is interrupted, the device still opens as before, and the same command again "
+		"finishes the work.\n",
+	.examples = examples,
+	.options = options,
+	.statuses = statuses,
+	.see_also = "qs-util-cryptopen(8) qs-util-cryptstatus(8) systemd-cryptenroll(1) "
+		    "cryptsetup(8)",
+	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES | QS_CMD_DESTROYS,
+	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_CRYPTTAB | QS_FILE_PENDING,
+	.run = run,
+	.print = print,
+};
