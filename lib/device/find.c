@@ -66,10 +66,12 @@ static int check_image(const struct qs_env *env, const char *path, const char *r
 			       path);
 	root = realpath(env->root, NULL);
 	target = realpath(real, NULL);
-	if (root && target && starts_with(target, root) && target[strlen(root)] == '/')
+	if (!root || !target)
+		return qs_fail_errno(err, errno, "cannot look at %s", path);
+	if (starts_with(target, root) && target[strlen(root)] == '/')
 		return 0;
-	return qs_fail(err, QS_E_WRONG_DEVICE, "%s leads to %s, a file outside of %s", path,
-		       target ? target : "?", env->root);
+	return qs_fail(err, QS_E_WRONG_DEVICE, "%s leads to %s, a file outside of %s", path, target,
+		       env->root);
 }
 
 static int find_path(const struct qs_env *env, const char *path, const char *given,

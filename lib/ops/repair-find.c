@@ -22,6 +22,12 @@
 
 /* ---- keys ---- */
 
+/*
+ * Bytes of keys that are kept, in locked memory that the workers share: to read a
+ * key file again takes a seventh of the time of a try. More are read again.
+ */
+#define KEEP_MAX (128U << 20)
+
 static void add_finding(json_t *list, json_t *finding)
 {
 	(void)json_array_append_new(list, finding);
@@ -67,6 +73,10 @@ static int add_key(struct qs_repair *r, const char *path, struct qs_error *err)
 	if (qs_fingerprint_digest(&bytes, &grown[r->key_count - 1].digest, err) < 0)
 		return -ENOMEM;
 	find_first(r, r->key_count - 1);
+	if (grown[r->key_count - 1].first == r->key_count - 1 && r->kept + bytes.size <= KEEP_MAX) {
+		r->kept += bytes.size;
+		grown[r->key_count - 1].bytes = qs_secret_move(&bytes);
+	}
 	return 0;
 }
 
@@ -205,18 +215,52 @@ static int add_device(struct qs_device_list *list, struct qs_device *dev, struct
 	return 0;
 }
 
-static int add_named(const struct qs_repair *r, const char *word, struct qs_device_list *list,
+/* Takes *DEV over; its outcome's name is that of its node. Other devices' addresses change. */
+static struct qs_repair_device *new_device(struct qs_repair *r, struct qs_device **dev)
+{
+	size_t count = r->outcomes->count;
+	struct qs_repair_device *grown = reallocarray(r->devices, count + 1, sizeof(*grown));
+
+	if (!grown)
+		abort();
+	r->devices = grown;
+	(void)qs_outcomes_add(r->outcomes, (*dev)->node);
+	grown[count] = (struct qs_repair_device){ .line = QS_REPAIR_NONE,
+						  .foreign = QS_REPAIR_NONE,
+						  .printed = QS_REPAIR_NONE,
+						  .key = QS_REPAIR_NONE };
+	grown[count].dev = QS_TAKE(*dev);
+	return &grown[count];
+}
+
+/* Something that could not even be looked at: it is reported under the name that it has. */
+static void add_lost(struct qs_repair *r, const char *word, const struct qs_error *error)
+{
+	struct qs_device *dev = calloc(1, sizeof(*dev));
+
+	if (!dev)
+		abort();
+	dev->node = qs_strdup(word);
+	(void)new_device(r, &dev);
+	r->outcomes->items[r->outcomes->count - 1].error = *error;
+	r->incomplete = true;
+}
+
+static int add_named(struct qs_repair *r, const char *word, struct qs_device_list *list,
 		     struct qs_error *err)
 {
 	struct qs_device *dev = NULL;
+	struct qs_error own = {};
 
+	if (qs_device_find(r->env, word, &dev, &own) == 0)
+		return add_device(list, dev, err);
 	/* What is absent or no device is told by the line that names it. */
-	if (qs_device_find(r->env, word, &dev, NULL) < 0)
-		return 0;
-	return add_device(list, dev, err);
+	if (own.kind != QS_E_NO_DEVICE && own.kind != QS_E_WRONG_DEVICE)
+		add_lost(r, word, &own);
+	return 0;
 }
 
-static int add_images(const struct qs_repair *r, const struct qs_crypttab *tab,
+static int add_images(struct qs_repair *r, const struct qs_crypttab *tab,
 		      struct qs_device_list *list, struct qs_error *err)
 {
 	int result = 0;
@@ -230,7 +274,7 @@ static int add_images(const struct qs_repair *r, const struct qs_crypttab *tab,
 	return result;
 }
 
-static int add_links(const struct qs_repair *r, const char *directory, struct qs_device_list *list,
+static int add_links(struct qs_repair *r, const char *directory, struct qs_device_list *list,
 		     struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(r->env, directory);
@@ -275,7 +319,7 @@ static int add_scanned(const struct qs_repair *r, struct qs_device_list *list, s
 }
 
 /* Below a root prefix only what has a link there: the tree may be another machine's. */
-static int list_devices(const struct qs_repair *r, const struct qs_crypttab *tab,
+static int list_devices(struct qs_repair *r, const struct qs_crypttab *tab,
 			struct qs_device_list *list, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *last = NULL;
@@ -364,22 +408,20 @@ static void take_text(char *ret, size_t size, const json_t *header, const char *
 static void adopt(struct qs_repair *r, struct qs_device **dev, const struct qs_outcome *looked)
 {
 	int version = (int)json_integer_value(json_object_get(looked->details, "version"));
-	struct qs_repair_device *d = &r->devices[r->outcomes->count];
+	struct qs_repair_device *d;
 	struct qs_outcome *o;
 
 	if (version == 0 && looked->error.kind == QS_E_NONE)
 		return;
-	o = qs_outcomes_add(r->outcomes, (*dev)->node);
+	d = new_device(r, dev);
+	o = &r->outcomes->items[r->outcomes->count - 1];
 	o->error = looked->error;
-	qs_outcome_set_device(o, *dev);
-	*d = (struct qs_repair_device){ .version = version,
-					.line = QS_REPAIR_NONE,
-					.foreign = QS_REPAIR_NONE,
-					.printed = QS_REPAIR_NONE,
-					.key = QS_REPAIR_NONE };
-	d->dev = QS_TAKE(*dev);
-	if (version == 0)
+	qs_outcome_set_device(o, d->dev);
+	d->version = version;
+	if (version == 0) {
+		r->incomplete = true;
 		return;
+	}
 	take_text(d->uuid, sizeof(d->uuid), looked->details, "header");
 	take_text(d->label, sizeof(d->label), looked->details, "label");
 	d->labelled = json_is_true(json_object_get(looked->details, "labelled"));
@@ -416,9 +458,6 @@ int qs_repair_find_devices(struct qs_repair *r, const struct qs_crypttab *tab, s
 	result = qs_outcomes_run(r->env, &looked, NULL, look, &l, err);
 	if (result < 0)
 		return result;
-	r->devices = calloc(list.count + 1, sizeof(*r->devices));
-	if (!r->devices)
-		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", list.count);
 	for (size_t i = 0; i < list.count; i++)
 		adopt(r, &list.items[i], &looked.items[i]);
 	find_twins(r);

@@ -281,6 +281,12 @@ static void find_link(const struct qs_repair *r, struct qs_repair_device *d)
 
 	if (d->link || d->nameless.kind != QS_E_NONE)
 		return;
+	/* Found with the device already, unless what is on the disk counts for it. */
+	if (d->dev->link && strncmp(d->dev->link, "/dev/disk/by-uuid/", 18) != 0) {
+		d->link = qs_strdup(d->dev->link);
+		d->by_rule = qs_strdup(d->dev->name);
+		return;
+	}
 	if (qs_device_name(r->env, d->dev, uuid, &d->link, &d->by_rule, &d->nameless) < 0 &&
 	    d->twin)
 		qs_error_append(&d->nameless, "; its UUID is of no use, as %s has it too", d->twin);

@@ -117,10 +117,13 @@ static bool try_bytes(struct trial *t, const struct qs_secret *bytes, const stru
 
 static bool try_one(struct trial *t, size_t key, const struct qs_keyslot *slot)
 {
+	const struct qs_repair_key *k = &t->repair->keys[key];
 	QS_AUTO(qs_secret_done) struct qs_secret bytes = {};
 	struct qs_error err = {};
 
-	if (qs_key_load(t->repair->env, t->repair->keys[key].path, &bytes, &err) < 0) {
+	if (k->bytes.size > 0)
+		return try_bytes(t, &k->bytes, slot);
+	if (qs_key_load(t->repair->env, k->path, &bytes, &err) < 0) {
 		note_problem(t, &err);
 		return false;
 	}

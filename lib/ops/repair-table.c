@@ -166,21 +166,26 @@ static bool leads_to_listed(const struct qs_repair *r, const struct qs_repair_ta
 	return false;
 }
 
-/* Why the line is of no use now; NULL: it is, or that cannot be told. */
+/* Why the line is of no use now, as far as that can be told; NULL: it is of use. */
 static char *stale(const struct qs_repair *r, const struct qs_repair_table *table, size_t i,
-		   bool *ret_restorable)
+		   bool *ret_keep)
 {
 	const struct qs_crypttab_entry *e = qs_crypttab_get(table->tab, i);
 
-	if (table->lines[i].untold || leads_to_listed(r, table, i))
+	if (leads_to_listed(r, table, i))
 		return NULL;
+	*ret_keep = table->lines[i].untold;
+	if (table->lines[i].untold)
+		return qs_printf("names %s, which cannot be looked at", e->device);
 	if (!e->device)
 		return qs_printf("is cut off and names no device");
 	if (!table->lines[i].node)
 		return qs_printf("names %s, which is absent", e->device);
-	*ret_restorable = qs_repair_backup_of(r, e->name) != NULL;
+	if (r->incomplete)
+		return NULL;
+	*ret_keep = qs_repair_backup_of(r, e->name) != NULL;
 	return qs_printf("names %s, which has no LUKS header any more%s", e->device,
-			 *ret_restorable ? "; its header backup is still there" : "");
+			 *ret_keep ? "; its header backup is still there" : "");
 }
 
 /* Returns true when the line has to go. */
@@ -188,14 +193,14 @@ static bool judge_line(struct qs_repair *r, const struct qs_repair_table *table,
 {
 	const struct qs_crypttab_entry *e = qs_crypttab_get(table->tab, i);
 	QS_AUTO(qs_auto_free) char *problem = NULL;
-	bool restorable = false, go = true;
+	bool keep = false, go = true;
 
 	if (!table->lines[i].ours || table->lines[i].device != QS_REPAIR_NONE)
 		return false;
 	problem = conflict(r, table, i);
 	if (!problem) {
-		problem = stale(r, table, i, &restorable);
-		go = r->options->prune && !restorable;
+		problem = stale(r, table, i, &keep);
+		go = r->options->prune && !keep;
 	}
 	if (!problem)
 		return false;

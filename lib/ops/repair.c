@@ -153,6 +153,7 @@ static void repair_done(struct qs_repair *r)
 	for (size_t i = 0; i < r->key_count; i++) {
 		free(r->keys[i].path);
 		qs_secret_done(&r->keys[i].digest);
+		qs_secret_done(&r->keys[i].bytes);
 	}
 	free(r->keys);
 	if (r->used)

@@ -18,6 +18,7 @@
 struct qs_repair_key {
 	char *path;              /* logical */
 	struct qs_secret digest; /* qs_fingerprint_digest() */
+	struct qs_secret bytes;  /* of the first of its kind; empty when there are too many keys */
 	size_t first;            /* the first key with the same bytes, perhaps itself */
 };
 
@@ -66,10 +67,11 @@ struct qs_repair {
 	struct qs_outcomes *outcomes;
 	struct qs_repair_device *devices;
 	struct qs_repair_key *keys; /* those of keys_dir first, each directory in C order */
-	size_t key_count;
+	size_t key_count, kept; /* number; bytes of them in memory */
 	struct qs_repair_backup *backups;
 	size_t backup_count;
 	unsigned char *used; /* shared by all processes, one per key: enum qs_repair_used */
+	bool incomplete;     /* a device could not be looked at: what is missing may be there */
 	json_t *result;
 };
 

@@ -287,18 +287,20 @@ def attach(pids, log, *options):
     return tracer
 
 
-def run_idle_worker(command, log, *options):
-    """A worker that waits for no lock: strace holds the main process behind its fork for a while,
-    before it hands the first job out, and the idle worker is attached meanwhile."""
+def run_idle_worker(command, log, *options, fork=1):
+    """A worker that waits for no lock, the one of the FORKth fork: strace holds the main process
+    behind each for a while, before it hands a job out, and the idle worker is attached meanwhile."""
     held = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={','.join(sorted(FORKING))}"]
-    held += ["-e", f"inject={','.join(sorted(FORKING))}:delay_exit=1s:when=1"]
+    held += ["-e", f"inject={','.join(sorted(FORKING))}:delay_exit=1s:when=1..{fork}"]
     process = start([*held, *command])
     tracer = None
+    workers = []
     deadline = time.monotonic() + HANG_S
     while process.poll() is None and not tracer and time.monotonic() < deadline:
-        workers = [pid for main in children_of(process.pid) for pid in children_of(main)]
-        if workers:
-            tracer = attach(workers[:1], log, *options)
+        for main in children_of(process.pid):
+            workers += [pid for pid in children_of(main) if pid not in workers]
+        if len(workers) >= fork:
+            tracer = attach(workers[fork - 1 : fork], log, *options)
         time.sleep(0.002)
     try:
         return finish(process)
@@ -307,10 +309,10 @@ def run_idle_worker(command, log, *options):
             tracer.communicate(timeout=HANG_S)
 
 
-def run_worker(command, gates, log, *options, main_too=False):
+def run_worker(command, gates, log, *options, main_too=False, fork=1):
     """Untraced but for its workers; with MAIN_TOO also the main process from there on."""
     if not gates:
-        return run_idle_worker(command, log, *options)
+        return run_idle_worker(command, log, *options, fork=fork)
     tracer = None
     with flocked(gates):
         process = start(command)
@@ -339,6 +341,7 @@ class Scenario:
     words       the command without its program
     expected    its exit status without a fault
     gates       numbers of the images whose lock the workers wait for; none: they wait for no lock
+    fork        without gates: which of the workers is struck, by its fork
     """
 
     words = ()
@@ -346,6 +349,7 @@ class Scenario:
     synced_first = ()  # what has to be durable before the disk is written (one device only)
     kill_all = True  # a kill -9 takes the main process along; False: the worker alone
     gates = (1,)
+    fork = 1
 
     def __init__(self, template):
         self.template = template
@@ -374,7 +378,7 @@ class Scenario:
         main = self.record_one(scratch, "main")
         forks = [index for index, call in enumerate(main) if call.name in FORKING]
         worker = self.record_one(scratch, "worker") if forks else []
-        fork = forks[0] if forks else len(main)
+        fork = forks[self.fork - 1] if forks else len(main)
         return main[:fork] + worker + main[fork:]
 
     def record_one(self, scratch, process):
@@ -390,7 +394,7 @@ class Scenario:
         if process == "main":
             return run_main(command, log, *options)
         gates = [tree.image(number) for number in self.gates]
-        return run_worker(command, gates, log, *options, main_too=main_too)
+        return run_worker(command, gates, log, *options, main_too=main_too, fork=self.fork)
 
     def strike(self, tree, call, fault, log):
         """One run with one fault. Returns it, or None when the fault was not met."""
