@@ -67,7 +67,7 @@ struct qs_repair {
 	struct qs_outcomes *outcomes;
 	struct qs_repair_device *devices;
 	struct qs_repair_key *keys; /* those of keys_dir first, each directory in C order */
-	size_t key_count, kept; /* number; bytes of them in memory */
+	size_t key_count, kept;     /* number; bytes of them in memory */
 	struct qs_repair_backup *backups;
 	size_t backup_count;
 	unsigned char *used; /* shared by all processes, one per key: enum qs_repair_used */
