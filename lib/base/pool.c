@@ -75,6 +75,11 @@ void qs_pool_interrupt(void)
 	interrupted = 1;
 }
 
+bool qs_pool_interrupted(void)
+{
+	return interrupted != 0;
+}
+
 unsigned qs_pool_cores(void)
 {
 	cpu_set_t set;

@@ -11,6 +11,7 @@
 #ifndef QS_BASE_POOL_H
 #define QS_BASE_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +67,9 @@ void qs_worker_step(struct qs_worker *worker, const char *step);
 
 /* Async-signal-safe: ask a running pool to stop handing out jobs. */
 void qs_pool_interrupt(void);
+
+/* Has that been asked for? For long work outside of a pool. */
+bool qs_pool_interrupted(void);
 
 /* Cores that this process may use (affinity), at least 1. */
 unsigned qs_pool_cores(void);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "device/internal.h"
+#include "device/swaps.h"
 
 /* Where the running system lives: what carries one of these is never formatted. */
 static const char *const vital[] = {
@@ -181,65 +182,38 @@ static int claim_mount(struct qs_snapshot *shot, struct libmnt_fs *fs, struct qs
 	return is_vital(target) ? claim_vital(shot, &devices, target, err) : 0;
 }
 
-static int claim_swap(struct qs_snapshot *shot, struct libmnt_fs *fs, struct qs_error *err)
-{
-	const char *source = mnt_fs_get_source(fs);
-	struct qs_claim claim = { .kind = QS_USE_SWAP };
-
-	(void)err;
-	if (source)
-		identify_path(source, &claim);
-	if (source)
-		qs_claim_add(shot, &claim, "swap");
-	return 0;
-}
-
-static int each_row(struct qs_snapshot *shot, struct libmnt_table *table,
-		    int (*take)(struct qs_snapshot *, struct libmnt_fs *, struct qs_error *),
-		    struct qs_error *err)
-{
-	QS_AUTO(release_iter) struct libmnt_iter *iter = mnt_new_iter(MNT_ITER_FORWARD);
-	struct libmnt_fs *fs;
-	int r = 0;
-
-	if (!iter)
-		return qs_fail(err, QS_E_MEMORY, "out of memory");
-	while (r == 0 && mnt_table_next_fs(table, iter, &fs) == 0)
-		r = take(shot, fs, err);
-	return r;
-}
-
 static int claim_mounts(struct qs_snapshot *shot, struct qs_error *err)
 {
 	static const char file[] = "/proc/self/mountinfo";
 	QS_AUTO(release_table) struct libmnt_table *table = mnt_new_table();
+	QS_AUTO(release_iter) struct libmnt_iter *iter = mnt_new_iter(MNT_ITER_FORWARD);
+	struct libmnt_fs *fs;
 	int r;
 
-	if (!table)
+	if (!table || !iter)
 		return qs_fail(err, QS_E_MEMORY, "out of memory");
 	r = mnt_table_parse_file(table, file);
 	if (r != 0)
 		return qs_fail_errno(err, r < 0 ? r : EIO, "cannot read %s", file);
 	if (mnt_table_get_nents(table) == 0) /* libmount does not report a failed read */
 		return qs_fail(err, QS_E_IO, "%s is empty: is /proc mounted?", file);
-	return each_row(shot, table, claim_mount, err);
+	while (r == 0 && mnt_table_next_fs(table, iter, &fs) == 0)
+		r = claim_mount(shot, fs, err);
+	return r;
 }
 
-/* A kernel without swap has no such file. */
 static int claim_swaps(struct qs_snapshot *shot, struct qs_error *err)
 {
-	static const char file[] = "/proc/swaps";
-	QS_AUTO(release_table) struct libmnt_table *table = mnt_new_table();
-	int r;
+	QS_AUTO(qs_swap_list_done) struct qs_swap_list swaps = {};
+	int r = qs_swaps_read(&swaps, err);
 
-	if (!table)
-		return qs_fail(err, QS_E_MEMORY, "out of memory");
-	if (access(file, F_OK) < 0 && errno == ENOENT)
-		return 0;
-	r = mnt_table_parse_swaps(table, file);
-	if (r != 0)
-		return qs_fail_errno(err, r < 0 ? r : EIO, "cannot read %s", file);
-	return each_row(shot, table, claim_swap, err);
+	for (size_t i = 0; r == 0 && i < swaps.count; i++) {
+		struct qs_claim claim = { .kind = QS_USE_SWAP };
+
+		identify_path(swaps.items[i].path, &claim);
+		qs_claim_add(shot, &claim, "swap");
+	}
+	return r;
 }
 
 /* ZFS leaves no holders in sysfs: a member of an imported pool is known by the pool's name. */

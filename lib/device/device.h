@@ -90,6 +90,13 @@ int qs_device_name(const struct qs_env *env, const struct qs_device *dev, const 
 		   char **ret_link, char **ret_name, struct qs_error *err);
 
 /*
+ * The same for a device whose content is a new one at each start, so that its
+ * UUID says nothing: a by-id link, else by-partuuid ("enc-partuuid-PARTUUID").
+ */
+int qs_device_name_place(const struct qs_env *env, const struct qs_device *dev, char **ret_link,
+			 char **ret_name, struct qs_error *err);
+
+/*
  * Wait until the link (logical path below /dev) leads to DEV, at most WAIT_MS
  * milliseconds. Images need none. Returns -ETIMEDOUT (QS_E_DEADLINE) if not.
  */

@@ -19,6 +19,7 @@
 
 #define QS_BY_ID "/dev/disk/by-id/"
 #define QS_BY_UUID "/dev/disk/by-uuid/"
+#define QS_BY_PARTUUID "/dev/disk/by-partuuid/"
 
 /* Block device numbers, each once, in the order in which they came. 0 is never one. */
 struct qs_devset {

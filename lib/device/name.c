@@ -154,8 +154,10 @@ static int name_image(const struct qs_env *env, const struct qs_device *dev, cha
 		       dev->node);
 }
 
-int qs_device_name(const struct qs_env *env, const struct qs_device *dev, const char *uuid,
-		   char **ret_link, char **ret_name, struct qs_error *err)
+/* The best by-id link. Returns 1 found, 0 none, or the error of a link that could not be looked at.
+ */
+static int name_by_id(const struct qs_env *env, const struct qs_device *dev, char **ret_link,
+		      char **ret_name, struct qs_error *err)
 {
 	struct best best = { .env = env, .dev = dev };
 	QS_AUTO(qs_auto_free) char *link = NULL;
@@ -168,14 +170,23 @@ int qs_device_name(const struct qs_env *env, const struct qs_device *dev, const 
 	part = best.part;
 	if (best.failed)
 		return qs_fail_errno(err, best.failed, "cannot look at the links in " QS_BY_ID);
-	if (part)
-		link = qs_printf(QS_BY_ID "%s", part);
-	if (part && take_name(link, "", part, ret_link, ret_name) > 0)
+	if (!part)
 		return 0;
+	link = qs_printf(QS_BY_ID "%s", part);
+	return take_name(link, "", part, ret_link, ret_name);
+}
+
+int qs_device_name(const struct qs_env *env, const struct qs_device *dev, const char *uuid,
+		   char **ret_link, char **ret_name, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *link = NULL;
+	int r = name_by_id(env, dev, ret_link, ret_name, err);
+
+	if (r != 0)
+		return r < 0 ? r : 0;
 	if (dev->kind == QS_DEVICE_IMAGE)
 		return name_image(env, dev, ret_link, ret_name, err);
 	if (uuid && is_plain(uuid)) {
-		free(link);
 		link = qs_printf(QS_BY_UUID "%s", uuid);
 		if (take_name(link, "uuid-", uuid, ret_link, ret_name) > 0)
 			return 0;
@@ -185,6 +196,45 @@ int qs_device_name(const struct qs_env *env, const struct qs_device *dev, const 
 		"%s has no usable link in /dev/disk/by-id: give the disk a serial number, or "
 		"the link a name without blanks and odd characters",
 		dev->node);
+}
+
+/* The first PARTUUID in C order that leads to DEV. Returns as name_by_id(). */
+static int name_by_partuuid(const struct qs_env *env, const struct qs_device *dev, char **ret_link,
+			    char **ret_name, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, QS_BY_PARTUUID);
+	struct dirent **entries = NULL;
+	int count = scandir(path, &entries, NULL, alphasort);
+	int r = 0;
+
+	if (count < 0 && errno != ENOENT)
+		return qs_fail_errno(err, errno, "cannot look at the links in " QS_BY_PARTUUID);
+	for (int i = 0; i < count; i++) {
+		const char *part = entries[i]->d_name;
+		QS_AUTO(qs_auto_free) char *link = qs_printf(QS_BY_PARTUUID "%s", part);
+
+		if (r == 0 && *part != '.' && is_plain(part) && leads_to(env, link, dev) > 0)
+			r = take_name(link, "partuuid-", part, ret_link, ret_name);
+		free(entries[i]);
+	}
+	free(entries);
+	return r;
+}
+
+int qs_device_name_place(const struct qs_env *env, const struct qs_device *dev, char **ret_link,
+			 char **ret_name, struct qs_error *err)
+{
+	int r = name_by_id(env, dev, ret_link, ret_name, err);
+
+	if (r == 0)
+		r = name_by_partuuid(env, dev, ret_link, ret_name, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	return qs_fail(err, QS_E_WRONG_DEVICE,
+		       "%s has only names that may be another device's after the next start: give "
+		       "the disk a serial number, or the disk a partition table so that the "
+		       "partition has a PARTUUID",
+		       dev->node);
 }
 
 int qs_device_wait_link(const struct qs_env *env, const struct qs_device *dev, const char *link,

@@ -13,7 +13,7 @@ static const struct {
 } tags[] = {
 	{ "UUID=", QS_BY_UUID },
 	{ "LABEL=", "/dev/disk/by-label/" },
-	{ "PARTUUID=", "/dev/disk/by-partuuid/" },
+	{ "PARTUUID=", QS_BY_PARTUUID },
 	{ "PARTLABEL=", "/dev/disk/by-partlabel/" },
 	{ "ID=", QS_BY_ID },
 };

@@ -142,7 +142,7 @@ int qs_mapping_remove_leftover(const char *name, struct qs_error *err)
 	int r = control(name, DM_DEV_STATUS, &io);
 
 	/* No device-mapper, or nothing of that name: nothing is left over. */
-	if (r < 0 || (io.flags & DM_ACTIVE_PRESENT_FLAG) || strncmp(io.uuid, "CRYPT-LUKS", 10) != 0)
+	if (r < 0 || (io.flags & DM_ACTIVE_PRESENT_FLAG) || strncmp(io.uuid, "CRYPT-", 6) != 0)
 		return 0;
 	r = control(name, DM_DEV_REMOVE, &io);
 	if (r < 0)
@@ -150,6 +150,25 @@ int qs_mapping_remove_leftover(const char *name, struct qs_error *err)
 				     "cannot remove /dev/mapper/%s, which an interrupted open left",
 				     name);
 	return 1;
+}
+
+int qs_mapping_explain(int code, const char *node, const char *name, struct qs_error *err)
+{
+	switch (code) {
+	case -ENOTSUP:
+	case -ENOSYS:
+		return qs_fail(
+			err, QS_E_NO_DM,
+			"cannot map %s: the kernel has no device-mapper or no dm-crypt for its "
+			"cipher; try `modprobe dm-crypt`",
+			node);
+	case -EEXIST:
+		return qs_fail(err, QS_E_EXISTS, "a mapping with the name %s exists already", name);
+	case -EBUSY:
+		return qs_fail(err, QS_E_IN_USE, "%s is in use", node);
+	default:
+		return qs_fail_errno(err, code, "cannot map %s as %s", node, name);
+	}
 }
 
 void qs_mapping_list_done(struct qs_mapping_list *list)

@@ -39,6 +39,9 @@ void qs_mapping_list_done(struct qs_mapping_list *list); /* also a QS_AUTO relea
  */
 int qs_mapping_remove_leftover(const char *name, struct qs_error *err);
 
+/* Why libcryptsetup did not map NODE as NAME; CODE is the -errno that it returned. */
+int qs_mapping_explain(int code, const char *node, const char *name, struct qs_error *err);
+
 const struct qs_mapping *qs_mapping_by_name(const struct qs_mapping_list *list, const char *name);
 
 /* The mapping whose backing device (or image) is DEV, or NULL. */

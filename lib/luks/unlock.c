@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "luks/backup.h"
+#include "luks/mapping.h"
 
 #define MAX_KEYSLOTS 32
 
@@ -158,27 +159,6 @@ static uint32_t activation_flags(const struct qs_unlock *how)
 	return flags;
 }
 
-static int explain_activation(int r, const char *node, const struct qs_unlock *how,
-			      struct qs_error *err)
-{
-	switch (r) {
-	case -ENOTSUP:
-	case -ENOSYS:
-		return qs_fail(
-			err, QS_E_NO_DM,
-			"cannot map %s: the kernel has no device-mapper or no dm-crypt for its "
-			"cipher; try `modprobe dm-crypt`",
-			node);
-	case -EEXIST:
-		return qs_fail(err, QS_E_EXISTS, "a mapping with the name %s exists already",
-			       how->name);
-	case -EBUSY:
-		return qs_fail(err, QS_E_IN_USE, "%s is in use", node);
-	default:
-		return qs_fail_errno(err, r, "cannot map %s as %s", node, how->name);
-	}
-}
-
 /* Returns the slot, -EPERM when this slot does not fit, or another error that ends the search. */
 static int try_slot(struct crypt_device *cd, const char *node, int slot,
 		    const struct qs_secret *key, const struct qs_unlock *how, struct qs_error *err)
@@ -189,7 +169,7 @@ static int try_slot(struct crypt_device *cd, const char *node, int slot,
 	if (r >= 0 || r == -EPERM || r == -ENOENT)
 		return r == -ENOENT ? -EPERM : r;
 	if (!how->test)
-		return explain_activation(r, node, how, err);
+		return qs_mapping_explain(r, node, how->name, err);
 	return qs_fail_errno(err, r, "cannot try keyslot %d of %s", slot, node);
 }
 

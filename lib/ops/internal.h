@@ -35,6 +35,10 @@ void qs_outcome_detail(struct qs_outcome *outcome, const char *key, json_t *valu
 /* RFC 3339 in UTC, to the second. */
 json_t *qs_json_time(time_t when);
 
+/* Put a sentence into the outcome's "warnings". */
+void qs_outcome_warn(struct qs_outcome *outcome, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
 /* What a person knows a disk by ("size", "model", "serial"), for the question before its end. */
 void qs_outcome_detail_disk(struct qs_outcome *outcome, const struct qs_device *dev);
 
@@ -65,6 +69,28 @@ int qs_device_open_below(const struct qs_device *dev, int *ret_disk_fd, struct q
 int qs_device_sync_and_compare(int fd, const char *node, const void *data, size_t size,
 			       struct qs_error *err);
 
+/*
+ * Open NODE for reading what is on the disk, not in the cache: with O_DIRECT, or where
+ * the file system has none, after the cache was dropped. Returns a descriptor.
+ */
+int qs_device_open_uncached(const char *node, struct qs_error *err);
+
+/* What qs_device_overwrite() needs. */
+struct qs_overwrite {
+	const struct qs_env *env;
+	const struct qs_device *dev;
+	const char *label;    /* how progress names the device */
+	uint64_t done, total; /* devices, for progress */
+	uint64_t from;        /* bytes, a multiple of 4096 */
+};
+
+/*
+ * Write zeros from there to the end of the device through FD, sync, and read all of it
+ * again. The progress callback gets percentages. An interrupt (qs_pool_interrupt)
+ * ends it with QS_E_INTERRUPTED.
+ */
+int qs_device_overwrite(const struct qs_overwrite *how, int fd, struct qs_error *err);
+
 /* Read the LUKS header of DEV, changing nothing. */
 int qs_device_read_header(const struct qs_device *dev, struct qs_luks_header *ret,
 			  struct qs_error *err);
@@ -72,6 +98,10 @@ int qs_device_read_header(const struct qs_device *dev, struct qs_luks_header *re
 /* The same by qs_luks_header_peek(). */
 int qs_device_peek_header(const struct qs_device *dev, struct qs_luks_header *ret,
 			  struct qs_error *err);
+
+/* The refusal of a device that is used for USE; never succeeds. */
+int qs_device_refuse_use(const struct qs_device *dev, const struct qs_use *use,
+			 struct qs_error *err);
 
 /* Refuse a device that is used. ALLOWED lists kinds that do not matter here, as 1 << kind. */
 int qs_device_check_unused(const struct qs_env *env, const struct qs_device *dev, unsigned allowed,

@@ -43,6 +43,7 @@ int qs_journal_read(const struct qs_env *env, const char *name, struct qs_journa
 	ret->link = qs_strdup(text_of(object, "device"));
 	ret->key_file = qs_strdup(json_string_value(json_object_get(object, "key_file")));
 	ret->salt = qs_strdup(json_string_value(json_object_get(object, "salt")));
+	ret->fstab = qs_strdup(json_string_value(json_object_get(object, "fstab")));
 	return 1;
 }
 
@@ -58,9 +59,10 @@ int qs_journal_write(const struct qs_env *env, const char *name, const struct qs
 
 	if (r < 0)
 		return r;
-	object = json_pack("{s:s,s:s,s:s,s:s*,s:s*,s:s*}", "op", journal->op, "uuid", journal->uuid,
-			   "device", journal->link, "key_file", journal->key_file, "image",
-			   journal->image[0] ? journal->image : NULL, "salt", journal->salt);
+	object = json_pack("{s:s,s:s,s:s,s:s*,s:s*,s:s*,s:s*}", "op", journal->op, "uuid",
+			   journal->uuid, "device", journal->link, "key_file", journal->key_file,
+			   "image", journal->image[0] ? journal->image : NULL, "salt",
+			   journal->salt, "fstab", journal->fstab);
 	text = object ? json_dumps(object, JSON_INDENT(1)) : NULL;
 	if (!text)
 		return qs_fail(err, QS_E_FAILED, "cannot note the beginning of the work on %s",
@@ -92,5 +94,6 @@ void qs_journal_done(struct qs_journal *journal)
 	free(journal->link);
 	free(journal->key_file);
 	free(journal->salt);
+	free(journal->fstab);
 	*journal = (struct qs_journal){};
 }

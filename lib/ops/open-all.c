@@ -70,7 +70,7 @@ static void add_line(struct plan *p, const struct qs_crypttab_entry *e)
 	struct qs_open_request *request = add_candidate(p, e->name, link);
 
 	qs_open_apply_line(request, e);
-	request->systemd = !qs_open_has_option(e->options, "noauto");
+	request->systemd = !qs_crypttab_has_option(e->options, "noauto");
 	add_usual_key(p, request, e->name);
 }
 

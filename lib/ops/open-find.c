@@ -46,17 +46,6 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 	return NULL;
 }
 
-bool qs_open_has_option(const char *options, const char *word)
-{
-	size_t length = strlen(word);
-
-	for (const char *p = options; p && *p; p += strcspn(p, ","), p += *p == ',')
-		if (strncmp(p, word, length) == 0 &&
-		    (p[length] == ',' || p[length] == '\0' || p[length] == '='))
-			return true;
-	return false;
-}
-
 /* Options that change what the key or the header is: another tool's line. */
 static const char *foreign_option(const char *options)
 {
@@ -67,7 +56,7 @@ static const char *foreign_option(const char *options)
 	};
 
 	for (size_t i = 0; i < QS_ARRAY_SIZE(words); i++)
-		if (qs_open_has_option(options, words[i]))
+		if (qs_crypttab_has_option(options, words[i]))
 			return words[i];
 	return NULL;
 }
@@ -88,10 +77,10 @@ void qs_open_apply_line(struct qs_open_request *request, const struct qs_cryptta
 {
 	if (e->key && e->key[0] == '/')
 		qs_open_add_key(request, e->key);
-	if (qs_open_has_option(e->options, "readonly") ||
-	    qs_open_has_option(e->options, "read-only"))
+	if (qs_crypttab_has_option(e->options, "readonly") ||
+	    qs_crypttab_has_option(e->options, "read-only"))
 		request->read_only = true;
-	if (qs_open_has_option(e->options, "discard"))
+	if (qs_crypttab_has_option(e->options, "discard"))
 		request->allow_discards = true;
 }
 

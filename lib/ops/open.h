@@ -88,9 +88,6 @@ bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request
 /* Another key file to try; one that is there already, or that finds no room, is left out. */
 void qs_open_add_key(struct qs_open_request *request, const char *key_file);
 
-/* Is WORD or WORD=... among the OPTIONS (NULL: none) of a crypttab line? */
-bool qs_open_has_option(const char *options, const char *word);
-
 /* Key file, readonly and discard of a crypttab line. */
 void qs_open_apply_line(struct qs_open_request *request, const struct qs_crypttab_entry *e);
 

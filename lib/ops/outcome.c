@@ -1,9 +1,11 @@
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/utf8.h"
 #include "ops/internal.h"
 
 void qs_outcome_set(char **field, const char *value)
@@ -83,6 +85,20 @@ json_t *qs_json_time(time_t when)
 		return json_string("unknown");
 	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
 	return json_string(text);
+}
+
+void qs_outcome_warn(struct qs_outcome *outcome, const char *format, ...)
+{
+	json_t *list = json_object_get(outcome->details, "warnings");
+	char text[512];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	if (!list)
+		qs_outcome_detail(outcome, "warnings", list = json_array());
+	(void)json_array_append_new(list, qs_utf8_json(text));
 }
 
 int qs_outcomes_verdict(const struct qs_outcomes *list, struct qs_error *err)

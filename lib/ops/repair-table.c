@@ -13,21 +13,6 @@
 #include "base/utf8.h"
 #include "ops/repair.h"
 
-void qs_repair_warn(struct qs_repair *r, const struct qs_repair_device *d, const char *format, ...)
-{
-	struct qs_outcome *o = &r->outcomes->items[d - r->devices];
-	json_t *list = json_object_get(o->details, "warnings");
-	char text[512];
-	va_list ap;
-
-	va_start(ap, format);
-	(void)vsnprintf(text, sizeof(text), format, ap);
-	va_end(ap);
-	if (!list)
-		qs_outcome_detail(o, "warnings", list = json_array());
-	(void)json_array_append_new(list, qs_utf8_json(text));
-}
-
 static struct qs_error *error_of(const struct qs_repair *r, const struct qs_repair_device *d)
 {
 	return &r->outcomes->items[d - r->devices].error;

@@ -134,7 +134,7 @@ int qs_repair_prove(struct qs_repair *r, struct qs_error *err);
 void qs_repair_change(struct qs_repair *r, struct qs_repair_table *table);
 
 /* Another thing to tell about a device. */
-void qs_repair_warn(struct qs_repair *r, const struct qs_repair_device *d, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+#define qs_repair_warn(r, d, ...)                                                                  \
+	qs_outcome_warn(&(r)->outcomes->items[(d) - (r)->devices], __VA_ARGS__)
 
 #endif

@@ -121,8 +121,7 @@ int qs_device_open_below(const struct qs_device *dev, int *ret_disk_fd, struct q
 	return open_locked(dev, 0, ret_disk_fd, err);
 }
 
-/* Some file systems know no O_DIRECT; then the cache is dropped instead. */
-static int open_uncached(const char *node, struct qs_error *err)
+int qs_device_open_uncached(const char *node, struct qs_error *err)
 {
 	int fd = open(node, O_RDONLY | O_CLOEXEC | O_DIRECT);
 
@@ -142,7 +141,7 @@ int qs_device_sync_and_compare(int fd, const char *node, const void *data, size_
 
 	if (fsync(fd) < 0)
 		return qs_fail_errno(err, errno, "cannot sync %s", node);
-	again = open_uncached(node, err);
+	again = qs_device_open_uncached(node, err);
 	if (again < 0)
 		return again;
 	chunk = aligned_alloc(DIRECT_ALIGNMENT, COMPARE_CHUNK);
@@ -189,7 +188,8 @@ int qs_device_peek_header(const struct qs_device *dev, struct qs_luks_header *re
 	return read_by(qs_luks_header_peek, dev, ret, err);
 }
 
-static int refuse_use(const struct qs_device *dev, const struct qs_use *use, struct qs_error *err)
+int qs_device_refuse_use(const struct qs_device *dev, const struct qs_use *use,
+			 struct qs_error *err)
 {
 	switch (use->kind) {
 	case QS_USE_SYSTEM:
@@ -218,7 +218,7 @@ int qs_device_check_unused(const struct qs_env *env, const struct qs_device *dev
 
 	for (size_t i = 0; r == 0 && i < uses.count; i++)
 		if (!(allowed & (1U << uses.items[i].kind)))
-			r = refuse_use(dev, &uses.items[i], err);
+			r = qs_device_refuse_use(dev, &uses.items[i], err);
 	return r;
 }
 

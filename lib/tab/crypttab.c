@@ -228,6 +228,45 @@ static int find_only(const struct qs_crypttab *tab, const char *name, size_t *re
 	return 0;
 }
 
+/* Where WORD or "WORD=value" begins in OPTIONS, or NULL. */
+static const char *find_option(const char *options, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *p = options; p && *p; p += strcspn(p, ","), p += *p == ',')
+		if (strncmp(p, word, length) == 0 &&
+		    (p[length] == ',' || p[length] == '\0' || p[length] == '='))
+			return p;
+	return NULL;
+}
+
+bool qs_crypttab_has_option(const char *options, const char *word)
+{
+	return find_option(options, word) != NULL;
+}
+
+char *qs_crypttab_option(const char *options, const char *word)
+{
+	const char *found = find_option(options, word);
+	size_t skip = strlen(word) + 1;
+
+	if (!found || found[skip - 1] != '=')
+		return NULL;
+	return qs_printf("%.*s", (int)strcspn(found + skip, ","), found + skip);
+}
+
+bool qs_crypttab_is_swap(const struct qs_crypttab_entry *e)
+{
+	static const char *const keys[] = { "/dev/urandom", "/dev/random", "/dev/hwrng" };
+
+	if (!e->device || !e->key || !qs_crypttab_has_option(e->options, "swap"))
+		return false;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(keys); i++)
+		if (strcmp(e->key, keys[i]) == 0)
+			return true;
+	return false;
+}
+
 /* Entry I, or a new one behind the last. OPTIONS NULL: those that it has, else "luks". */
 static int set_fields(struct qs_crypttab *tab, size_t i, const char *name, const char *device,
 		      const char *key, const char *options, struct qs_error *err)

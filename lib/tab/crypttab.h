@@ -66,6 +66,15 @@ int qs_crypttab_check(const char *name, const char *device, const char *key, con
 /* True for options that say nothing ("-", "none", commas alone), which Debian takes literally. */
 bool qs_crypttab_no_options(const char *options);
 
+/* Is WORD, alone or as "WORD=value", in a list with commas (NULL: an empty one)? Also for fstab. */
+bool qs_crypttab_has_option(const char *options, const char *word);
+
+/* The value of "WORD=value" in such a list, malloc'ed; NULL when there is none. */
+char *qs_crypttab_option(const char *options, const char *word);
+
+/* A swap with a new random key at each start, ours or somebody else's. */
+bool qs_crypttab_is_swap(const struct qs_crypttab_entry *e);
+
 /*
  * Add the line `NAME  DEVICE  KEY  OPTIONS`, or change the existing line of that
  * name in place, with its spacing; text behind the options moves to a comment
