@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/cleanup.h"
 #include "command.h"
 
@@ -103,6 +105,14 @@ static const char *agreement(const json_t *backup)
 	return json_is_true(agrees) ? ", agrees with the header" : ", differs from the header";
 }
 
+/* A swap with a new key at each start has no header that could be backed up. */
+static bool is_swap(const json_t *device)
+{
+	const char *known = text_at(device, "state");
+
+	return known && strncmp(known, "swap", 4) == 0;
+}
+
 static char *backup(const json_t *device)
 {
 	const json_t *object = json_object_get(device, "backup");
@@ -110,7 +120,7 @@ static char *backup(const json_t *device)
 	QS_AUTO(qs_auto_free) char *old = NULL;
 
 	if (!object)
-		return qs_strdup("none");
+		return is_swap(device) ? NULL : qs_strdup("none");
 	old = age(json_integer_value(json_object_get(object, "age_seconds")));
 	return qs_printf("%s, %s old%s; older versions: %lld", time ? time : "of unknown time", old,
 			 agreement(object),

@@ -55,6 +55,7 @@ struct qs_file {
 #define QS_FILE_HEADERS 2U
 #define QS_FILE_PENDING 4U
 #define QS_FILE_CRYPTTAB 8U
+#define QS_FILE_FSTAB 16U
 
 #define QS_CMD_NEEDS_ROOT 1U   /* refused early for others, unless --root names another tree */
 #define QS_CMD_CHANGES 2U      /* SIGINT and SIGTERM let running jobs finish */
@@ -89,6 +90,7 @@ extern const struct qs_command qs_row_cryptclose;
 extern const struct qs_command qs_row_cryptcloseall;
 extern const struct qs_command qs_row_cryptdestroy;
 extern const struct qs_command qs_row_cryptenroll;
+extern const struct qs_command qs_row_cryptswap;
 extern const struct qs_command qs_row_cryptstatus;
 extern const struct qs_command qs_row_cryptbackup;
 extern const struct qs_command qs_row_cryptrestore;

@@ -37,6 +37,9 @@ const struct qs_file qs_files[] = {
 	{ QS_FILE_CRYPTTAB, "/etc/crypttab",
 	  "Only the lines of our own devices are changed. The version before the last change "
 	  "is kept as /etc/crypttab.qs-bak." },
+	{ QS_FILE_FSTAB, "/etc/fstab",
+	  "Of the line of a swap the first field is changed. The version before the last "
+	  "change is kept as /etc/fstab.qs-bak." },
 	{ QS_FILE_PENDING, "/etc/cryptconf/pending/NAME.json",
 	  "Notes that work on a device was begun and is not finished; the same command again "
 	  "finishes it and removes the file. It holds no secret." },
@@ -55,6 +58,7 @@ const struct qs_command *const qs_commands[] = {
 	&qs_row_cryptcloseall,
 	&qs_row_cryptdestroy,
 	&qs_row_cryptenroll,
+	&qs_row_cryptswap,
 	&qs_row_cryptstatus,
 	&qs_row_cryptbackup,
 	&qs_row_cryptrestore,

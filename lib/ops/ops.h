@@ -223,13 +223,32 @@ int qs_enroll_test(const struct qs_env *env, const char *device,
 		   const struct qs_open_options *options, struct qs_outcomes *ret,
 		   struct qs_error *err);
 
+struct qs_swap_options {
+	bool now;   /* use the encrypted swap at once; not with a root prefix */
+	bool force; /* overrides QS_E_REFUSED */
+};
+
+/*
+ * Encrypt swap: DEVICE, or with NULL all of it. Swap is switched off, overwritten, and
+ * comes back encrypted at the next start, or with options->now before this returns.
+ * outcome.details: "state" ("active", "next-start"), "wiped" (bytes),
+ * "update_initramfs" (true when RESUME was put right).
+ */
+int qs_swap(const struct qs_env *env, const char *device, const struct qs_swap_options *options,
+	    struct qs_outcomes *ret, struct qs_error *err);
+
+/* Which of them hold something else than swap, as qs_format_preview(). */
+int qs_swap_preview(const struct qs_env *env, const char *device,
+		    const struct qs_swap_options *options, struct qs_outcomes *ret,
+		    struct qs_error *err);
+
 /*
  * The state of devices; COUNT 0: every LUKS device and every device of ours.
  * Never writes. outcome.details: "state" ("open", "closed", "damaged",
- * "absent", "not-luks", "formatting", "destroying", "restoring"), "version", "cipher", "key_size",
- * "sector_size", "metadata_size", "flags", "keyslots" (array of number, kdf, memory, opened_by),
- * "backup" (time, age_seconds, sequence, versions, agrees, damaged_keyslots), "crypttab" (line,
- * agrees, problem), "driver", "warnings".
+ * "absent", "not-luks", "formatting", "destroying", "restoring"; of a swap "swap", "swap-off"),
+ * "version", "cipher", "key_size", "sector_size", "metadata_size", "flags", "keyslots" (array of
+ * number, kdf, memory, opened_by), "backup" (time, age_seconds, sequence, versions, agrees,
+ * damaged_keyslots), "crypttab" (line, agrees, problem), "driver", "warnings".
  */
 int qs_status(const struct qs_env *env, const char *const *devices, size_t count,
 	      struct qs_outcomes *ret, struct qs_error *err);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/utf8.h"
 #include "luks/backup.h"
 #include "luks/make.h"
 #include "luks/ondisk.h"
@@ -20,7 +19,7 @@
 /* Takes TEXT. */
 static void warn(const struct qs_status_subject *s, char *text)
 {
-	(void)json_array_append_new(s->warnings, qs_utf8_json(text));
+	qs_outcome_warn(s->outcome, "%s", text);
 	free(text);
 }
 

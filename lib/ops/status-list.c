@@ -87,13 +87,20 @@ static int describe_all(struct qs_status *st, size_t from, struct qs_error *err)
 	return count == 0 ? 0 : qs_outcomes_run(&env, st->list, todo, describe_one, st, err);
 }
 
+static void add_swap(struct qs_status *st, const char *word, const struct qs_crypttab_entry *line,
+		     const struct qs_device *dev)
+{
+	add(st, word, NULL);
+	qs_status_swap(st, line, dev, qs_outcomes_add(st->list, word));
+}
+
 /* Not permitted: an ordinary user looks, who sees what may be seen. */
 static bool is_shown(const struct qs_outcome *o)
 {
 	return !is_state(o, "not-luks") && o->error.kind != QS_E_NOT_PERMITTED;
 }
 
-static void swap(struct qs_status *st, size_t a, size_t b)
+static void exchange(struct qs_status *st, size_t a, size_t b)
 {
 	struct qs_outcome o = st->list->items[a];
 	struct qs_device *dev = st->devices[a];
@@ -124,7 +131,7 @@ static int describe_present(struct qs_status *st, struct qs_error *err)
 		r = describe_all(st, 0, err);
 	for (size_t i = 0; i < list->count; i++)
 		if (is_shown(&list->items[i]))
-			swap(st, kept++, i);
+			exchange(st, kept++, i);
 	while (list->count > kept) {
 		qs_device_free(st->devices[list->count - 1]);
 		qs_outcomes_pop(list);
@@ -140,10 +147,14 @@ static int describe_tabled(struct qs_status *st, struct qs_error *err)
 	for (size_t i = 0; i < qs_crypttab_count(st->tab); i++) {
 		const struct qs_crypttab_entry *e = qs_crypttab_get(st->tab, i);
 		QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+		bool swap = qs_crypttab_is_swap(e) && strncmp(e->name, "enc-", 4) == 0;
 
-		if (!qs_open_is_our_line(st->env, e))
+		if (!swap && !qs_open_is_our_line(st->env, e))
 			continue;
-		if (qs_device_find(st->env, e->device, &dev, NULL) < 0) {
+		(void)qs_device_find(st->env, e->device, &dev, NULL);
+		if (swap) {
+			add_swap(st, e->device, e, dev);
+		} else if (!dev) {
 			add(st, e->device, NULL);
 			qs_status_describe_absent(st, e, st->list);
 		} else if (!is_listed(st->list, dev->node)) {
@@ -159,15 +170,20 @@ static int describe_named(struct qs_status *st, const char *const *names, size_t
 	int r;
 
 	for (size_t i = 0; i < count; i++) {
-		struct qs_device *dev = NULL;
+		QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+		const struct qs_crypttab_entry *e = NULL;
 		struct qs_error own = {};
 
-		if (qs_device_find(st->env, names[i], &dev, &own) == 0) {
-			add(st, names[i], dev);
+		if (qs_device_find(st->env, names[i], &dev, &own) < 0) {
+			add(st, names[i], NULL);
+			qs_outcomes_add(st->list, names[i])->error = own;
 			continue;
 		}
-		add(st, names[i], NULL);
-		qs_outcomes_add(st->list, names[i])->error = own;
+		e = qs_open_line_of(st->env, st->tab, dev, "");
+		if (e && qs_crypttab_is_swap(e))
+			add_swap(st, names[i], e, dev);
+		else
+			add(st, names[i], QS_TAKE(dev));
 	}
 	r = describe_all(st, 0, err);
 	for (size_t i = 0; r == 0 && i < count; i++) {

@@ -4,7 +4,6 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,17 +25,7 @@
 
 #define MAX_KEYSLOTS 32
 
-static void __attribute__((format(printf, 2, 3)))
-warn(struct qs_status_subject *s, const char *format, ...)
-{
-	char text[512];
-	va_list ap;
-
-	va_start(ap, format);
-	(void)vsnprintf(text, sizeof(text), format, ap);
-	va_end(ap);
-	(void)json_array_append_new(s->warnings, qs_utf8_json(text));
-}
+#define warn(s, ...) qs_outcome_warn((s)->outcome, __VA_ARGS__)
 
 static void set(struct qs_status_subject *s, const char *key, json_t *value)
 {
@@ -246,22 +235,11 @@ static bool is_known(const struct qs_status *st, const struct qs_outcome *o)
 	return real && access(real, F_OK) == 0;
 }
 
-static void finish(struct qs_status_subject *s)
-{
-	if (json_array_size(s->warnings) > 0)
-		set(s, "warnings", s->warnings);
-	else
-		json_decref(s->warnings);
-	qs_luks_header_done(&s->header);
-}
-
 void qs_status_describe(const struct qs_status *st, const struct qs_device *dev,
 			struct qs_outcome *outcome)
 {
 	QS_AUTO(qs_auto_close) int fd = open(dev->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct qs_status_subject s = {
-		.outcome = outcome, .dev = dev, .fd = fd, .warnings = json_array()
-	};
+	struct qs_status_subject s = { .outcome = outcome, .dev = dev, .fd = fd };
 	QS_AUTO(qs_auto_free) char *damage = NULL;
 	int r;
 
@@ -280,7 +258,7 @@ void qs_status_describe(const struct qs_status *st, const struct qs_device *dev,
 	}
 	if (damage && s.header.version == 0)
 		(void)qs_fail(&outcome->error, QS_E_DAMAGED, "%s", damage);
-	finish(&s);
+	qs_luks_header_done(&s.header);
 }
 
 void qs_status_describe_absent(const struct qs_status *st, const struct qs_crypttab_entry *e,
@@ -290,7 +268,6 @@ void qs_status_describe_absent(const struct qs_status *st, const struct qs_crypt
 		.outcome = qs_outcomes_add(list, e->device),
 		.fd = -1,
 		.command_word = e->device,
-		.warnings = json_array(),
 	};
 	const struct qs_mapping *m = qs_mapping_by_name(&st->mappings, e->name);
 
@@ -303,5 +280,5 @@ void qs_status_describe_absent(const struct qs_status *st, const struct qs_crypt
 		     e->name, e->name);
 	qs_status_add_backup(st->env, &s);
 	add_crypttab(st, &s);
-	finish(&s);
+	qs_luks_header_done(&s.header);
 }

@@ -1,6 +1,6 @@
 /*
  * The parts of cryptstatus: which devices (status-list.c), and what is said of
- * each (status.c, status-backup.c).
+ * each (status.c, status-backup.c, status-swap.c).
  */
 #ifndef QS_OPS_STATUS_H
 #define QS_OPS_STATUS_H
@@ -25,7 +25,6 @@ struct qs_status_subject {
 	int fd;                      /* of the device, for reading; -1 */
 	const char *command_word;    /* by which commands name it in advice */
 	struct qs_luks_header header;
-	json_t *warnings;
 };
 
 /* "backup" (time, age_seconds, sequence, versions, agrees, damaged_keyslots) and its warnings. */
@@ -34,6 +33,13 @@ void qs_status_add_backup(const struct qs_env *env, struct qs_status_subject *s)
 /* All that is known of DEV goes into OUTCOME. To be called in a worker, as it reads the device. */
 void qs_status_describe(const struct qs_status *st, const struct qs_device *dev,
 			struct qs_outcome *outcome);
+
+/*
+ * The same for a swap with a new key at each start, LINE of crypttab (qs_crypttab_is_swap);
+ * DEV may be NULL: absent. It has no header: nothing is read from the device.
+ */
+void qs_status_swap(const struct qs_status *st, const struct qs_crypttab_entry *line,
+		    const struct qs_device *dev, struct qs_outcome *outcome);
 
 /* A new outcome at the end of LIST for a line whose device is not there. */
 void qs_status_describe_absent(const struct qs_status *st, const struct qs_crypttab_entry *e,

@@ -150,7 +150,7 @@ complete_words()
 
 @test "completion knows commands, options, values and files" {
 	[[ $(complete_words qs-util cryptd) == cryptdestroy ]]
-	[[ $(complete_words qs-util --json crypts) == cryptstatus ]]
+	[[ $(complete_words qs-util --json cryptst) == cryptstatus ]]
 	[[ $(complete_words qs-util cryptformat --no-o) == --no-open ]]
 	[[ $(complete_words qs-util cryptopen --no-o) == '' ]]
 	[[ $(complete_words qs-util cryptformat --pbkdf = pb) == pbkdf2 ]]
