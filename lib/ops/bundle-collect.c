@@ -120,12 +120,23 @@ static int add_place(const struct qs_env *env, struct qs_collected *c, const cha
 	return add_folder(c, &folder, err);
 }
 
+/* Returns 1 there, 0 absent. A file that cannot be looked at must not count as absent. */
+static int look(const char *real, struct qs_error *err)
+{
+	if (access(real, F_OK) == 0)
+		return 1;
+	if (errno == ENOENT || errno == ENOTDIR)
+		return 0;
+	return qs_fail_errno(err, errno, "cannot look at %s", real);
+}
+
 static int add_single(const struct qs_env *env, struct qs_collected *c, const char *member,
 		      const char *logical, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, logical);
+	int r = look(real, err);
 
-	return access(real, F_OK) == 0 ? add_file(c, member, real, err) : 0;
+	return r > 0 ? add_file(c, member, real, err) : r;
 }
 
 /* An unmounted keys directory is an error; one that was never made is not made here. */
@@ -133,9 +144,12 @@ static int add_keys(const struct qs_env *env, struct qs_collected *c, struct qs_
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, env->config.keys_dir);
 	const struct folder folder = { QS_MEMBER_KEYS, real, 0 };
-	int r = 0;
+	int r = 1;
 
-	if (strcmp(env->config.keys_dir, QS_CONF_DIR "/keys") != 0 || access(real, F_OK) == 0)
+	/* Another one may be on a server that does not answer: only the check knows how to wait. */
+	if (strcmp(env->config.keys_dir, QS_CONF_DIR "/keys") == 0)
+		r = look(real, err);
+	if (r == 1)
 		r = qs_key_look_dir(env, env->config.keys_dir, err);
 	return r < 0 ? r : add_folder(c, &folder, err);
 }
@@ -175,9 +189,11 @@ static int add_outside_key(const struct qs_env *env, struct qs_collected *c,
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, e->key);
 	QS_AUTO(qs_auto_free) char *member = qs_printf(QS_MEMBER_KEYS "%s.key", e->name);
-	int r;
+	int r = look(real, err);
 
-	if (access(real, F_OK) < 0) {
+	if (r < 0)
+		return r;
+	if (r == 0) {
 		qs_log(QS_LOG_WARNING, "the key file %s of %s is not there, so the bundle lacks it",
 		       e->key, e->name);
 		c->missing = grow(c->missing, c->missing_count, sizeof(*c->missing));
