@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -113,7 +114,7 @@ static int put_file(struct qs_member_writer *w, const char *name, const void *da
 
 	if (strlen(name) >= sizeof(h.name))
 		return qs_fail(err, QS_E_FAILED, "the name %s is too long for a bundle", name);
-	(void)strcpy(h.name, name);
+	(void)snprintf(h.name, sizeof(h.name), "%s", name);
 	r = qs_member_begin(w, &h, err);
 	return r < 0 ? r : qs_member_write(w, data, size, err);
 }
@@ -127,7 +128,7 @@ static int put_directories(struct qs_member_writer *w, struct qs_error *err)
 	for (size_t i = 0; r == 0 && i < QS_ARRAY_SIZE(names); i++) {
 		struct qs_tar_header h = { .directory = true, .mode = 0700 };
 
-		(void)strcpy(h.name, names[i]);
+		(void)snprintf(h.name, sizeof(h.name), "%s", names[i]);
 		r = qs_member_begin(w, &h, err);
 	}
 	return r;

@@ -75,6 +75,16 @@ def members_of(tree):
     return {name: path.read_bytes() for name, path in held.items()}
 
 
+def ends_orderly(tree, done, call, fault):
+    """A command that was not killed says what failed, and tidies up."""
+    if fault.kills:
+        return
+    check(done.status in range(8), "ends in no orderly way")
+    check(done.status == 0 or "qs-util key" in done.err, "says nothing")
+    if "unlink" not in call.name:
+        check(not tree.leftovers(), f"left over: {tree.leftovers()}")
+
+
 class Backup(Scenario):
     """keybackup where there is no bundle yet."""
 
@@ -107,12 +117,7 @@ class Backup(Scenario):
             self.is_whole(tree)
         if done.status == 0:
             check(now != self.before, "exit status 0, and no new bundle")
-        if fault.kills:
-            return
-        check(done.status in range(8), "ends in no orderly way")
-        check(done.status == 0 or "qs-util keybackup: " in done.err, "says nothing")
-        if "unlink" not in call.name:
-            check(not tree.leftovers(), f"left over: {tree.leftovers()}")
+        ends_orderly(tree, done, call, fault)
 
     def again(self, tree, unsynced):
         done = self.second(tree, unsynced)
@@ -166,12 +171,7 @@ class Restore(Scenario):
         self.old_key_is_there(tree)
         if tree.line(1) in tree.tab():
             check(tree.key(1).exists(), "a line without its key")
-        if fault.kills:
-            return
-        check(done.status in range(8), "ends in no orderly way")
-        check(done.status == 0 or "qs-util keyrestore: " in done.err, "says nothing")
-        if "unlink" not in call.name:
-            check(not tree.leftovers(), f"left over: {tree.leftovers()}")
+        ends_orderly(tree, done, call, fault)
 
     def old_key_is_there(self, tree):
         held = [content(path) for path in tree.key(2).parent.glob(f"{tree.key(2).name}*")]

@@ -31,7 +31,8 @@ formatted()
 # Two keys and a line without any disk behind them: quick where no disk matters.
 small_keys()
 {
-	mkdir -p -m 0700 "$KEYS"
+	mkdir -p "$KEYS"
+	chmod 0700 "$KEYS"
 	new_key "$(key_of 1)"
 	new_key "$(key_of 2)"
 	echo "enc-scsi-30001  ${ID}1  /etc/cryptconf/keys/enc-scsi-30001.key  luks" >"$ROOT/etc/crypttab"
@@ -162,7 +163,7 @@ action_of()
 	cmp "$(key_of 2)" "$BATS_TEST_TMPDIR/sealed"
 	cmp "$(key_of 2).1" "$BATS_TEST_TMPDIR/newer"
 	[ "$(stat -c %a "$(key_of 2)" "$(key_of 2).1" | xargs)" = "400 400" ]
-	cat "$BATS_TEST_TMPDIR/newer" | install -m 0400 /dev/stdin "$(key_of 2)"
+	install -m 0400 "$BATS_TEST_TMPDIR/newer" "$(key_of 2)"
 	restore --force --yes
 	[ ! -e "$(key_of 2).2" ]
 	new_key "$(key_of 2)"
@@ -204,7 +205,8 @@ action_of()
 }
 
 @test "a configuration that comes back says where the keys go" {
-	mkdir -p -m 0700 "$ROOT/etc/cryptconf" "$ROOT/var/keys"
+	mkdir -p "$ROOT/etc/cryptconf" "$ROOT/var/keys"
+	chmod 0700 "$ROOT/var/keys"
 	echo 'keys_dir = "/var/keys";' >"$ROOT/etc/cryptconf/qs-util.conf"
 	new_key "$ROOT/var/keys/enc-scsi-30001.key"
 	echo "enc-scsi-30001  ${ID}1  /var/keys/enc-scsi-30001.key  luks" >"$ROOT/etc/crypttab"
@@ -253,6 +255,7 @@ action_of()
 	rm "$(key_of 1)"
 	run -0 --separate-stderr qs --json keybackup --to backup.crt "$BUNDLE"
 	[ "$(jq -r '.result.missing[]' <<<"$output")" = enc-scsi-30001 ]
+	# shellcheck disable=SC2154 # run sets it
 	[[ $stderr == *enc-scsi-30001.key* ]]
 	rm "$BUNDLE"
 	chmod 0440 "$(key_of 2)"
@@ -293,6 +296,7 @@ action_of()
 	[ "$(jq -r .error.code <<<"$output")" = usage ]
 	run -64 typed -- keybackup --to backup.crt -
 	[[ $output == *'not written to a terminal'* ]]
+	# shellcheck disable=SC2016 # for the inner shell
 	run -1 bash -c '"$0" --root="$1" keybackup --to backup.crt - >/dev/full' "$QS_UTIL" "$ROOT"
 	[[ $output == *'No space'* ]]
 }

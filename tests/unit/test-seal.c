@@ -276,7 +276,7 @@ static int give(void *cookie, struct qs_secret *ret, struct qs_error *err)
 }
 
 static int open_by_encrypted_key(const char *data, size_t size, const struct qs_secret *pem,
-				 const char *passphrase, struct qs_error *err)
+				 char *passphrase, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_sealed) struct qs_sealed *s = NULL;
 	struct qs_seal_recipient_kinds kinds = {};
@@ -284,13 +284,14 @@ static int open_by_encrypted_key(const char *data, size_t size, const struct qs_
 
 	assert_int_equal(r, 0);
 	assert_true(kinds.certificate && !kinds.passphrase);
-	r = qs_sealed_use_key(s, pem, "the key", give, (void *)(uintptr_t)passphrase, err);
+	r = qs_sealed_use_key(s, pem, "the key", give, passphrase, err);
 	return r < 0 ? r : read_all(s, err);
 }
 
 static void test_a_private_key_has_a_passphrase_of_its_own(void **state)
 {
 	const char *const one[] = { "ec.crt", NULL };
+	char inner[] = "inner", other[] = "other";
 	QS_AUTO(qs_secret_done) struct qs_secret pem = {};
 	struct qs_secret nonsense = { "no PEM", 6 };
 	size_t size = 0;
@@ -299,12 +300,12 @@ static void test_a_private_key_has_a_passphrase_of_its_own(void **state)
 
 	(void)state;
 	test_key_pem(ec, "inner", &pem);
-	assert_int_equal(open_by_encrypted_key(data, size, &pem, "inner", NULL), 0);
-	assert_true(open_by_encrypted_key(data, size, &pem, "other", &err) < 0);
+	assert_int_equal(open_by_encrypted_key(data, size, &pem, inner, NULL), 0);
+	assert_true(open_by_encrypted_key(data, size, &pem, other, &err) < 0);
 	assert_int_equal(err.kind, QS_E_NO_KEY);
 	assert_true(open_by_encrypted_key(data, size, &pem, NULL, &err) < 0);
 	assert_string_equal(err.text, "nobody there");
-	assert_true(open_by_encrypted_key(data, size, &nonsense, "inner", &err) < 0);
+	assert_true(open_by_encrypted_key(data, size, &nonsense, inner, &err) < 0);
 	assert_int_equal(err.kind, QS_E_KEY_FILE);
 }
 
