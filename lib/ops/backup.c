@@ -162,7 +162,8 @@ static int find(const struct backup *b, struct target *t, const char *word, stru
 		return r;
 	if (h.uuid[0])
 		qs_outcome_set(&o->uuid, h.uuid);
-	r = qs_device_name(b->env, t->dev, h.uuid[0] ? h.uuid : NULL, &link, &t->name, &o->error);
+	r = qs_device_known_as(b->env, t->dev, h.uuid[0] ? h.uuid : NULL, &link, &t->name,
+			       &o->error);
 	if (r < 0)
 		return r;
 	qs_outcome_set(&o->by_id, link);

@@ -163,7 +163,7 @@ static int find_name(const struct destroy *d, struct target *t, const struct qs_
 	const char *uuid = h->version ? h->uuid : NULL;
 
 	(void)snprintf(t->uuid, sizeof(t->uuid), "%s", uuid ? uuid : "");
-	return qs_device_name(d->env, t->dev, uuid, &t->link, &t->name, err);
+	return qs_device_known_as(d->env, t->dev, uuid, &t->link, &t->name, err);
 }
 
 static int prepare_absent(const struct destroy *d, struct target *t, struct qs_outcome *o)

@@ -122,6 +122,17 @@ int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bo
  */
 int qs_outcomes_add_ours(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err);
 
+/*
+ * Link and name of a device under which its key, backups and line are found: the
+ * name of the line of ours that leads to it (a disk that moved to another link
+ * keeps its name, see crypttabrepair), else both by the naming rule. The label in
+ * the header is not asked: it is the disk's own word, and another disk's key
+ * would be erased by it. UUID may be NULL. Errors as qs_device_name(), and of
+ * reading crypttab.
+ */
+int qs_device_known_as(const struct qs_env *env, const struct qs_device *dev, const char *uuid,
+		       char **ret_link, char **ret_name, struct qs_error *err);
+
 /* True when a key or a header backup of NAME exists. */
 bool qs_name_is_known(const struct qs_env *env, const char *name);
 

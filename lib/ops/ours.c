@@ -38,6 +38,27 @@ char *qs_name_of_word(const char *word)
 	return name && !strchr(name, '/') ? QS_TAKE(name) : NULL;
 }
 
+int qs_device_known_as(const struct qs_env *env, const struct qs_device *dev, const char *uuid,
+		       char **ret_link, char **ret_name, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	QS_AUTO(qs_auto_free) char *link = NULL;
+	QS_AUTO(qs_auto_free) char *name = NULL;
+	const struct qs_crypttab_entry *e;
+	int r = qs_device_name(env, dev, uuid, &link, &name, err);
+
+	if (r == 0)
+		r = qs_crypttab_load(env, &tab, err);
+	if (r < 0)
+		return r;
+	e = qs_open_line_of(env, tab, dev, uuid ? uuid : "");
+	if (e && qs_open_is_our_line(env, e))
+		qs_outcome_set(&name, e->name);
+	*ret_link = QS_TAKE(link);
+	*ret_name = QS_TAKE(name);
+	return 0;
+}
+
 /* A device that cannot be read is ours by its name only. */
 static bool is_ours(const struct qs_env *env, const struct qs_device *dev)
 {
@@ -47,7 +68,7 @@ static bool is_ours(const struct qs_env *env, const struct qs_device *dev)
 
 	if (qs_device_peek_header(dev, &h, NULL) == 0 && strcmp(h.subsystem, QS_SUBSYSTEM) == 0)
 		return true;
-	return qs_device_name(env, dev, h.uuid[0] ? h.uuid : NULL, &link, &name, NULL) == 0 &&
+	return qs_device_known_as(env, dev, h.uuid[0] ? h.uuid : NULL, &link, &name, NULL) == 0 &&
 	       qs_name_is_known(env, name);
 }
 

@@ -111,8 +111,8 @@ static int find_name(const struct qs_restore_run *run, struct qs_restore_target 
 		     struct qs_outcome *o)
 {
 	const char *uuid = t->has.uuid[0] ? t->has.uuid : t->from.h.uuid;
-	int r = qs_device_name(run->env, t->dev, uuid[0] ? uuid : NULL, &t->link, &t->name,
-			       &o->error);
+	int r = qs_device_known_as(run->env, t->dev, uuid[0] ? uuid : NULL, &t->link, &t->name,
+				   &o->error);
 
 	if (r < 0)
 		return r;

@@ -190,6 +190,15 @@ snapshot()
 	END
 	# Not refused, as it would be with the other one's name and header backup.
 	run -0 qs cryptopenall --test
+	qs --json cryptstatus "${ID}1" "${ID}2" >"$OUT"
+	[ "$(result '.devices[] | "\(.name) \(.crypttab.agrees) \(.backup.agrees)"')" = \
+		$'enc-scsi-30002 true true\nenc-scsi-30001 true true' ]
+	# What is destroyed is this disk's, and not what its link once was.
+	qs --yes cryptdestroy "${ID}1"
+	stock_opens "$(image_of 1)" "$(key_of 1)"
+	[ ! -e "$(key_of 2)" ]
+	[ ! -e "$(backup_of 2)" ]
+	[ "$(cat "$TAB")" = "enc-scsi-30001  ${ID}2  /etc/cryptconf/keys/enc-scsi-30001.key  luks,one" ]
 }
 
 @test "a disk that got another link keeps its name and options" {
