@@ -97,7 +97,7 @@ const struct qs_command qs_row_cryptrestore = {
 		"are refused (exit status 6) unless --force is given. A damaged or cut off FILE, "
 		"one of a bigger device, and a header that would not encrypt are always refused.\n"
 		"What is overwritten is kept: a good header as a version, other bytes as "
-		"damaged-TIME.raw beside the versions. Then the header becomes the current backup, "
+		"damaged-SUM.raw beside the versions. Then the header becomes the current backup, "
 		"is written so that every moment leaves a header that opens, read again from the "
 		"disk, and proven with the key of the device if that is at hand. A header that "
 		"takes the place of a newer one gets a sequence number above it. The device may be "

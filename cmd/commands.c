@@ -33,7 +33,7 @@ const struct qs_file qs_files[] = {
 	  "data are lost." },
 	{ QS_FILE_HEADERS, "/etc/cryptconf/headers/NAME.header",
 	  "The newest backup of a device's header; older ones are in NAME.d, beside what "
-	  "cryptrestore overwrote (damaged-TIME.raw)." },
+	  "cryptrestore overwrote (damaged-SUM.raw)." },
 	{ QS_FILE_CRYPTTAB, "/etc/crypttab",
 	  "Only the lines of our own devices are changed. The version before the last change "
 	  "is kept as /etc/crypttab.qs-bak." },

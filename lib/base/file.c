@@ -205,6 +205,8 @@ int qs_file_replace(const char *path, const void *data, size_t size, const struc
 	if (dir < 0)
 		return dir;
 	exists = lstat(target, &st) == 0;
+	if (!exists && errno != ENOENT)
+		return qs_fail_errno(err, errno, "cannot look at %s", path);
 	if (exists && how->exclusive)
 		return qs_fail(err, QS_E_EXISTS, "%s exists already", path);
 	if (exists && !S_ISREG(st.st_mode))

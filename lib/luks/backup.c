@@ -27,19 +27,40 @@ static bool is_same(const char *real, const struct qs_header_image *image)
 	       memcmp(old, image->data, size) == 0;
 }
 
-int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks_header *ret_header,
-		   time_t *ret_time, struct qs_error *err)
+/*
+ * The file is read before it is judged: a sector that cannot be read is an error
+ * of the file system, not a damaged header.
+ */
+static int read_file(const char *path, struct qs_header_image *ret, time_t *ret_time,
+		     struct qs_error *err)
 {
 	QS_AUTO(qs_auto_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct qs_error own = {};
 	struct stat st;
-	int r;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return qs_fail_errno(err, errno, "cannot open the header backup %s", path);
 	if (!S_ISREG(st.st_mode))
 		return qs_fail(err, QS_E_DAMAGED, "the header backup %s is no regular file", path);
-	r = qs_header_image_read(fd, path, ret, ret_header, &own);
+	*ret_time = st.st_mtime;
+	return qs_header_image_read_raw(fd, path, st.st_size < IMAGE_MAX ? st.st_size : IMAGE_MAX,
+					ret, err);
+}
+
+int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks_header *ret_header,
+		   time_t *ret_time, struct qs_error *err)
+{
+	QS_AUTO(qs_header_image_done) struct qs_header_image raw = {};
+	QS_AUTO(qs_auto_close) int file = -1;
+	struct qs_error own = {};
+	time_t when = 0;
+	int r = read_file(path, &raw, &when, err);
+
+	if (r < 0)
+		return r;
+	file = qs_header_image_file(&raw, raw.size, err);
+	if (file < 0)
+		return file;
+	r = qs_header_image_read(file, path, ret, ret_header, &own);
 	if (own.kind == QS_E_DAMAGED)
 		return qs_fail(err, QS_E_DAMAGED,
 			       "the header backup %s is damaged or cut off and cannot be used",
@@ -47,7 +68,7 @@ int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks
 	if (r < 0 && err)
 		*err = own;
 	if (r == 0 && ret_time)
-		*ret_time = st.st_mtime;
+		*ret_time = when;
 	return r;
 }
 

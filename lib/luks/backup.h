@@ -1,6 +1,6 @@
 /*
  * Header backups: headers_dir/NAME.header, older versions in NAME.d/NUMBER.header,
- * and in NAME.d/damaged-TIME.raw what a restore overwrote that was no good header.
+ * and in NAME.d/damaged-SUM.raw what a restore overwrote that was no good header.
  *
  * crypt_header_backup() neither syncs nor checks what it wrote, and a full disk
  * leaves half a file (faults F5). So the header is read by us, checked in
@@ -77,7 +77,7 @@ int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks
 struct qs_backup_version {
 	char *path; /* logical */
 	bool current;
-	bool raw; /* NAME.d/damaged-TIME.raw: no backup, but may hold keyslots all the same */
+	bool raw;        /* NAME.d/damaged-SUM.raw: no backup, but may hold keyslots all the same */
 	uint64_t number; /* of an older version's file: its sequence id (or the next free number),
 			    for LUKS1 counted; 0 for the others */
 	time_t time;     /* of modification */
@@ -111,7 +111,7 @@ int qs_backup_version_path(const struct qs_env *env, const char *name,
 int qs_backup_keep(const struct qs_env *env, const char *name, const struct qs_header_image *image,
 		   const struct qs_luks_header *h, struct qs_error *err);
 
-/* Store bytes that are no usable header as NAME.d/damaged-TIME.raw. *ret_path: logical, malloc'ed.
+/* Store bytes that are no usable header as NAME.d/damaged-SUM.raw. *ret_path: logical, malloc'ed.
  */
 int qs_backup_keep_raw(const struct qs_env *env, const char *name,
 		       const struct qs_header_image *image, char **ret_path, struct qs_error *err);

@@ -1,11 +1,13 @@
 #define _GNU_SOURCE
+#include <endian.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include <openssl/sha.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -22,6 +24,7 @@ struct entry {
 	char *file; /* without what marks a temporary */
 	bool raw, temporary;
 	uint64_t number;
+	time_t time; /* of a raw file */
 };
 
 struct entries {
@@ -77,7 +80,7 @@ static bool parse_name(const char *name, struct entry *ret)
 	return true;
 }
 
-/* Versions before raw files; the newest first. Times in the names of raw files sort as text. */
+/* Versions before raw files; the newest first. */
 static int by_age(const void *a, const void *b)
 {
 	const struct entry *x = a, *y = b;
@@ -86,7 +89,9 @@ static int by_age(const void *a, const void *b)
 		return x->raw - y->raw;
 	if (!x->raw && x->number != y->number)
 		return x->number > y->number ? -1 : 1;
-	return strcmp(y->file, x->file);
+	if (x->time != y->time)
+		return x->time > y->time ? -1 : 1;
+	return strcmp(x->file, y->file);
 }
 
 static void add_entry(struct entries *list, struct entry entry)
@@ -113,14 +118,19 @@ static int scan(const char *dir, struct entries *ret, struct qs_error *err)
 	QS_AUTO(qs_auto_closedir) DIR *d = opendir(dir);
 	const struct dirent *e;
 	struct entry entry;
+	struct stat st;
 
 	if (!d)
 		return errno == ENOENT
 			       ? 0
 			       : qs_fail_errno(err, errno, "cannot open the directory %s", dir);
-	for (errno = 0; (e = readdir(d)); errno = 0)
-		if (parse_name(e->d_name, &entry))
-			add_entry(ret, entry);
+	for (errno = 0; (e = readdir(d)); errno = 0) {
+		if (!parse_name(e->d_name, &entry))
+			continue;
+		if (entry.raw && fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			entry.time = st.st_mtime;
+		add_entry(ret, entry);
+	}
 	if (errno)
 		return qs_fail_errno(err, errno, "cannot read the directory %s", dir);
 	if (ret->count > 1)
@@ -293,24 +303,31 @@ int qs_backup_keep(const struct qs_env *env, const char *name, const struct qs_h
 	return qs_file_replace(path, image->data, image->size, &how, err);
 }
 
+/* By its content, so that a second run finds what an interrupted one has left, and finishes it. */
+static char *raw_path(const char *dir, const struct qs_header_image *image)
+{
+	unsigned char sum[SHA256_DIGEST_LENGTH];
+	uint64_t number;
+
+	(void)SHA256(image->data, image->size, sum);
+	memcpy(&number, sum, sizeof(number));
+	return qs_printf("%s/" RAW_PREFIX "%016" PRIx64 RAW, dir, be64toh(number));
+}
+
 int qs_backup_keep_raw(const struct qs_env *env, const char *name,
 		       const struct qs_header_image *image, char **ret_path, struct qs_error *err)
 {
 	const struct qs_replace how = { .mode = 0600 };
 	QS_AUTO(qs_auto_free) char *logical = versions_dir(env, name);
 	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, logical);
-	QS_AUTO(qs_auto_free) char *path = NULL;
-	char when[32] = "";
-	time_t now = time(NULL);
-	struct tm utc;
+	QS_AUTO(qs_auto_free) char *path = raw_path(dir, image);
 	int r = qs_file_make_dirs(dir, 0700, err);
 
 	if (r < 0)
 		return r;
-	if (gmtime_r(&now, &utc))
-		(void)strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", &utc);
-	path = qs_printf("%s/" RAW_PREFIX "%s" RAW, dir, when);
-	r = qs_file_replace(path, image->data, image->size, &how, err);
+	r = compare_file(path, image, NULL) == 1
+		    ? qs_file_sync(path, err)
+		    : qs_file_replace(path, image->data, image->size, &how, err);
 	if (r == 0)
 		*ret_path = qs_strdup(qs_env_logical(env, path));
 	return r;

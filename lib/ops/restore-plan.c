@@ -322,7 +322,6 @@ static int look_for_journal(const struct qs_restore_run *run, struct qs_restore_
 
 	if (r <= 0)
 		return r;
-	t->noted = true;
 	command = qs_journal_command(&journal, t->link);
 	if (strcmp(journal.op, "restore") != 0)
 		return run->options->force
@@ -370,14 +369,18 @@ static int newest_number(const struct qs_restore_run *run, const struct qs_resto
 static int raise_sequence(const struct qs_restore_run *run, struct qs_restore_target *t,
 			  struct qs_error *err)
 {
-	bool alike = t->has.seqid == t->from.h.seqid && json_equal(t->has.json, t->from.h.json);
+	bool alike = json_equal(t->has.json, t->from.h.json) &&
+		     strcasecmp(t->has.uuid, t->from.h.uuid) == 0;
 	uint64_t newest = 0;
 	int r;
 
 	if (t->begun || t->from.h.version != 2 || t->source == QS_RESTORE_COPY)
 		return 0;
+	/* Restored already: it has its number. */
+	if (alike && t->has.seqid >= t->from.h.seqid)
+		return qs_header_image_set_seqid(&t->from.image, &t->from.h, t->has.seqid, err);
 	r = newest_number(run, t, &newest, err);
-	if (r < 0 || (t->from.h.seqid >= newest && (alike || t->from.h.seqid > t->has.seqid)))
+	if (r < 0 || (t->from.h.seqid >= newest && t->from.h.seqid > t->has.seqid))
 		return r;
 	newest = larger(newest, t->has.seqid);
 	if (newest == UINT64_MAX)

@@ -5,7 +5,7 @@
  *   refuse, choose, prove the key       nothing                  all
  *     on the header in memory
  *   keep what will be overwritten       + a version, or          keeps it once more
- *     in NAME.d                         damaged-TIME.raw
+ *     in NAME.d                         damaged-SUM.raw
  *   journal "restore" with the          + journal                all: the backup is not
  *     header's checksum                                          the journal's header yet
  *   header becomes the current backup   + backup                 writes this backup
@@ -152,10 +152,22 @@ static void forget_partitions(const struct qs_restore_target *t, int fd)
 static void note_signatures(int fd, const char *node, json_t *result)
 {
 	QS_AUTO(qs_auto_free) char *found = NULL;
+	QS_AUTO(qs_auto_free) char *others = qs_strdup("");
 
-	if (qs_device_signatures(fd, node, &found, NULL) == 0 && found &&
-	    strcmp(found, "crypto_LUKS") != 0)
-		(void)json_object_set_new(result, "signatures", json_string(found));
+	if (qs_device_signatures(fd, node, &found, NULL) < 0 || !found)
+		return;
+	for (char *rest = found, *one; (one = strsep(&rest, ","));) {
+		char *more;
+
+		one += *one == ' ';
+		if (strncmp(one, "crypto_LUKS", strlen("crypto_LUKS")) == 0)
+			continue;
+		more = qs_printf("%s%s%s", others, *others ? ", " : "", one);
+		free(others);
+		others = more;
+	}
+	if (*others)
+		(void)json_object_set_new(result, "signatures", json_string(others));
 }
 
 static int write_header(const struct qs_restore_run *run, int fd, json_t *result,
@@ -246,9 +258,8 @@ static void note_proof(struct qs_outcome *o)
 	const char *key = json_string_value(json_object_get(proven, "key_file"));
 	const char *left = json_string_value(json_object_get(o->details, "signatures"));
 	QS_AUTO(qs_auto_free)
-	char *note =
-		qs_printf("%s; %s%s%s%s", o->note, key ? "opens with " : "no key tried",
-			  key ? key : "", left ? "; signatures on it: " : "", left ? left : "");
+	char *note = qs_printf("%s; %s%s%s%s", o->note, key ? "opens with " : "no key tried",
+			       key ? key : "", left ? "; left behind it: " : "", left ? left : "");
 
 	qs_outcome_set(&o->note, note);
 }
@@ -262,7 +273,9 @@ static void finish_same(const struct qs_restore_run *run, struct qs_outcome *o)
 	qs_outcome_detail(o, "restored", json_false());
 	if (!run->preview && t->source != QS_RESTORE_COPY)
 		r = qs_backup_store(run->env, t->name, &t->from.image, &o->error);
-	if (r >= 0 && t->noted)
+	/* Also when it is gone: perhaps only since a run that was killed before that was durable.
+	 */
+	if (r >= 0 && !run->preview)
 		(void)qs_journal_remove(run->env, t->name, &o->error);
 }
 

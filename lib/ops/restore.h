@@ -32,7 +32,6 @@ struct qs_restore_target {
 	int lock; /* -1 in a preview */
 	char *link, *name;
 	bool mapped; /* it is open, from a header with the UUID that is restored */
-	bool noted;  /* a journal of unfinished work exists */
 	bool begun;  /* the journal says so, and FROM is what it was to be */
 
 	struct qs_header_image

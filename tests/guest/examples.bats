@@ -108,6 +108,19 @@ bare()
 	qs-util crypttabrepair
 }
 
+@test "a header that somebody wrote over" {
+	echo '{"type":"test","keyslots":[]}' | cryptsetup token import --json-file - /dev/sdj
+	example 'cryptbackup' | grep -q '^/dev/sdj: .*stored'
+	example 'cryptbackup --list /dev/sdj' | grep -q "^$NAME .*current, agrees"
+	qs-util cryptcloseall
+	sgdisk -o /dev/sdj
+	example 'cryptrestore --dry-run /dev/sdj' | grep -q '^/dev/sdj: would restore'
+	run ! cryptsetup isLuks /dev/sdj
+	example 'cryptrestore /dev/sdj' yes
+	qs-util cryptopen /dev/sdj
+	[ -b "/dev/mapper/$NAME" ]
+}
+
 @test "the end of a disk's life" {
 	bare /dev/sdj
 	qs-util cryptformat /dev/sdj
