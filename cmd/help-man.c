@@ -195,6 +195,8 @@ static void page(FILE *out, const struct qs_command *c)
 
 static void overview(FILE *out)
 {
+	/* For man(1): it has a table. */
+	fputs("'\\\" t\n", out);
 	fputs(".\\\" Made by man/generate from qs-util.8.in and the command table.\n", out);
 	title(out, NULL);
 	fputs(".SH SYNOPSIS\n", out);

@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "key/keyfile.h"
@@ -232,10 +233,24 @@ static int wipe(struct qs_enroll *e, void *cookie, struct qs_error *err)
 	return r < 0 ? r : remove_slots(e, wiped, err);
 }
 
+/* Where backups cannot be written, they would keep a key that the device has lost. */
+static int need_writable_backups(const struct qs_enroll *e, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(e->env, e->env->config.headers_dir);
+
+	if (access(real, W_OK) < 0 && errno != ENOENT)
+		return qs_fail_errno(err, errno,
+				     "nothing is revoked: header backups in %s cannot be changed",
+				     e->env->config.headers_dir);
+	return 0;
+}
+
 int qs_enroll_wipe(struct qs_enroll *e, struct qs_error *err)
 {
-	int r;
+	int r = need_writable_backups(e, err);
 
+	if (r < 0)
+		return r;
 	qs_worker_step(e->worker, "wipe");
 	r = qs_enroll_apply(e, wipe, NULL, err);
 	return r < 0 ? r : qs_enroll_back_up(e, err);

@@ -43,6 +43,7 @@ from sweep import Call, Fault  # noqa: E402
 
 SECTOR = 512
 ETC, ETC_SIZE = "etc", 64 * MIB
+KEPT = ("etc", "var")  # directories of a tree that lie on that disk
 DEVICES = 3  # as many as the scenario that has most
 CUT = Fault("power cut", "SIGKILL for the whole machine", None)
 NOWHERE = Call("main", "power", 0, "", "", 0)
@@ -72,7 +73,9 @@ def pack(scenario, directory):
     directory.mkdir(parents=True)
     tree = scenario.template
     files = directory / "files"
-    shutil.copytree(tree.root / "etc", files / "etc", symlinks=True)
+    for name in KEPT:
+        must("mkdir", "-p", files)
+        must("cp", "-a", tree.root / name, files)
     with open(directory / f"{ETC}.img", "wb") as image:
         image.truncate(ETC_SIZE)
     # Without work that the kernel would do later, in the background.
@@ -89,6 +92,16 @@ def pack(scenario, directory):
             image.touch()
         check(image.stat().st_size <= DATA_AT + DATA_SIZE, "the scenario's devices are larger than the guest's")
         os.truncate(image, DATA_AT + DATA_SIZE)
+
+
+def guest_words(scenario, given):
+    """The command's words; files of the host that it is given come along under other names."""
+    for word in map(str, scenario.words):
+        if word.startswith("/") and Path(word).is_file():
+            name = f"{len(list(given.iterdir()))}-{Path(word).name}"
+            must("cp", "-p", word, given / name)
+            word = f"/guest/given/{name}"
+        yield word
 
 
 @contextlib.contextmanager
@@ -116,7 +129,8 @@ def record(directory, scenarios):
             image.truncate(ETC_SIZE if name == ETC else DATA_AT + DATA_SIZE)
     with open(directory / f"{disks.MARKS}.img", "wb") as image:
         image.truncate(MIB)
-    lines = [f"{job} {' '.join(map(str, scenario.words))}\n" for job, scenario in scenarios.items()]
+    (directory / "given").mkdir()
+    lines = [f"{job} {' '.join(guest_words(scenario, directory / 'given'))}\n" for job, scenario in scenarios.items()]
     (directory / "jobs.list").write_text("".join(lines))
     rule = 'SUBSYSTEM=="block", ENV{ID_SERIAL}=="3*", SYMLINK+="disk/by-id/scsi-$env{ID_SERIAL}"\n'
     (directory / "links.rules").write_text(rule)
@@ -127,6 +141,7 @@ def record(directory, scenarios):
         for name in disks.names(directory):
             command += ["--disk", f"virtio:{name}:nbd={socket}"]
         command += ["--copy", f"{directory}/jobs.list:guest/jobs"]
+        command += ["--copy", f"{directory}/given:guest/given"]
         command += ["--copy", f"{directory}/links.rules:etc/udev/rules.d/99-links.rules"]
         done = subprocess.run(
             [str(word) for word in [*command, HERE / "record.bats"]], capture_output=True, check=False, text=True
@@ -281,15 +296,17 @@ def revive(scenario, recording, state, root):
     left = contents(recording, state.cut, state.keep, state.seed)
     tree = Tree(root)
     must("cp", "-a", scenario.template.root, root)
-    shutil.rmtree(root / "etc")
+    for name in KEPT:
+        shutil.rmtree(root / name)
     for path in tree.root.glob("img/d*"):
-        name = disk_name(int(path.name[1:]))
+        name, size = disk_name(int(path.name[1:])), path.stat().st_size
         overlay(recording.images / f"{name}.img", path, left.get(name, {}))
+        os.truncate(path, size)  # the guest's disks are as large as the largest
     image = Path(f"{root}.etc")
     overlay(recording.images / f"{ETC}.img", image, left.get(ETC, {}))
     done = run("e2fsck", "-fy", image)
     check(done.status in (0, 1), f"the file system of /etc does not recover: {done}")
-    must("debugfs", "-R", f"rdump /etc {root}", image)
+    must("debugfs", "-R", f"rdump {' '.join(f'/{name}' for name in KEPT)} {root}", image)
     image.unlink()
     return tree
 

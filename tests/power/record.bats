@@ -23,8 +23,8 @@ look_again()
 	udevadm trigger --action=change --settle "${disks[@]}"
 }
 
-# record JOB WORD...: the command, with the logged file system as /etc and nothing
-# that makes up for a missing sync.
+# record JOB WORD...: the command, with /etc and /var on the logged file system and
+# nothing that makes up for a missing sync.
 record()
 {
 	local job=$1 status=0
@@ -35,7 +35,7 @@ record()
 	sync
 	tell begin
 	# shellcheck disable=SC2016 # for the shell inside
-	unshare --mount bash -c 'mount --bind /mnt/etc /etc && exec "$@"' - \
+	unshare --mount bash -c 'mount --bind /mnt/etc /etc && mount --bind /mnt/var /var && exec "$@"' - \
 		timeout 300 qs-util "$@" >/run/out 2>&1 || status=$?
 	tell "end $status"
 	sync

@@ -34,7 +34,7 @@ key_of()
 watched()
 {
 	local number
-	number=$(ls "$GUEST_RESULTS" | wc -l)
+	number=$(find "$GUEST_RESULTS" -type f | wc -l)
 	systemd-run --quiet --wait --pipe -p MemoryHigh=10M "$@" >"$GUEST_RESULTS/output-$number" 2>&1 ||
 		{ cat "$GUEST_RESULTS/output-$number"; return 1; }
 }
