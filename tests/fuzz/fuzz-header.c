@@ -16,6 +16,8 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "luks/header.h"
+#include "luks/kind.h"
+#include "luks/slots.h"
 
 #define INPUT_MAX (64 * 1024)
 #define SUM_AT 448 /* in the binary block of a LUKS2 copy */
@@ -72,6 +74,18 @@ static void check_accepted(const struct qs_luks_header *h, const struct qs_confi
 	demand(qs_luks_json_compare(h->json, h->uuid, h->json, h->uuid, NULL) == 0);
 }
 
+/* Whatever the tokens say, it can be shown. */
+static void check_kinds(const struct qs_luks_header *h)
+{
+	char since[QS_SLOT_TIME_L];
+
+	for (int slot = 0; slot < 32; slot++) {
+		demand(qs_slot_kind_is_known(qs_slot_kind(h->json, slot, since)));
+		demand(strspn(since, "0123456789-:TZ") == strlen(since));
+		demand(!qs_slots_salt(h->json, slot) || qs_slots_mask(h->json) >> slot & 1);
+	}
+}
+
 static void run(int fd)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
@@ -88,6 +102,7 @@ static void run(int fd)
 	demand(h.version != 0 || damage);
 	if (h.version == 0)
 		return;
+	check_kinds(&h);
 	r = h.version == 1 ? qs_luks1_check(&h, &config, &err)
 			   : qs_luks_json_check(h.json, &config, &err);
 	demand(r == 0 || (err.kind == QS_E_HOSTILE && err.text[0]));
