@@ -23,8 +23,9 @@ static const struct qs_mapping *mapping_at(const struct qs_mapping_list *list,
 	return NULL;
 }
 
-/* Is NAME in crypttab as a swap with a new key at each start? 1 yes, 0 no. */
-static int has_swap_line(const struct qs_env *env, const char *name, struct qs_error *err)
+/* What crypttab says of the mapping NAME: 1 a swap with a new key at each start, 0 nothing, else 2.
+ */
+static int look_up(const struct qs_env *env, const char *name, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
 	const struct qs_crypttab_entry *e;
@@ -33,7 +34,21 @@ static int has_swap_line(const struct qs_env *env, const char *name, struct qs_e
 	if (r < 0)
 		return r;
 	e = qs_crypttab_find(tab, name);
-	return e && qs_crypttab_is_swap(e);
+	return !e ? 0 : qs_crypttab_is_swap(e) ? 1 : 2;
+}
+
+/* By its name: qs_device_find() takes the mapping for the device below it, open or not. */
+static int is_named_mapping(const struct qs_env *env, const char *word, char **ret_by,
+			    struct qs_error *err)
+{
+	static const char mapper[] = "/dev/mapper/";
+	int r = strncmp(word, mapper, strlen(mapper)) == 0
+			? look_up(env, word + strlen(mapper), err)
+			: 0;
+
+	if (r == 2)
+		*ret_by = qs_strdup(word + strlen(mapper));
+	return r < 0 ? r : r == 2;
 }
 
 int qs_swap_find(const struct qs_env *env, const char *word, struct qs_device **ret, char **ret_by,
@@ -49,13 +64,9 @@ int qs_swap_find(const struct qs_env *env, const char *word, struct qs_device **
 	if (r < 0)
 		return r;
 	m = mapping_at(&mappings, dev);
-	if (m && m->luks == 0 && m->backing != 0) {
-		r = has_swap_line(env, m->name, err);
-		if (r > 0) {
-			qs_auto_device(&dev);
-			return qs_device_find(env, m->backing_node, ret, err);
-		}
-	}
+	if (m && m->luks == 0 && m->backing != 0 && look_up(env, m->name, NULL) == 1)
+		return qs_device_find(env, m->backing_node, ret, err);
+	r = is_named_mapping(env, word, ret_by, err);
 	if (r == 0)
 		r = qs_device_is_encrypted(dev->devno, ret_by, err);
 	if (r >= 0)

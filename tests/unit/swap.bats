@@ -209,6 +209,15 @@ everything()
 	[ "$(everything)" = "$before" ]
 }
 
+@test "swap on somebody's LUKS device is encrypted already" {
+	echo "sda3_crypt ${ID}1 none luks" >"$ROOT/etc/crypttab"
+	echo '/dev/mapper/sda3_crypt none swap sw 0 0' >"$ROOT/etc/fstab"
+	before=$(everything)
+	run -0 qs cryptswap
+	[[ $output == *'already encrypted, by /dev/mapper/sda3_crypt'* ]]
+	[ "$(everything)" = "$before" ]
+}
+
 @test "a swap that fstab names and nobody has: 4, the others are done" {
 	rm "$ROOT/dev/disk/by-uuid/$UUID1" "$ROOT${ID}1"
 	run -7 qs cryptswap
