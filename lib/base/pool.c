@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 
 /*
  * A job that has run so long without asking for a reservation is not cheap
@@ -88,35 +89,6 @@ unsigned qs_pool_cores(void)
 	if (sched_getaffinity(0, sizeof(set), &set) == 0)
 		n = CPU_COUNT(&set);
 	return n > 0 ? (unsigned)n : 1;
-}
-
-/* memory.max of the cgroup (v2) that we are in, or 0 when there is none. */
-static uint64_t cgroup_memory(void)
-{
-	QS_AUTO(qs_auto_fclose) FILE *own = fopen("/proc/self/cgroup", "re");
-	char line[512], path[600];
-	uint64_t limit = 0;
-
-	while (own && fgets(line, sizeof(line), own)) {
-		QS_AUTO(qs_auto_fclose) FILE *max = NULL;
-
-		if (strncmp(line, "0::", 3) != 0)
-			continue;
-		line[strcspn(line, "\n")] = '\0';
-		(void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", line + 3);
-		max = fopen(path, "re");
-		if (max && fgets(line, sizeof(line), max) && line[0] != 'm')
-			limit = strtoull(line, NULL, 10);
-	}
-	return limit;
-}
-
-uint64_t qs_pool_default_memory(void)
-{
-	uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-	uint64_t cgroup = cgroup_memory();
-
-	return (cgroup > 0 && cgroup < ram ? cgroup : ram) / 2;
 }
 
 static int64_t now_ms(void)
@@ -520,7 +492,7 @@ int qs_pool_run(const struct qs_pool *pool, size_t count, struct qs_error *err)
 	run.buffer = buffer;
 	run.fds = fds;
 	run.cores = pool->workers ? pool->workers : qs_pool_cores();
-	run.memory_limit = pool->memory_limit ? pool->memory_limit : qs_pool_default_memory();
+	run.memory_limit = pool->memory_limit ? pool->memory_limit : qs_memory_default();
 	/* Signals arrive only inside ppoll(), so that none is missed just before it. */
 	(void)sigemptyset(&block);
 	(void)sigaddset(&block, SIGINT);

@@ -74,7 +74,4 @@ bool qs_pool_interrupted(void);
 /* Cores that this process may use (affinity), at least 1. */
 unsigned qs_pool_cores(void);
 
-/* Bytes: half of the smaller of physical memory and the cgroup's memory.max. */
-uint64_t qs_pool_default_memory(void);
-
 #endif
