@@ -252,19 +252,28 @@ static int sync_absent(const char *path, struct qs_error *err)
 	return r;
 }
 
-int qs_file_remove(const char *path, struct qs_error *err)
+int qs_file_unlink(const char *path, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *temporary = temporary_of(path);
-	int r;
 
 	(void)unlink(temporary);
-	if (unlink(path) < 0) {
-		if (errno == ENOENT || errno == ENOTDIR)
-			return sync_absent(path, err);
-		return qs_fail_errno(err, errno, "cannot remove %s", path);
-	}
-	r = qs_file_sync_parent(path, err);
-	return r < 0 ? r : 1;
+	if (unlink(path) == 0)
+		return 1;
+	if (errno == ENOENT || errno == ENOTDIR)
+		return 0;
+	return qs_fail_errno(err, errno, "cannot remove %s", path);
+}
+
+int qs_file_remove(const char *path, struct qs_error *err)
+{
+	int removed = qs_file_unlink(path, err);
+	int r = removed;
+
+	if (removed == 1)
+		r = qs_file_sync_parent(path, err);
+	if (removed == 0)
+		r = sync_absent(path, err);
+	return r < 0 ? r : removed;
 }
 
 /* A key is 0400: root writes it all the same, an ordinary owner must allow himself first. */

@@ -68,6 +68,9 @@ int qs_file_sync(const char *path, struct qs_error *err);
  */
 int qs_file_remove(const char *path, struct qs_error *err);
 
+/* The same without the fsync: for many files of one directory, which the caller syncs. */
+int qs_file_unlink(const char *path, struct qs_error *err);
+
 /*
  * Overwrite a regular file with zeros, sync, and remove it durably: for keys and
  * header backups, which open a device as long as a copy is readable. On flash

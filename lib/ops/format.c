@@ -105,14 +105,20 @@ static int open_one(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 	return r;
 }
 
+/* Step 7 for all of them: one flush. */
 static void finish(const struct qs_format_run *f)
 {
+	struct qs_error sync = {};
+	size_t dropped = 0;
+
 	for (size_t i = 0; i < f->outcomes->count; i++) {
 		struct qs_outcome *o = &f->outcomes->items[i];
 
 		if (o->error.kind == QS_E_NONE)
-			(void)qs_journal_remove(f->env, f->targets[i].name, &o->error);
+			dropped += qs_journal_drop(f->env, f->targets[i].name, &o->error) == 0;
 	}
+	if (dropped > 0 && qs_journal_sync(f->env, &sync) < 0)
+		fail_rest(f->outcomes, &sync);
 }
 
 static int run_steps(struct qs_format_run *f, struct qs_error *err)

@@ -89,6 +89,28 @@ char *qs_journal_command(const struct qs_journal *journal, const char *device)
 	return qs_printf("qs-util crypt%s %s", journal->op, device);
 }
 
+int qs_journal_drop(const struct qs_env *env, const char *name, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = journal_path(env, name);
+	int r = qs_file_unlink(path, err);
+
+	return r < 0 ? r : 0;
+}
+
+int qs_journal_sync(const struct qs_env *env, struct qs_error *err)
+{
+	/* The name does not matter: it is the directory that is synced. */
+	QS_AUTO(qs_auto_free) char *path = journal_path(env, "any");
+	struct qs_error own = {};
+	int r = qs_file_sync_parent(path, &own);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0 && err)
+		*err = own;
+	return r;
+}
+
 void qs_journal_done(struct qs_journal *journal)
 {
 	free(journal->link);

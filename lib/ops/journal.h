@@ -35,6 +35,10 @@ int qs_journal_write(const struct qs_env *env, const char *name, const struct qs
 
 int qs_journal_remove(const struct qs_env *env, const char *name, struct qs_error *err);
 
+/* For many at once: each is dropped, and gone for good when qs_journal_sync() says so. */
+int qs_journal_drop(const struct qs_env *env, const char *name, struct qs_error *err);
+int qs_journal_sync(const struct qs_env *env, struct qs_error *err);
+
 /* The command line that finishes the work on DEVICE, for a sentence: "qs-util cryptformat DEVICE";
  * malloc'ed. */
 char *qs_journal_command(const struct qs_journal *journal, const char *device);
