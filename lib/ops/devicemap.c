@@ -98,6 +98,7 @@ static void set_luks(struct qs_outcome *o, const struct qs_luks_header *h, int f
 
 /* What looking into the devices needs. */
 struct look {
+	const struct qs_device_list *devices;
 	struct qs_mapping_list mappings;
 	struct qs_snapshot *shot;
 	int fds[AHEAD]; /* of the devices in work, or -errno */
@@ -118,8 +119,8 @@ static int look_begin(const struct qs_env *env, struct look *look, struct qs_err
 
 /*
  * Each device is opened here, once, and asked for its header without waiting
- * for it: all disks answer in the time of one. The kernel keeps what came until
- * the descriptor is closed.
+ * for it: all disks answer in the time of one. The workers read through these
+ * descriptors; the kernel keeps what came until they are closed.
  */
 static void open_ahead(const struct qs_device_list *devices, size_t from, struct look *look)
 {
@@ -150,41 +151,60 @@ static int describe_luks(struct qs_outcome *o, int fd)
 	return r;
 }
 
-/* Closes FD. */
-static void probe(const struct look *look, const struct qs_device *dev, int fd,
-		  struct qs_outcome *o)
+/* qs_job: a device of the part in work. A disk that hangs takes only its own worker with it. */
+static int probe(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		 struct qs_error *err)
 {
+	const struct look *look = cookie;
+	const struct qs_device *dev = look->devices->items[i];
 	const struct qs_mapping *mapping = qs_mapping_of_device(&look->mappings, dev);
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes own = {};
+	struct qs_outcome *o = qs_outcomes_add(&own, dev->node);
 
+	(void)worker;
+	qs_outcome_set(&o->node, dev->node);
 	if (mapping)
 		set_text(o, "mapper", mapping->name);
 	if (describe_uses(look->shot, dev, o) >= 0)
-		(void)describe_luks(o, fd);
-	if (fd >= 0)
-		close(fd);
+		(void)describe_luks(o, look->fds[i % AHEAD]);
+	*ret = json_pack("{s:s*,s:s*}", "uuid", o->uuid, "note", o->note);
+	(void)json_object_update(*ret, o->details);
+	*err = o->error;
+	return err->kind == QS_E_NONE ? 0 : qs_kind_errno(err->kind);
+}
+
+/* The devices from FROM on, as many as are read at the same time. */
+static int probe_part(const struct qs_env *env, struct look *look, size_t from,
+		      struct qs_outcomes *list, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) bool *todo = calloc(list->count + 1, sizeof(*todo));
+	int r;
+
+	if (!todo)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", list->count);
+	open_ahead(look->devices, from, look);
+	for (size_t i = from; i < list->count && i < from + AHEAD; i++)
+		todo[i] = true;
+	r = qs_outcomes_look(env, list, todo, probe, look, err);
+	for (size_t i = from; i < list->count && i < from + AHEAD; i++)
+		qs_auto_close(&look->fds[i - from]);
+	return r;
 }
 
 int qs_devicemap(const struct qs_env *env, const struct qs_devicemap_options *options,
 		 struct qs_outcomes *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_device_list_done) struct qs_device_list devices = {};
-	QS_AUTO(look_done) struct look look = {};
+	QS_AUTO(look_done) struct look look = { .devices = &devices };
 	int r = qs_device_scan(env, options->all, &devices, err);
 
 	if (r >= 0 && options->probe)
 		r = look_begin(env, &look, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < devices.count; i++) {
-		const struct qs_device *dev = devices.items[i];
-		struct qs_outcome *o = qs_outcomes_add(ret, dev->node);
-
-		describe(o, dev);
-		if (!options->probe)
-			continue;
-		if (i % AHEAD == 0)
-			open_ahead(&devices, i, &look);
-		probe(&look, dev, look.fds[i % AHEAD], o);
-	}
-	return 0;
+	for (size_t i = 0; i < devices.count; i++)
+		describe(qs_outcomes_add(ret, devices.items[i]->node), devices.items[i]);
+	for (size_t i = 0; r == 0 && options->probe && i < devices.count; i += AHEAD)
+		r = probe_part(env, &look, i, ret, err);
+	return r;
 }

@@ -145,6 +145,13 @@ char *qs_name_of_word(const char *word);
 int qs_key_is_shared(const struct qs_env *env, const char *name, const char *key,
 		     struct qs_error *err);
 
+/*
+ * The same for jobs that only look at devices: none gets more than 30 s, and the
+ * error of one that did not end says that the device does not answer.
+ */
+int qs_outcomes_look(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
+		     qs_job *job, void *cookie, struct qs_error *err);
+
 /* "enc-scsi-3…" back to its by-id link, "enc-uuid-U" to by-uuid; malloc'ed, NULL for other names.
  */
 char *qs_name_to_link(const char *name);

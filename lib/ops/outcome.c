@@ -212,3 +212,26 @@ int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bo
 			index[run.total++] = i;
 	return run.total == 0 ? 0 : qs_pool_run(&pool, run.total, err);
 }
+
+/* A disk that has to spin up first takes up to 30 s; whoever looks does not wait longer. */
+#define LOOK_DEADLINE_S 30
+
+int qs_outcomes_look(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
+		     qs_job *job, void *cookie, struct qs_error *err)
+{
+	struct qs_env quick = *env;
+	int r;
+
+	if (quick.config.open_deadline_s > LOOK_DEADLINE_S)
+		quick.config.open_deadline_s = LOOK_DEADLINE_S;
+	r = qs_outcomes_run(&quick, list, only, job, cookie, err);
+	for (size_t i = 0; r == 0 && i < list->count; i++) {
+		struct qs_outcome *o = &list->items[i];
+
+		if (only[i] && o->error.kind == QS_E_DEADLINE)
+			(void)qs_fail(&o->error, QS_E_DEADLINE,
+				      "%s has not answered for %u seconds: it hangs",
+				      o->node ? o->node : o->device, quick.config.open_deadline_s);
+	}
+	return r;
+}

@@ -10,9 +10,6 @@
 #include "ops/open.h"
 #include "ops/status.h"
 
-/* A disk that has to spin up first takes up to 30 s; whoever looks does not wait longer. */
-#define LOOK_DEADLINE_S 30
-
 static bool is_state(const struct qs_outcome *o, const char *state)
 {
 	const char *now = json_string_value(json_object_get(o->details, "state"));
@@ -42,7 +39,7 @@ static bool is_mapping(const struct qs_status *st, const struct qs_device *dev)
 static void add(struct qs_status *st, const char *word, struct qs_device *dev)
 {
 	size_t count = st->list->count + 1;
-	struct qs_device **grown = realloc(st->devices, count * sizeof(*grown));
+	struct qs_device **grown = realloc(st->devices, count * sizeof(struct qs_device *));
 
 	if (!grown)
 		abort();
@@ -73,7 +70,6 @@ static int describe_one(struct qs_worker *worker, size_t i, void *cookie, json_t
 static int describe_all(struct qs_status *st, size_t from, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) bool *todo = calloc(st->list->count + 1, sizeof(*todo));
-	struct qs_env env = *st->env;
 	size_t count = 0;
 
 	if (!todo)
@@ -82,9 +78,7 @@ static int describe_all(struct qs_status *st, size_t from, struct qs_error *err)
 		todo[i] = st->devices[i] && st->list->items[i].error.kind == QS_E_NONE;
 		count += todo[i];
 	}
-	if (env.config.open_deadline_s > LOOK_DEADLINE_S)
-		env.config.open_deadline_s = LOOK_DEADLINE_S;
-	return count == 0 ? 0 : qs_outcomes_run(&env, st->list, todo, describe_one, st, err);
+	return count == 0 ? 0 : qs_outcomes_look(st->env, st->list, todo, describe_one, st, err);
 }
 
 static void add_swap(struct qs_status *st, const char *word, const struct qs_crypttab_entry *line,
@@ -198,7 +192,7 @@ static int describe_named(struct qs_status *st, const char *const *names, size_t
 
 static void status_done(struct qs_status *st)
 {
-	for (size_t i = 0; i < st->list->count; i++)
+	for (size_t i = 0; st->devices && i < st->list->count; i++)
 		qs_device_free(st->devices[i]);
 	free(st->devices);
 	qs_mapping_list_done(&st->mappings);
