@@ -19,6 +19,14 @@ void qs_log_install(qs_log_receiver *receiver, enum qs_log_level max_level, void
 	installed.cookie = cookie;
 }
 
+void qs_log_redirect(qs_log_receiver *receiver, void *cookie)
+{
+	if (!installed.receiver)
+		return;
+	installed.receiver = receiver;
+	installed.cookie = cookie;
+}
+
 void qs_log(enum qs_log_level level, const char *format, ...)
 {
 	char message[2048];

@@ -22,6 +22,9 @@ typedef void qs_log_receiver(enum qs_log_level level, const char *message, void 
  */
 void qs_log_install(qs_log_receiver *receiver, enum qs_log_level max_level, void *cookie);
 
+/* From now on the messages of the same levels go to RECEIVER. */
+void qs_log_redirect(qs_log_receiver *receiver, void *cookie);
+
 /*
  * Send libcryptsetup's global messages to the receiver instead of stdout and
  * stderr; its errors count as QS_LOG_DEBUG, since ours carry the sentence.

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "base/pool.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 /*
  * A job that has run so long without asking for a reservation is not cheap
@@ -130,6 +132,30 @@ void qs_worker_step(struct qs_worker *worker, const char *step)
 	(void)worker_send(worker->fd, json_pack("{s:s}", "step", step));
 }
 
+static void log_to_parent(enum qs_log_level level, const char *message, void *cookie)
+{
+	const struct qs_worker *worker = cookie;
+
+	(void)worker_send(worker->fd,
+			  json_pack("{s:i,s:o}", "log", (int)level, "text", qs_utf8_json(message)));
+}
+
+/*
+ * A worker that hangs in the kernel stays after it was killed. Whoever reads our
+ * output to its end must not wait for it, so it keeps none of that open.
+ */
+static void let_go_of_output(void)
+{
+	QS_AUTO(qs_auto_close) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0)
+		return;
+	(void)dup2(null, STDOUT_FILENO);
+#ifndef __SANITIZE_ADDRESS__ /* whose findings come on standard error */
+	(void)dup2(null, STDERR_FILENO);
+#endif
+}
+
 static void worker_finish(int fd, json_t *result, const struct qs_error *err)
 {
 	json_t *message = json_pack("{s:s,s:s,s:o?}", "done", qs_kind_name(err->kind), "text",
@@ -147,6 +173,8 @@ static void __attribute__((noreturn)) worker_loop(const struct run *run, int fd)
 	struct qs_worker worker = { fd };
 	uint64_t job;
 
+	let_go_of_output();
+	qs_log_redirect(log_to_parent, &worker);
 	while (recv(fd, &job, sizeof(job), 0) == sizeof(job)) {
 		struct qs_error err = {};
 		json_t *result = NULL;
@@ -286,6 +314,12 @@ static void handle_message(struct run *run, struct slot *slot)
 		slot->memory = (uint64_t)json_integer_value(value);
 		slot->threads = (unsigned)json_integer_value(json_object_get(message, "threads"));
 		slot->state = SLOT_WAITING;
+		return;
+	}
+	value = json_object_get(message, "log");
+	if (value) {
+		qs_log((enum qs_log_level)json_integer_value(value), "%s",
+		       json_string_value(json_object_get(message, "text")));
 		return;
 	}
 	value = json_object_get(message, "step");
