@@ -27,11 +27,11 @@ struct qs_context;
 struct qs_option {
 	const char *name;           /* without its dashes */
 	char letter;                /* short form, or 0 */
+	bool repeats;               /* may be given several times; else the last one wins */
 	const char *arg;            /* name of its value in usage; NULL: a switch */
 	const char *help;           /* one line, lower case, no full stop */
 	const char *const *choices; /* NULL-terminated, or NULL: any value */
 	unsigned long min, max;     /* max > 0: the value is a number in this range */
-	bool repeats;               /* may be given several times; else the last one wins */
 };
 
 struct qs_example {

@@ -121,12 +121,12 @@ int qs_luks_json_compare(const json_t *now, const char *uuid_now, const json_t *
 struct qs_keyslot {
 	int number;
 	char kdf[16];        /* "pbkdf2", "argon2i", "argon2id" */
+	bool key_file;       /* a fingerprint of ours says that a key file opens it */
 	uint64_t iterations; /* pbkdf2 iterations, argon2 passes */
 	uint64_t memory;     /* bytes; 0 for pbkdf2 */
 	unsigned threads;    /* 1 for pbkdf2 */
 	int token;           /* a token that opens this slot, or -1; fingerprints do not */
 	char token_type[32]; /* "systemd-tpm2", "qs-keystore", "" */
-	bool key_file;       /* a fingerprint of ours says that a key file opens it */
 };
 
 /*

@@ -61,7 +61,7 @@ adopted()
 {
 	local n=$1 key=$KEYS/$2
 	shift 2
-	mkdir -pm 700 "$KEYS"
+	(umask 077 && mkdir -p "$KEYS")
 	[[ -e $key ]] || new_key "$key"
 	stock_format "$(image_of "$n")" "$key" "$@"
 }
@@ -492,5 +492,5 @@ snapshot()
 		crypttab_foreach_entry show' | sort)
 	ours=$(tr -s ' ' <"$TAB" | grep -v '^#' | sort)
 	[ "$debian" = "$ours" ]
-	[ "$(sed 's/%%/%/g' <<<"$systemd")" = "$ours" ]
+	[ "${systemd//%%/%}" = "$ours" ]
 }

@@ -96,26 +96,35 @@ static void test_a_nul_is_shown_and_cuts_nothing(void **state)
 	assert_string_equal(text, "--- f\n+++ f\n@@ -1,2 +1,2 @@\n #?x\n-a\n+b\n");
 }
 
+#define TEXT_L 200
+
+static void add(char text[static TEXT_L], const char *line)
+{
+	size_t size = strlen(text);
+
+	(void)snprintf(text + size, TEXT_L - size, "%s", line);
+}
+
 /* Random edits of a text of few different lines, so that wrong matches are near. */
 static void test_patch_takes_whatever_comes(void **state)
 {
 	(void)state;
 	srandom(1);
 	for (unsigned round = 0; round < 150; round++) {
-		char old[200] = "", new[200] = "";
+		char old[TEXT_L] = "", new[TEXT_L] = "";
 		size_t n = (size_t)random() % 30;
 
 		for (size_t i = 0; i < n; i++) {
 			char line[] = { (char)('a' + random() % 4), '\n', '\0' };
 			long kind = random() % 8;
 
-			strcat(old, line);
+			add(old, line);
 			if (kind == 0)
-				strcat(new, "x\n");
+				add(new, "x\n");
 			if (kind != 1)
-				strcat(new, line);
+				add(new, line);
 			if (kind == 2)
-				strcat(new, "y\n");
+				add(new, "y\n");
 		}
 		assert_patches(old, new);
 	}
