@@ -211,12 +211,13 @@ int qs_backup_names(const struct qs_env *env, char ***ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, env->config.headers_dir);
 	QS_AUTO(qs_auto_closedir) DIR *d = opendir(real);
-	QS_AUTO(qs_backup_names_done) char **names = calloc(1, sizeof(*names));
+	QS_AUTO(qs_backup_names_done) char **names = NULL;
 	const struct dirent *e;
 	size_t n = 0;
 
 	if (!d && errno != ENOENT)
 		return qs_fail_errno(err, errno, "cannot open the directory %s", real);
+	names = calloc(1, sizeof(*names));
 	for (errno = 0; names && d && (e = readdir(d)); errno = 0) {
 		QS_AUTO(qs_auto_free) char *name = qs_strdup(e->d_name);
 		char **grown;
