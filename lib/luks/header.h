@@ -125,7 +125,7 @@ struct qs_keyslot {
 	uint64_t iterations; /* pbkdf2 iterations, argon2 passes */
 	uint64_t memory;     /* bytes; 0 for pbkdf2 */
 	unsigned threads;    /* 1 for pbkdf2 */
-	int token;           /* a token that opens this slot, or -1; fingerprints do not */
+	int token; /* a token that opens this slot, or -1; fingerprints and marks do not */
 	char token_type[32]; /* "systemd-tpm2", "qs-keystore", "" */
 };
 

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "luks/fields.h"
 #include "luks/fingerprint.h"
+#include "luks/kind.h"
 
 #define SLOTS_MAX 32
 
@@ -37,7 +38,8 @@ static void find_token(const json_t *json, const char *slot, struct qs_keyslot *
 			continue;
 		type = qs_fields_text(token, "type");
 		type = type ? type : "";
-		if (strcmp(type, QS_FINGERPRINT_TYPE) == 0 || (ret->token >= 0 && ret->token < n))
+		if (strcmp(type, QS_FINGERPRINT_TYPE) == 0 || strcmp(type, QS_SLOT_TYPE) == 0 ||
+		    (ret->token >= 0 && ret->token < n))
 			continue;
 		ret->token = n;
 		qs_fields_printable(ret->token_type, sizeof(ret->token_type), type, strlen(type));

@@ -111,10 +111,7 @@ int qs_enroll_unlock(struct qs_enroll *e, uint32_t skip, struct qs_error *err)
 	e->request.attempt = attempt;
 	e->request.attempt_cookie = &a;
 	r = qs_open_request_run(e->env, e->worker, &e->request, &found, err);
-	if (r < 0)
-		return r;
-	qs_outcome_set(&e->key_file, json_string_value(json_object_get(found, "key_file")));
-	return 0;
+	return r < 0 ? r : 0;
 }
 
 static int load(struct qs_enroll *e, struct qs_error *err)

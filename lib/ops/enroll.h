@@ -32,7 +32,6 @@ struct qs_enroll {
 	int fd, disk;          /* the device, and the whole disk's lock */
 	struct qs_slots slots; /* its header */
 	struct qs_secret key;  /* what unlocked it */
-	char *key_file;        /* where that came from; NULL: typed, or printed by a command */
 	int by;                /* the keyslot that it opens */
 	int slot;              /* the new keyslot; -1 until it is there */
 	bool made;             /* secret and token are */
@@ -84,7 +83,7 @@ bool qs_enroll_exists(const struct qs_enroll *e, const char *logical);
 
 /*
  * Unlock the header by the request's secrets, or by what unlocked it before, with
- * a keyslot that is not in SKIP (bits). Sets key, key_file and by.
+ * a keyslot that is not in SKIP (bits). Sets key and by.
  */
 int qs_enroll_unlock(struct qs_enroll *e, uint32_t skip, struct qs_error *err);
 

@@ -18,6 +18,7 @@
 #include "key/keyfile.h"
 #include "luks/backup.h"
 #include "luks/driver.h"
+#include "luks/kind.h"
 #include "luks/make.h"
 #include "ops/journal.h"
 #include "ops/open.h"
@@ -38,10 +39,14 @@ static const char *opened_by(const struct qs_status *st, const struct qs_status_
 {
 	QS_AUTO(qs_auto_free) char *key = NULL;
 	QS_AUTO(qs_auto_free) char *real = NULL;
+	const char *kind;
 
 	if (slot->token_type[0])
 		return slot->token_type;
-	if (slot->key_file)
+	kind = qs_slot_kind(s->header.json, slot->number, NULL);
+	if (strcmp(kind, QS_KIND_PASSPHRASE) == 0)
+		return kind;
+	if (slot->key_file || strcmp(kind, QS_KIND_KEY_FILE) == 0)
 		return "key file";
 	if (slot->number != 0 || !s->outcome->name ||
 	    strcmp(s->header.subsystem, QS_SUBSYSTEM) != 0)

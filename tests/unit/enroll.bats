@@ -95,6 +95,8 @@ is_settled()
 	stock_opens "$IMAGE" "$KEY"
 	run -0 --separate-stderr qs --json cryptenroll "${ID}1" --list
 	[ "$(jq -r '.devices[0].keyslots[] | select(.number == 1).kind' <<<"$output")" = passphrase ]
+	run -0 qs cryptstatus "${ID}1"
+	[[ $output == *'1: argon2id, passphrase'* ]]
 	# The same one again is no second slot.
 	run -0 qs_input 'correct horse' cryptenroll "${ID}1" --passphrase-file -
 	[[ $output == *'keyslot 1, which it opened before'* ]]
