@@ -8,9 +8,11 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -165,11 +167,13 @@ static int check_directory(struct look *look, const char *logical, const char *s
 static int check_running_kernel(struct look *look, struct qs_error *err)
 {
 	static const char file[] = "/proc/cmdline";
-	QS_AUTO(qs_auto_fclose) FILE *f = fopen(file, "re");
+	QS_AUTO(qs_auto_close) int fd = open(file, O_RDONLY | O_CLOEXEC);
 	char line[4096]; /* COMMAND_LINE_SIZE of the larger architectures */
+	ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
 
-	if (!f || !fgets(line, sizeof(line), f))
-		return qs_fail_errno(err, errno ? errno : EIO, "cannot read %s", file);
+	if (n < 0)
+		return qs_fail_errno(err, errno, "cannot read %s", file);
+	line[n] = '\0';
 	look->file = file;
 	return check_words(look, line, err);
 }

@@ -60,20 +60,29 @@ static void tell(const struct convert *c, const char *step)
 
 /* ---- swapoff and swapon ---- */
 
+/* Bytes that programs could still get, by the kernel's own estimate; 0 when it says nothing. */
+static uint64_t available_memory(void)
+{
+	static const char word[] = "MemAvailable:";
+	QS_AUTO(qs_auto_fclose) FILE *f = fopen("/proc/meminfo", "re");
+	char line[128];
+	uint64_t found = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, word, strlen(word)) == 0)
+			found = strtoull(line + strlen(word), NULL, 10) * 1024;
+	return found;
+}
+
 /* What may take in the content of one swap: free memory, and room in the others. */
 static int measure_room(dev_t but, uint64_t *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_swap_list_done) struct qs_swap_list swaps = {};
-	QS_AUTO(qs_auto_fclose) FILE *f = fopen("/proc/meminfo", "re");
-	char line[128];
 	int r = qs_swaps_read(&swaps, err);
 
 	if (r < 0)
 		return r;
-	*ret = 0;
-	while (f && fgets(line, sizeof(line), f))
-		if (strncmp(line, "MemAvailable:", strlen("MemAvailable:")) == 0)
-			*ret += strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024;
+	*ret = available_memory();
 	for (size_t i = 0; i < swaps.count; i++)
 		if (swaps.items[i].devno != but)
 			*ret += swaps.items[i].size - swaps.items[i].used;
