@@ -40,7 +40,7 @@ judges_agree()
 	unit=$(systemctl cat "systemd-cryptsetup@$(systemd-escape "$1").service")
 	echo "$unit"
 	grep -q "attach '$1' '/dev/disk/by-id/[^']*' '/dev/urandom' 'swap,cipher=aes-xts-plain64,size=512,plain,sector-size=4096" <<<"$unit" &&
-		grep -q "mkswap '/dev/mapper/$1'" <<<"$unit" || return
+		grep -q "makefs swap '/dev/mapper/$1'" <<<"$unit" || return
 	# shellcheck disable=SC2016 # for the inner shell
 	read=$(sh -euc '. /lib/cryptsetup/functions
 		TABFILE=/etc/crypttab
@@ -148,9 +148,7 @@ judges_agree()
 	[ "$(active | wc -l)" -eq 4 ]
 }
 
-@test "boot 2: cryptstatus shows them, other commands leave them alone" {
-	run -0 --separate-stderr qs-util --json cryptstatus
-	jq -e '[.devices[] | select(.state == "swap" and .mapper == .name and (.warnings | not))] | length == 4' <<<"$output"
+@test "boot 2: other commands leave the swaps alone" {
 	run -0 qs-util cryptcloseall
 	run -0 qs-util cryptopenall
 	run ! grep -q enc- <<<"$output"
