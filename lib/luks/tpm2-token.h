@@ -37,28 +37,28 @@ enum qs_tpm2_alg {
 };
 
 struct qs_tpm2_token {
-	uint32_t keyslots; /* a bit for each; never 0 */
 	struct qs_bytes blob;
 	/* Where in the blob: TPM2B_PRIVATE is [0, public_at), TPM2B_PUBLIC [public_at, seed_at),
 	   and what is left a TPM2B_ENCRYPTED_SECRET (sealed offline). */
 	size_t public_at, seed_at;
+	char *pubkey;         /* PEM, of a signed policy; NULL: none */
+	char *pubkey_ref;     /* policy reference of systemd 262; NULL: none */
+	struct qs_bytes salt; /* of the PIN; empty: none (systemd 252) */
+	struct qs_bytes srk;  /* serialised ESYS_TR of the parent; empty: the primary key of 252 */
+	uint64_t argon2_memory; /* bytes; 0: no Argon2id */
+	uint64_t argon2_passes, argon2_lanes;
+	uint32_t keyslots;     /* a bit for each; never 0 */
 	uint32_t pcrs;         /* literal PCR policy, a bit for each; 0: none */
+	uint32_t pubkey_pcrs;  /* signed PCR policy; 0: none */
 	enum qs_tpm2_alg bank; /* of all PCRs; QS_TPM2_NONE: not said */
 	enum qs_tpm2_alg primary_alg;
 	uint8_t policy_hash[QS_TPM2_DIGEST_L];
 	bool pin;
-	uint32_t pubkey_pcrs; /* signed PCR policy; 0: none */
-	char *pubkey;         /* PEM; NULL: none */
-	struct qs_bytes salt; /* of the PIN; empty: none (systemd 252) */
-	struct qs_bytes srk;  /* serialised ESYS_TR of the parent; empty: the primary key of 252 */
-	bool pcrlock;         /* belongs to systemd-pcrlock; the blob may be missing */
-	bool sharded;         /* arrays of systemd 257; blob and policy_hash are not read */
-	char *pubkey_ref;     /* policy reference of systemd 262; NULL: none */
-	uint64_t argon2_memory; /* bytes; 0: no Argon2id */
-	uint64_t argon2_passes, argon2_lanes;
+	bool pcrlock; /* belongs to systemd-pcrlock; the blob may be missing */
+	bool sharded; /* arrays of systemd 257; blob and policy_hash are not read */
 	/* Our own, for people: never trusted. */
-	char *enrolled;                                       /* RFC 3339, or NULL */
 	char pcr_hints[QS_TPM2_PCRS][QS_TPM2_PCR_HINT_L + 1]; /* "" where not known */
+	char *enrolled;                                       /* RFC 3339, or NULL */
 };
 
 void qs_tpm2_token_done(struct qs_tpm2_token *token); /* also a QS_AUTO releaser */

@@ -90,7 +90,7 @@ json_t *qs_tpm2_signatures(const struct qs_env *env)
 static void put(struct qs_tpm2_key *key, const struct qs_tpm2_token *token, int number,
 		const struct qs_secret *passphrase)
 {
-	if (passphrase->size > sizeof(key->passphrase)) {
+	if (!passphrase->data || passphrase->size > sizeof(key->passphrase)) {
 		(void)qs_fail(&key->error, QS_E_TPM, "the TPM gave an unusable passphrase");
 		return;
 	}
@@ -158,10 +158,10 @@ static void try_token(struct fetch *f, const json_t *json, int number, struct qs
 
 	if (r == 0)
 		r = unseal(f, &token, &passphrase, &err);
-	if (r < 0)
-		remember(key, &err);
-	else
+	if (r == 0)
 		put(key, &token, number, &passphrase);
+	else
+		remember(key, &err);
 }
 
 static void try_tokens(struct fetch *f, const json_t *tokens, struct qs_tpm2_key *key)

@@ -101,7 +101,7 @@ static int read_properties(const struct qs_tpm2 *tpm, TPM2_PT first, uint32_t *v
 static int tpm2_health(struct qs_tpm2 *tpm, struct qs_tpm2_health *ret, struct qs_error *err)
 {
 	enum { LOCKOUT_L = TPM2_PT_LOCKOUT_RECOVERY - TPM2_PT_LOCKOUT_COUNTER + 1 };
-	uint32_t maker[1], firmware[2], permanent[1], lockout[LOCKOUT_L];
+	uint32_t maker[1] = {}, firmware[2] = {}, permanent[1] = {}, lockout[LOCKOUT_L] = {};
 	int r = read_properties(tpm, TPM2_PT_MANUFACTURER, maker, 1, err);
 
 	if (r == 0)
@@ -110,7 +110,7 @@ static int tpm2_health(struct qs_tpm2 *tpm, struct qs_tpm2_health *ret, struct q
 		r = read_properties(tpm, TPM2_PT_PERMANENT, permanent, 1, err);
 	if (r == 0)
 		r = read_properties(tpm, TPM2_PT_LOCKOUT_COUNTER, lockout, LOCKOUT_L, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*ret = (struct qs_tpm2_health){
 		.failures = lockout[0],

@@ -126,7 +126,7 @@ static int stretch_argon2(const struct qs_tpm2_token *token, const struct qs_tpm
 		r = qs_secret_init(&ret->lock_half, ARGON2_HALF, err);
 	if (r == 0)
 		r = qs_secret_init(&second, ARGON2_HALF, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	failed = argon2id_hash_raw((uint32_t)token->argon2_passes,
 				   (uint32_t)(token->argon2_memory / 1024),

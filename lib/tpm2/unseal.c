@@ -151,7 +151,7 @@ int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
 
 	if (r == 0)
 		r = qs_tpm2_policy_find(tpm, token, &policy, err);
-	return r < 0 ? r : unseal(tpm, &policy, with, ret_passphrase, err);
+	return r == 0 ? unseal(tpm, &policy, with, ret_passphrase, err) : r;
 }
 
 int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err)
