@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,6 +13,9 @@ struct wish {
 	struct qs_enroll_options enroll;
 	struct qs_secret fresh;  /* the new passphrase */
 	struct qs_secret unlock; /* the one that unlocks */
+	struct qs_enroll_tpm2 tpm2;
+	struct qs_secret pin;
+	char *public_key;
 };
 
 static const struct {
@@ -23,7 +27,10 @@ static const struct {
 	{ "passphrase-fd", "passphrase", "passphrase added to" },
 	{ "recovery-key", "recovery", "recovery key added to" },
 	{ "new-key", "new-key", "new key made for" },
+	{ "tpm2", "tpm2", "TPM added to" },
 };
+
+static const struct qs_ask pin_options = { .file_option = "pin-file", .fd_option = "pin-fd" };
 
 static const struct qs_ask fresh_options = { .file_option = "passphrase-file",
 					     .fd_option = "passphrase-fd" };
@@ -116,6 +123,70 @@ static int show(void *cookie, const struct qs_secret *key, struct qs_error *err)
 	return 0;
 }
 
+static int ask_pin(struct wish *w, bool twice, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free)
+	char *prompt = qs_printf(twice ? "New PIN for %s" : "PIN of %s", w->device);
+	struct qs_ask how = pin_options;
+
+	how.prompt = prompt;
+	how.twice = twice;
+	return qs_ask_passphrase(w->ctx, &how, &w->pin, err);
+}
+
+static int take_pcrs(struct wish *w, const char *option, uint32_t usual, uint32_t *ret,
+		     struct qs_error *err)
+{
+	const char *text = qs_option_value(w->ctx, option);
+
+	*ret = usual;
+	if (text && strcmp(text, "none") == 0)
+		*ret = 0;
+	else if (text && qs_tpm2_pcrs_parse(text, ret) < 0)
+		return qs_fail(
+			err, QS_E_USAGE,
+			"--%s=%s: PCRs are numbers from 0 to 23 with '+' between them, or none",
+			option, text);
+	return 0;
+}
+
+/* What the new TPM2 keyslot is bound to; and the options that mean nothing without it. */
+static int take_tpm2(struct wish *w, struct qs_error *err)
+{
+	static const char *const only[] = { "pcrs", "bank", "public-key", "public-key-pcrs" };
+	const char *bank = qs_option_value(w->ctx, "bank");
+	const char *key = qs_option_value(w->ctx, "public-key");
+	int r;
+
+	for (size_t i = 0; !is_way(w, "tpm2") && i < QS_ARRAY_SIZE(only); i++)
+		if (qs_option_given(w->ctx, only[i]))
+			return qs_fail(err, QS_E_USAGE, "--%s is for --tpm2", only[i]);
+	if (!is_way(w, "tpm2")) {
+		if (qs_option_given(w->ctx, "pin") || qs_ask_given(w->ctx, &pin_options))
+			return qs_fail(err, QS_E_USAGE, "a PIN is for --tpm2");
+		return 0;
+	}
+	if (qs_option_given(w->ctx, "public-key-pcrs") && !key)
+		return qs_fail(err, QS_E_USAGE, "--public-key-pcrs is for --public-key");
+	w->tpm2.bank = bank ? qs_tpm2_bank_of_name(bank) : QS_TPM2_NONE;
+	w->public_key = key ? qs_env_absolute(key) : NULL;
+	w->tpm2.public_key = w->public_key;
+	/* With a signed policy nothing else, as the signer decides what may run. */
+	r = take_pcrs(w, "pcrs", key ? 0 : 1U << 7, &w->tpm2.pcrs, err);
+	if (r == 0)
+		r = take_pcrs(w, "public-key-pcrs", 1U << 11, &w->tpm2.public_key_pcrs, err);
+	w->enroll.tpm2 = &w->tpm2;
+	return r;
+}
+
+static int take_new_pin(struct wish *w, struct qs_error *err)
+{
+	if (!qs_option_given(w->ctx, "pin") && !qs_ask_given(w->ctx, &pin_options))
+		return 0;
+	w->tpm2.pin = &w->pin;
+	return ask_pin(w, true, err);
+}
+
 static int take_unlock(struct wish *w, struct qs_error *err)
 {
 	struct qs_open_options *unlock = &w->enroll.unlock;
@@ -178,6 +249,8 @@ static int change(struct wish *w, int argc, char **argv, struct qs_error *err)
 		r = take_unlock(w, err);
 	if (r == 0 && is_way(w, "passphrase"))
 		r = ask_fresh(w, true, err);
+	if (r == 0 && is_way(w, "tpm2"))
+		r = take_new_pin(w, err);
 	w->enroll.passphrase = &w->fresh;
 	if (!w->enroll.method)
 		w->ctx->done = "keyslots wiped of";
@@ -197,10 +270,16 @@ static int test(struct wish *w, int argc, char **argv, struct qs_error *err)
 	if (argc == 2 || is_way(w, "new-key") || w->enroll.wipe)
 		return qs_fail(err, QS_E_USAGE,
 			       "--test changes nothing: it takes DEVICE and one of "
-			       "--key-file, --passphrase and --recovery-key");
+			       "--key-file, --passphrase, --recovery-key and --tpm2");
 	if (is_way(w, "passphrase") || is_way(w, "recovery")) {
 		r = ask_fresh(w, false, err);
 		options.passphrase = &w->fresh;
+	}
+	if (r == 0 && is_way(w, "tpm2")) {
+		options.tpm2_only = true;
+		options.pin = &w->pin;
+		if (qs_option_given(w->ctx, "pin") || qs_ask_given(w->ctx, &pin_options))
+			r = ask_pin(w, false, err);
 	}
 	if (r < 0)
 		return r;
@@ -211,6 +290,8 @@ static int dispatch(struct wish *w, int argc, char **argv, struct qs_error *err)
 {
 	int r = take_way(w, err);
 
+	if (r == 0)
+		r = take_tpm2(w, err);
 	if (r < 0)
 		return r;
 	w->enroll.wipe = qs_option_value(w->ctx, "wipe");
@@ -226,7 +307,7 @@ static int dispatch(struct wish *w, int argc, char **argv, struct qs_error *err)
 	if (!w->enroll.method && !w->enroll.wipe)
 		return qs_fail(err, QS_E_USAGE,
 			       "nothing to do: give --passphrase, --key-file, --recovery-key, "
-			       "--new-key, --wipe, --list or --test");
+			       "--tpm2, --new-key, --wipe, --list or --test");
 	return change(w, argc, argv, err);
 }
 
@@ -241,13 +322,30 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 
 	qs_secret_done(&w.fresh);
 	qs_secret_done(&w.unlock);
+	qs_secret_done(&w.pin);
+	free(w.public_key);
 	return r;
 }
 
+/* A key file at hand, the TPM, or why the TPM does not. */
+static char *opener(const json_t *slot)
+{
+	const json_t *tpm2 = json_object_get(slot, "tpm2");
+	const char *problem = json_string_value(json_object_get(tpm2, "problem"));
+	const char *file = json_string_value(json_object_get(slot, "opened_by"));
+
+	if (file || !tpm2)
+		return qs_strdup(file);
+	if (problem)
+		return qs_printf("not by the TPM: %s", problem);
+	return qs_strdup(json_is_true(json_object_get(tpm2, "pin")) ? "the TPM and a PIN"
+								    : "the TPM");
+}
+
 static const struct qs_field columns[] = {
-	{ .title = "KEYSLOT", .key = "number" }, { .title = "KIND", .key = "kind" },
-	{ .title = "SINCE", .key = "since" },    { .title = "OPENS NOW WITH", .key = "opened_by" },
-	{ .title = "KDF", .key = "kdf" },        {}
+	{ .title = "KEYSLOT", .key = "number" },       { .title = "KIND", .key = "kind" },
+	{ .title = "SINCE", .key = "since" },          { .title = "KDF", .key = "kdf" },
+	{ .title = "OPENS NOW WITH", .text = opener }, {}
 };
 
 static void print(const struct qs_context *ctx, const json_t *devices)
@@ -259,12 +357,25 @@ static void print(const struct qs_context *ctx, const json_t *devices)
 		qs_table_print(stdout, columns, slots);
 }
 
+static const char *const banks[] = { "sha1", "sha256", "sha384", "sha512", NULL };
+
 static const struct qs_option options[] = {
 	{ .name = "passphrase", .help = "add a passphrase; asks for it twice" },
 	QS_PASSPHRASE_OPTIONS,
 	{ .name = "key-file", .arg = "FILE", .help = "add this key file" },
 	{ .name = "recovery-key",
 	  .help = "add a new recovery key: shown once, or written to FILE" },
+	{ .name = "tpm2", .help = "add a keyslot that this machine's TPM 2.0 opens" },
+	{ .name = "pcrs",
+	  .arg = "PCRS",
+	  .help = "bind it to these PCRs, 0+7; 7 if not given, or none" },
+	{ .name = "bank", .arg = "HASH", .choices = banks, .help = "bank of the PCRs: sha256" },
+	{ .name = "pin", .help = "want a PIN beside the TPM; asks for it" },
+	QS_PIN_OPTIONS,
+	{ .name = "public-key",
+	  .arg = "PEM",
+	  .help = "bind it to PCR values that this RSA key has signed" },
+	{ .name = "public-key-pcrs", .arg = "PCRS", .help = "the PCRs that are signed: 11" },
 	{ .name = "new-key", .help = "replace the device's own key file by a new one" },
 	{ .name = "wipe",
 	  .arg = "WHICH",
@@ -283,7 +394,9 @@ static const struct qs_option options[] = {
 	  .arg = "N",
 	  .max = 1023,
 	  .help = "the same, read from the open descriptor N" },
-	{ .name = "force", .help = "wipe also what the device's own key file opens" },
+	{ .name = "force",
+	  .help = "wipe also what the device's own key file opens, leave only the TPM, bind to "
+		  "PCRs that nothing is measured into" },
 	{}
 };
 
@@ -313,14 +426,24 @@ const struct qs_command qs_row_cryptenroll = {
 	.max_args = 2,
 	.help = "add, test, list and revoke what opens a device",
 	.about =
-		"Adds a way to open a LUKS2 device: a passphrase, a key file, or a recovery key (256 "
-		"random bits in the form that systemd-cryptenroll uses). The device may be open. The "
+		"Adds a way to open a LUKS2 device: a passphrase, a key file, a TPM 2.0, or a recovery "
+		"key (256 random bits in the form that systemd-cryptenroll uses). The device may be open. The "
 		"header is backed up first; the new keyslot is written, proven and backed up before "
 		"anything old goes. It is unlocked for this by its own key, as cryptopen finds it, or "
 		"by what --unlock-... names.\n"
 		"--recovery-key shows the key once on a terminal, or writes it to FILE, which must "
 		"not exist. --new-key makes a new key file, puts it in the place of the device's own "
 		"and revokes the old key.\n"
+		"--tpm2 seals a new secret in this machine's TPM, in the format of systemd-cryptenroll "
+		"(252 and later open it), and unseals it again before anything is written. It is bound "
+		"to the present values of --pcrs and, if wanted, to a PIN or to PCR values signed with "
+		"a key (the signatures are looked for where systemd does, tpm2-pcr-signature.json). "
+		"PCRs into which nothing was measured are refused. The same command again, after an "
+		"update that changed a PCR, puts a new keyslot in the place of the old one of the same "
+		"kind of policy. Removing a keyslot does not revoke what the TPM sealed: a copy of the "
+		"old header still opens on this machine, in that state, until the TPM is cleared or the "
+		"volume key changed (cryptsetup reencrypt). Without a PIN, whoever has the whole machine "
+		"has the data.\n"
 		"--wipe revokes keyslots, named by number or kind (passphrase, recovery, key-file, "
 		"tpm2, fido2, pkcs11, other; empty: those that an empty passphrase opens), and erases "
 		"the header backups that still hold their keys; copies elsewhere (bundles, copied "
@@ -328,8 +451,8 @@ const struct qs_command qs_row_cryptenroll = {
 		"carry no mark of their kind, shown as unknown, go only by number. The last keyslot "
 		"never goes, and none without a key that opens another one. It asks for 'yes'.\n"
 		"--list shows kind and age of each keyslot, as far as they are known, and which key "
-		"file at hand opens it now. --test tries a key file, a passphrase, a recovery key, or "
-		"else the device's own key.\n"
+		"file at hand opens it now. --test tries a key file, a passphrase, a recovery key, the "
+		"TPM, or else the device's own key.\n"
 		"If it is interrupted, the device still opens as before, and the same command again "
 		"finishes the work.\n",
 	.examples = examples,

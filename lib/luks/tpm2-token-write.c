@@ -115,10 +115,10 @@ static void write_our_own(const struct qs_tpm2_token *t, json_t *json)
 			(void)json_object_set_new(hints, name, json_string(t->pcr_hints[i]));
 	}
 	if (json_object_size(hints) > 0)
-		(void)json_object_set(json, "qs_pcrs", hints);
+		(void)json_object_set(json, "qs-pcrs", hints);
 	json_decref(hints);
 	if (t->enrolled)
-		(void)json_object_set_new(json, "qs_enrolled", json_string(t->enrolled));
+		(void)json_object_set_new(json, "qs-time", json_string(t->enrolled));
 }
 
 json_t *qs_tpm2_token_write(const struct qs_tpm2_token *t)

@@ -247,8 +247,8 @@ static int read_blob(const struct reader *in)
 /* What cannot be read is left out: it is only a help for people. */
 static void read_our_own(const struct reader *in)
 {
-	const json_t *hints = json_object_get(in->json, "qs_pcrs");
-	const char *enrolled = qs_fields_text(in->json, "qs_enrolled");
+	const json_t *hints = json_object_get(in->json, "qs-pcrs");
+	const char *enrolled = qs_fields_text(in->json, "qs-time");
 	struct qs_tpm2_token *t = in->token;
 
 	if (enrolled && strlen(enrolled) == strlen("2026-01-01T00:00:00Z") &&

@@ -37,10 +37,8 @@
 #define TRIES 3
 
 static const struct qs_enroll_method *const methods[] = {
-	&qs_enroll_key_file,
-	&qs_enroll_passphrase,
-	&qs_enroll_recovery,
-	&qs_enroll_new_key,
+	&qs_enroll_key_file, &qs_enroll_passphrase, &qs_enroll_recovery,
+	&qs_enroll_new_key,  &qs_enroll_tpm2,
 };
 
 bool qs_enroll_exists(const struct qs_enroll *e, const char *logical)
@@ -360,6 +358,9 @@ static int prepare(struct qs_enroll *e, struct qs_outcome *o, struct qs_secret *
 	r = look_for_journal(e, err);
 	if (r == 0 && e->method && e->method->prepare)
 		r = e->method->prepare(e, err);
+	/* A change needs no TPM where the device's own key is at hand. */
+	if (r == 0 && !e->request.command && !qs_open_has_key_file(e->env, &e->request))
+		r = qs_open_ask_tpm2(e->env, unlock, &e->request, 1, NULL, &e->tpm2, err);
 	if (r == 0)
 		r = qs_open_ask(e->env, unlock, &e->request, asked, err);
 	return r;
@@ -370,6 +371,7 @@ static void done(struct qs_enroll *e)
 	qs_device_free(e->dev);
 	free(e->name);
 	qs_open_request_done(&e->request);
+	qs_tpm2_keys_done(&e->tpm2);
 	qs_journal_done(&e->pending);
 	qs_secret_done(&e->secret);
 	json_decref(e->token);

@@ -21,6 +21,7 @@ struct qs_enroll {
 	struct qs_device *dev;
 	char *name; /* of its backup, its journal, its usual key; the request's is the mapping's */
 	struct qs_open_request request; /* link and the secrets that unlock it */
+	struct qs_tpm2_keys tpm2;       /* what the TPM gave to unlock it */
 	struct qs_journal pending;      /* an enrolment of ours that was cut off; op "" if none */
 	struct qs_secret secret;        /* what shall open the new keyslot */
 	json_t *token;                  /* what is written with it; may be NULL */
@@ -72,6 +73,7 @@ extern const struct qs_enroll_method qs_enroll_key_file;
 extern const struct qs_enroll_method qs_enroll_passphrase;
 extern const struct qs_enroll_method qs_enroll_recovery;
 extern const struct qs_enroll_method qs_enroll_new_key;
+extern const struct qs_enroll_method qs_enroll_tpm2;
 
 /* Write the journal: METHOD's op, the key file KEY_FILE and the slot with SALT (each may be NULL).
  */

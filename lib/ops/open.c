@@ -425,6 +425,19 @@ int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
 	return options->ask(options->ask_cookie, asked, err);
 }
 
+/* Nothing else is tried, and a device that the TPM cannot open is an error at once. */
+static int allow_only_tpm2(struct qs_open_request *request, struct qs_error *err)
+{
+	if (!request->tpm2)
+		return qs_fail(err, QS_E_TPM_ABSENT, "there is no TPM 2.0 to ask");
+	if (request->tpm2->token < 0)
+		return qs_fail(err, QS_E_NO_KEY, "%s has no TPM2 keyslot", request->node);
+	for (size_t i = 0; i < QS_OPEN_KEYS; i++)
+		qs_auto_free(&request->key_files[i]);
+	request->command = false;
+	return 0;
+}
+
 /* Returns 1 when a worker must open it, 0 when it is open already. */
 static int plan_one(const struct qs_env *env, const struct qs_open_options *options,
 		    struct qs_outcome *o, struct qs_open_request *request,
@@ -453,6 +466,8 @@ static int plan_one(const struct qs_env *env, const struct qs_open_options *opti
 		return options->update_crypttab;
 	}
 	r = get_tpm2(env, options, request, tpm2, err);
+	if (r == 0 && options->tpm2_only)
+		return allow_only_tpm2(request, err) < 0 ? -EPERM : 1;
 	if (r == 0)
 		r = qs_open_ask(env, options, request, asked, err);
 	return r < 0 ? r : 1;

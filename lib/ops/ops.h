@@ -15,6 +15,7 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/secret.h"
+#include "luks/tpm2-token.h"
 
 /* What became of one device. error.kind is QS_E_NONE on success. */
 struct qs_outcome {
@@ -97,9 +98,10 @@ struct qs_open_options {
 	bool update_crypttab;
 	bool read_only;
 	bool allow_discards;
-	bool test; /* prove the key, open nothing */
-	bool boot; /* of all: leave to systemd the lines without noauto, which its generator
-		      opens: whoever of two openers comes last would fail */
+	bool test;      /* prove the key, open nothing */
+	bool tpm2_only; /* by the TPM, or not at all */
+	bool boot;      /* of all: leave to systemd the lines without noauto, which its generator
+			   opens: whoever of two openers comes last would fail */
 };
 
 int qs_open(const struct qs_env *env, const char *device, const struct qs_open_options *options,
@@ -189,13 +191,23 @@ struct qs_repair_options {
 int qs_repair(const struct qs_env *env, const struct qs_repair_options *options,
 	      struct qs_outcomes *ret, json_t **ret_result, struct qs_error *err);
 
+/* What a TPM2 keyslot is bound to. */
+struct qs_enroll_tpm2 {
+	uint32_t pcrs;               /* a bit for each; 0: none */
+	enum qs_tpm2_alg bank;       /* QS_TPM2_NONE: SHA-256 */
+	const struct qs_secret *pin; /* NULL: none */
+	const char *public_key;      /* logical path of a PEM file: a signed policy; NULL: none */
+	uint32_t public_key_pcrs;
+};
+
 struct qs_enroll_options {
 	struct qs_open_options unlock; /* key_file, passphrase, ask: what unlocks it for the change
 					*/
-	const char *method; /* what is added: "key-file", "passphrase", "recovery", "new-key" (the
-			       device's key file is replaced); NULL: nothing */
+	const char *method; /* what is added: "key-file", "passphrase", "recovery", "tpm2",
+			       "new-key" (the device's key file is replaced); NULL: nothing */
 	const char *file;   /* key-file: the key; recovery: a file for it that is absent, or NULL */
 	const struct qs_secret *passphrase; /* the new one */
+	const struct qs_enroll_tpm2 *tpm2;  /* tpm2: what it is bound to */
 	/* recovery without a file: shows the key to a person, once, when it opens the device. */
 	int (*show)(void *cookie, const struct qs_secret *key, struct qs_error *err);
 	void *show_cookie;

@@ -50,6 +50,14 @@ int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t coun
 
 void qs_tpm2_keys_done(struct qs_tpm2_keys *keys); /* wipes; also a QS_AUTO releaser */
 
+/*
+ * What can be said of the TPM2 keyslots of the header behind NODE without their secrets, in
+ * *ret: "health" (failures, limit, locked) and "slots", by number: "pcrs" ("0+7"), "bank", "pin",
+ * "signed", and "problem" when the TPM would not open it now. JSON null when there are none. A TPM
+ * that fails or does not answer is every slot's problem. Never fails for a device.
+ */
+int qs_tpm2_look(const struct qs_env *env, const char *node, json_t **ret, struct qs_error *err);
+
 /* Run in a worker: load the module and connect to the configured TPM. Close with ret_functions. */
 int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,
 		    struct qs_tpm2 **ret, struct qs_error *err);

@@ -93,8 +93,8 @@ static void test_our_own_fields_survive(void **state)
 	assert_string_equal(again.pcr_hints[7], "0123456789abcdef");
 	assert_string_equal(again.pcr_hints[8], "");
 	/* Nonsense there is no reason not to open a device. */
-	json_object_set_new(ours, "qs_enrolled", json_string("\x1b[2J"));
-	json_object_set_new(ours, "qs_pcrs", json_pack("{s:s,s:i}", "7", "\x1b[2J", "8", 1));
+	json_object_set_new(ours, "qs-time", json_string("\x1b[2J"));
+	json_object_set_new(ours, "qs-pcrs", json_pack("{s:s,s:i}", "7", "\x1b[2J", "8", 1));
 	qs_tpm2_token_done(&again);
 	again = parse_token(ours);
 	assert_null(again.enrolled);
