@@ -71,6 +71,32 @@ bare()
 	example 'help --format=json' | jq -e '.commands[] | select(.name == "cryptopen")'
 }
 
+@test "settings" {
+	example 'config' | grep -qx 'keys_dir = "/etc/cryptconf/keys";'
+	[ "$(example 'config keys_dir')" = /etc/cryptconf/keys ]
+}
+
+@test "swap" {
+	printf 'size=6M\nsize=6M\n' | sfdisk -q /dev/sda
+	wait_for_udev /dev/sda test -b /dev/sda2
+	local swap
+	for swap in /dev/sda2 /dev/sdb; do
+		make_fs swap "$swap"
+		swapon "$swap"
+		echo "$swap none swap sw 0 0" >>/etc/fstab
+	done
+	example 'cryptswap --now /dev/sda2'
+	swapon --show=NAME --noheadings --raw | grep -q '^/dev/dm-'
+	run ! grep -q '^/dev/sda2 ' /proc/swaps
+	example 'cryptswap'
+	run ! grep -q '^/dev/sdb ' /proc/swaps
+	[ "$(grep -c '^enc-scsi-.*  /dev/urandom  swap,' /etc/crypttab)" -eq 2 ]
+	[ "$(grep -c '^/dev/mapper/enc-scsi-.* none swap ' /etc/fstab)" -eq 2 ]
+	swapoff -a
+	dmsetup remove_all
+	rm /etc/fstab
+}
+
 @test "a disk of its own key: format, status, close, open" {
 	example 'cryptformat /dev/sdj'
 	[ -b "/dev/mapper/$NAME" ]
