@@ -240,6 +240,15 @@ snapshot()
 	[ "$(result .result.tries)" -le 6 ]
 }
 
+@test "keys that open something are tried last: in the order of the devices, one try for each" {
+	local n
+	for n in 1 2 3 4; do adopted "$n" "k$n"; done
+	echo 'workers = 1;' >"$ROOT/etc/cryptconf/qs-util.conf"
+	repair 0
+	[ "$(result .result.tries)" = 4 ]
+	[ "$(cut -d/ -f9 "$TAB" | tr -d '\n')" = 'k1  luksk2  luksk3  luksk4  luks' ]
+}
+
 @test "a key that a program of the administrator's prints: the line without a key file comes back" {
 	local program=$ROOT/etc/cryptconf/give-key
 	mkdir "$ROOT/etc/cryptconf"
