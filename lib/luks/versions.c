@@ -385,6 +385,7 @@ int qs_backup_erase_if(const struct qs_env *env, const char *name, qs_backup_jud
 	QS_AUTO(qs_auto_free) char *current = qs_env_path(env, backup);
 	QS_AUTO(qs_auto_free) char *logical = versions_dir(env, name);
 	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, logical);
+	QS_AUTO(qs_auto_free) char *inside = qs_printf("%s/x", dir); /* for its parent */
 	QS_AUTO(entries_done) struct entries entries = {};
 	int r = scan(dir, &entries, err), n = 0;
 
@@ -399,6 +400,9 @@ int qs_backup_erase_if(const struct qs_env *env, const char *name, qs_backup_jud
 		r = erase_version(current, dir, e, err);
 		n++;
 	}
+	/* One that is gone may have gone in a run that was killed before that was durable. */
+	if (r >= 0 && access(dir, F_OK) == 0)
+		r = qs_file_sync_parent(inside, err);
 	return r < 0 ? r : n;
 }
 

@@ -2,6 +2,7 @@
 """Several commands at once: one key per device, no lost update, nothing corrupt, no hang."""
 
 import collections
+import json
 import random
 import threading
 
@@ -9,14 +10,17 @@ from faultbench import (
     FOREIGN_TAB,
     Tree,
     check,
+    copied,
     data_is_untouched,
     has_trace,
     in_parallel,
     is_formatted,
     key_is_whole,
     main,
+    must,
     nothing_is_left_over,
     opens,
+    run,
 )
 
 
@@ -86,6 +90,39 @@ def whole_or_nothing(tree, number):
         check(opens(tree.backup(number), tree.key(number)), f"the backup of d{number} does not open")
 
 
+def enrolments(scratch):
+    """4 enrolments and 4 stock token imports of one device at once: each is done or refused, none is lost"""
+    tree = Tree.make(scratch / "t")
+    check(tree.qs("cryptformat", "--no-open", tree.link()).status == 0, "cryptformat")
+    names = [f"/var/recovery{number}" for number in range(4)]
+    token = json.dumps({"type": "somebodys", "keyslots": []})
+
+    def import_token(number):
+        return run("cryptsetup", "token", "import", "--token-id", 20 + number, tree.image(), input=token.encode())
+
+    gate = threading.Barrier(8)
+
+    def one(item):
+        gate.wait()
+        return import_token(item) if isinstance(item, int) else tree.qs("cryptenroll", tree.link(), "--recovery-key", item)
+
+    found = dict(in_parallel(one, [*names, *range(4)], 8))
+    for item, done in found.items():
+        check(not isinstance(done, Exception), f"{item}: {done}")
+    for name in names:
+        check(found[name].status == 0, f"{name}: {found[name]}")
+        check(opens(tree.image(), tree.root / name[1:]), f"{name} does not open the device")
+    check(opens(tree.image(), tree.key()), "the device's own key does not open it")
+    with copied(tree.image()) as copy:
+        tokens = json.loads(must("cryptsetup", "luksDump", "--dump-json-metadata", copy).out)["tokens"]
+    for number in range(4):
+        check((str(20 + number) in tokens) == (found[number].status == 0), f"token {20 + number}: {found[number]}")
+    check(sum(token["type"] == "systemd-recovery" for token in tokens.values()) == 4, f"tokens: {tokens}")
+    check(tree.qs("cryptbackup", tree.link()).status == 0, "cryptbackup")
+    nothing_is_left_over(tree)
+    return f"{sum(found[number].status == 0 for number in range(4))} of 4 imports done, 4 of 4 enrolments"
+
+
 def storm(scratch):
     """50 processes of mixed commands on 8 devices: 0 lost updates, 0 corrupt, each ends in good order"""
     numbers = range(1, 9)
@@ -141,4 +178,4 @@ def mixed(tree, choose, numbers):
     )
 
 
-main(copies_on_one_device, format_against_destroy, storm)
+main(copies_on_one_device, format_against_destroy, enrolments, storm)
