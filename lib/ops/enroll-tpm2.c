@@ -131,8 +131,7 @@ static int replace_old(struct qs_enroll *e, struct qs_error *err)
 	int slot, r = qs_tpm2_token_parse(e->token, &new, err);
 
 	while (r == 0 && (slot = find_old(e, &new)) >= 0) {
-		QS_AUTO(qs_auto_free) char *before = QS_TAKE(e->drop);
-
+		free(e->drop);
 		e->drop = qs_strdup(qs_slots_salt(e->slots.header.json, slot));
 		r = qs_enroll_drop(e, err);
 	}
