@@ -2,6 +2,9 @@
 # key_command: a program that prints the keys of devices. What is refused before
 # it runs, what it is given, and which devices its keys open.
 
+# Scripts stand in single quotes; bats sets $stderr.
+# shellcheck disable=SC2016,SC2154
+
 load tree
 
 setup()

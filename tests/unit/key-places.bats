@@ -2,6 +2,8 @@
 # keys_dir in another place: what is said while its mount is missing or hangs.
 # (Real mounts: tests/fault/test-mounts.py and tests/guest/places.bats.)
 
+# shellcheck disable=SC2154 # bats sets $stderr
+
 load tree
 
 setup()
@@ -63,7 +65,8 @@ no_key_is_made()
 	for path in '/etc/a-b/k_1' '/etc/.hidden' '/etc/x+y@z' '/etc/a.b:c' '/etc/-'; do
 		unit=$(systemd-escape --path --suffix=mount "$path")
 		echo '[Mount]' >"$ROOT/etc/systemd/system/$unit"
-		mkdir -p -m 0700 "$ROOT$path"
+		mkdir -p "$ROOT$path"
+		chmod 0700 "$ROOT$path"
 		keys_in "$path"
 		if [[ $path == *:* ]]; then
 			run -78 qs cryptformat --no-open "${ID}1" # not in crypttab
