@@ -76,8 +76,8 @@ int qs_luks_header_read(int fd, struct qs_luks_header *ret, struct qs_error *err
 int qs_luks_header_peek(int fd, struct qs_luks_header *ret, struct qs_error *err);
 
 /*
- * Ask for the blocks that qs_luks_header_read() will read, without waiting for
- * them, so that many disks work at the same time.
+ * Ask for the blocks that qs_luks_header_read() will read, all at once and
+ * without waiting for each.
  */
 void qs_luks_header_ask(int fd);
 

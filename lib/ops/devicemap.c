@@ -93,15 +93,11 @@ static void set_luks(struct qs_outcome *o, const struct qs_luks_header *h, int f
 		qs_outcome_set(&o->uuid, h->uuid);
 }
 
-/* So many devices are read at the same time; far below the limit of open files. */
-#define AHEAD 128
-
 /* What looking into the devices needs. */
 struct look {
 	const struct qs_device_list *devices;
 	struct qs_mapping_list mappings;
 	struct qs_snapshot *shot;
-	int fds[AHEAD]; /* of the devices in work, or -errno */
 };
 
 static void look_done(struct look *look)
@@ -117,41 +113,27 @@ static int look_begin(const struct qs_env *env, struct look *look, struct qs_err
 	return r < 0 ? r : qs_mapping_scan(&look->mappings, err);
 }
 
-/*
- * Each device is opened here, once, and asked for its header without waiting
- * for it: all disks answer in the time of one. The workers read through these
- * descriptors; the kernel keeps what came until they are closed.
- */
-static void open_ahead(const struct qs_device_list *devices, size_t from, struct look *look)
-{
-	for (size_t i = from; i < devices->count && i < from + AHEAD; i++) {
-		int fd = open(devices->items[i]->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-		look->fds[i - from] = fd < 0 ? -errno : fd;
-		if (fd >= 0)
-			qs_luks_header_ask(fd);
-	}
-}
-
 /* Without the right to read the device, the rest still is an answer. */
-static int describe_luks(struct qs_outcome *o, int fd)
+static int describe_luks(struct qs_outcome *o)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header header = {};
+	QS_AUTO(qs_auto_close) int fd = open(o->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int r;
 
-	if (fd == -EACCES || fd == -EPERM) {
+	if (fd < 0 && (errno == EACCES || errno == EPERM)) {
 		qs_outcome_set(&o->note, "LUKS state unknown: not permitted to read the device");
 		return 0;
 	}
 	if (fd < 0)
-		return qs_fail_errno(&o->error, fd, "cannot open %s", o->node);
+		return qs_fail_errno(&o->error, errno, "cannot open %s", o->node);
+	qs_luks_header_ask(fd);
 	r = qs_luks_header_read(fd, &header, &o->error);
 	if (r >= 0 && qs_luks_header_is_trace(&header))
 		set_luks(o, &header, fd);
 	return r;
 }
 
-/* qs_job: a device of the part in work. A disk that hangs takes only its own worker with it. */
+/* qs_job: a disk that hangs takes only its own worker with it. */
 static int probe(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 		 struct qs_error *err)
 {
@@ -166,29 +148,23 @@ static int probe(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 	if (mapping)
 		set_text(o, "mapper", mapping->name);
 	if (describe_uses(look->shot, dev, o) >= 0)
-		(void)describe_luks(o, look->fds[i % AHEAD]);
+		(void)describe_luks(o);
 	*ret = json_pack("{s:s*,s:s*}", "uuid", o->uuid, "note", o->note);
 	(void)json_object_update(*ret, o->details);
 	*err = o->error;
 	return err->kind == QS_E_NONE ? 0 : qs_kind_errno(err->kind);
 }
 
-/* The devices from FROM on, as many as are read at the same time. */
-static int probe_part(const struct qs_env *env, struct look *look, size_t from,
-		      struct qs_outcomes *list, struct qs_error *err)
+static int probe_all(const struct qs_env *env, struct look *look, struct qs_outcomes *list,
+		     struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) bool *todo = calloc(list->count + 1, sizeof(*todo));
-	int r;
 
 	if (!todo)
 		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", list->count);
-	open_ahead(look->devices, from, look);
-	for (size_t i = from; i < list->count && i < from + AHEAD; i++)
+	for (size_t i = 0; i < list->count; i++)
 		todo[i] = true;
-	r = qs_outcomes_look(env, list, todo, probe, look, err);
-	for (size_t i = from; i < list->count && i < from + AHEAD; i++)
-		qs_auto_close(&look->fds[i - from]);
-	return r;
+	return qs_outcomes_look(env, list, todo, probe, look, err);
 }
 
 int qs_devicemap(const struct qs_env *env, const struct qs_devicemap_options *options,
@@ -204,7 +180,5 @@ int qs_devicemap(const struct qs_env *env, const struct qs_devicemap_options *op
 		return r;
 	for (size_t i = 0; i < devices.count; i++)
 		describe(qs_outcomes_add(ret, devices.items[i]->node), devices.items[i]);
-	for (size_t i = 0; r == 0 && options->probe && i < devices.count; i += AHEAD)
-		r = probe_part(env, &look, i, ret, err);
-	return r;
+	return options->probe ? probe_all(env, &look, ret, err) : 0;
 }
