@@ -33,8 +33,8 @@ int qs_recovery_generate(struct qs_secret *ret, struct qs_error *err)
 
 	if (r == 0)
 		r = blank_key(&key, err);
-	if (r < 0)
-		return r;
+	if (r != 0)
+		return qs_negative(r);
 	for (size_t i = 0; i < LETTERS; i++) {
 		unsigned byte = ((const unsigned char *)bits.data)[i / 2];
 

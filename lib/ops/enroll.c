@@ -241,14 +241,15 @@ static int enroll(struct qs_enroll *e, struct qs_error *err)
 
 static int run(struct qs_enroll *e, struct qs_error *err)
 {
+	bool settles = e->method && e->method->settle;
 	int r = 0;
 
 	/* A slot whose key nobody ever saw goes before another one is added. */
-	if (e->drop && !e->method->settle)
+	if (e->drop && !settles)
 		r = qs_enroll_drop(e, err);
 	if (r == 0 && e->method)
 		r = enroll(e, err);
-	if (r == 0 && e->drop && e->method->settle)
+	if (r == 0 && e->drop && settles)
 		r = qs_enroll_drop(e, err);
 	if (r == 0 && e->options->wipe)
 		r = qs_enroll_wipe(e, err);

@@ -136,7 +136,7 @@ is_settled()
 	# Versions that hold it pile up.
 	qs cryptenroll "${ID}1" --recovery-key "$REC.2"
 	qs cryptenroll "${ID}1" --recovery-key "$REC.3"
-	[ "$(ls "$(dirname "$(backup_of 1)")/enc-scsi-30001.d" | wc -l)" -eq 3 ]
+	[ "$(find "$(dirname "$(backup_of 1)")/enc-scsi-30001.d" -type f | wc -l)" -eq 3 ]
 	run -0 --separate-stderr qs --json --yes cryptenroll "${ID}1" --wipe 1
 	[ "$(jq -c '.devices[0] | [.wiped, .backups_erased, .backups_left]' <<<"$output")" = '[[1],3,[]]' ]
 	opens_nothing "$REC"
