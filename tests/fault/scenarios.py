@@ -6,6 +6,7 @@ from pathlib import Path
 import faultbench
 import mounts
 from destroying import Destroy
+from enrolling import NewKey, Recovery, Wipe
 from faultbench import Tree
 from formatting import Format, FormatTwo
 from opening import OpenUpdating
@@ -46,6 +47,12 @@ SCENARIOS = {
     "cryptformat-two": formatting_two,
     "cryptopen": OpenUpdating,
     "cryptdestroy": Destroy,
+    "cryptbackup": of_test("test-vault.py", "Backup"),
+    "cryptrestore": of_test("test-vault.py", "Restore"),
+    "cryptrestore-lost": of_test("test-vault.py", "Mend"),
+    "cryptenroll": Recovery,
+    "cryptenroll-wipe": Wipe,
+    "cryptenroll-new-key": NewKey,
     "cryptswap": of_test("test-swap.py", "Swap"),
     "crypttabrepair": of_test("test-repair.py", "Repair"),
     "keybackup": of_test("test-bundle.py", "BackupAgain"),

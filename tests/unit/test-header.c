@@ -216,7 +216,7 @@ static void assert_text_refused(const char *text, size_t length)
 	}
 	assert_header(0, QS_COPY_BAD_JSON, QS_COPY_BAD_JSON,
 		      "LUKS2 header damaged: the metadata of the first copy is unusable, the "
-		      "metadata of the second copy is unusable; restore it");
+		      "metadata of the second copy is unusable; 'qs-util cryptrestore");
 }
 
 static void test_metadata_that_is_no_usable_json_is_refused(void **state)
