@@ -97,7 +97,8 @@ static bool is_all_zero(const struct qs_header_image *image)
 }
 
 /* Everything that the restore overwrites. A good header is a version like any other. */
-static int keep_present(const struct qs_restore_run *run, json_t *result, struct qs_error *err)
+static int keep_present(const struct qs_restore_run *run, int fd, json_t *result,
+			struct qs_error *err)
 {
 	const struct qs_restore_target *t = &run->target;
 	QS_AUTO(qs_header_image_done) struct qs_header_image raw = {};
@@ -112,7 +113,7 @@ static int keep_present(const struct qs_restore_run *run, json_t *result, struct
 		return qs_backup_keep(run->env, t->name, &t->present, &t->has, err);
 	if (t->present.size > size)
 		size = t->present.size;
-	r = qs_header_image_read_raw(t->fd, t->dev->node, size, &raw, &own);
+	r = qs_header_image_read_raw(fd, t->dev->node, size, &raw, &own);
 	if (r < 0) {
 		qs_log(QS_LOG_WARNING, "%s; it is overwritten without a copy", own.text);
 		return 0;
@@ -215,7 +216,7 @@ static int restore(const struct qs_restore_run *run, struct qs_worker *worker, i
 	int r = prove_before(run, worker, &proven, err);
 
 	if (r == 0)
-		r = keep_present(run, result, err);
+		r = keep_present(run, fd, result, err);
 	if (r < 0)
 		return r;
 	qs_worker_step(worker, "restore");
@@ -317,6 +318,8 @@ int qs_restore(const struct qs_env *env, const char *device,
 	if (r == 1 && run.target.same && !run.target.begun) {
 		finish_same(&run, &ret->items[0]);
 	} else if (r == 1) {
+		/* The worker has its own, which it holds alone. */
+		qs_auto_close(&run.target.fd);
 		r = qs_outcomes_run(env, ret, NULL, restore_job, &run, err);
 		qs_outcome_detail(&ret->items[0], "restored",
 				  json_boolean(ret->items[0].error.kind == QS_E_NONE));
