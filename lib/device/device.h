@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <blkid/blkid.h>
+
 #include "base/env.h"
 #include "base/error.h"
 
@@ -166,6 +168,13 @@ int qs_device_signatures(int fd, const char *node, char **ret, struct qs_error *
  * none is left; for a format that was forced. Not durable until the caller syncs.
  */
 int qs_device_wipe_signatures(int fd, const char *node, struct qs_error *err);
+
+/*
+ * Leave out the prober of OCFS 1 (gone from Linux since 2.6): in libblkid 2.38.1 it
+ * copies as many bytes as the disk says from a buffer of 512, so that a hostile
+ * disk crashes whoever looks at it (tests/fuzz/corpus/image/ocfs). Returns as libblkid.
+ */
+int qs_device_tame_probe(blkid_probe probe);
 
 /* Returns 1 when the first MiB (or the whole, if smaller) holds only zero bytes, 0 when not. */
 int qs_device_is_blank(int fd, const char *node, struct qs_error *err);

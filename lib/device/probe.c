@@ -189,6 +189,14 @@ static int take_second_headers(const struct mirror *m, take_signature *take, voi
 	return r;
 }
 
+int qs_device_tame_probe(blkid_probe probe)
+{
+	static char ocfs[] = "ocfs";
+	char *names[] = { ocfs, NULL };
+
+	return blkid_probe_filter_superblocks_type(probe, BLKID_FLTR_NOTIN, names);
+}
+
 static int prepare(blkid_probe probe, const struct mirror *m)
 {
 	if (blkid_probe_set_device(probe, m->fd, 0, 0) < 0 ||
@@ -196,7 +204,7 @@ static int prepare(blkid_probe probe, const struct mirror *m)
 	    blkid_probe_enable_superblocks(probe, 1) < 0 ||
 	    blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_MAGIC |
 							     BLKID_SUBLKS_BADCSUM) < 0 ||
-	    blkid_probe_enable_partitions(probe, 1) < 0 ||
+	    qs_device_tame_probe(probe) < 0 || blkid_probe_enable_partitions(probe, 1) < 0 ||
 	    blkid_probe_set_partitions_flags(probe, BLKID_PARTS_MAGIC | BLKID_PARTS_FORCE_GPT) < 0)
 		return -EIO;
 	return 0;

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/env.h"
 #include "base/file.h"
+#include "device/device.h"
 
 /* Where a stranger's signature is looked for when no copy tells its size. */
 #define UNKNOWN_AREA (1ULL << 20)
@@ -59,6 +60,7 @@ static char *find_signature(int fd, uint64_t limit)
 		return NULL;
 	blkid_probe_enable_superblocks(probe, 1);
 	blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_MAGIC);
+	(void)qs_device_tame_probe(probe);
 	blkid_probe_enable_partitions(probe, 1);
 	while (!found && blkid_do_probe(probe) == 0)
 		found = name_finding(probe, limit);
