@@ -44,15 +44,14 @@ qs()
 	watched qs-util --verbose "$@"
 }
 
-# What every process shows to others, until /run/enough is there.
+# What every process shows to others, until /run/enough is there. One program reads
+# all of it: with one for each file, a short command came and went between two looks.
 watch_processes()
 {
-	local file
 	until [[ -e /run/enough ]]; do
-		for file in /proc/[0-9]*/cmdline /proc/[0-9]*/environ; do
-			cat "$file"
-			echo
-		done 2>/dev/null
+		# It fails whenever a process ends meanwhile, and errexit would end the watch.
+		cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null || true
+		echo
 	done | tr '\0' '\n' | awk '!seen[$0]++' >"$GUEST_RESULTS/processes"
 }
 
@@ -121,7 +120,7 @@ setup_file()
 @test "what the machine still knows" {
 	touch /run/enough
 	wait_while kill -0 "$(cat /run/watcher)"
-	grep -qx cryptdestroy "$GUEST_RESULTS/processes"
+	grep -qx cryptdestroy "$GUEST_RESULTS/processes" || { cat "$GUEST_RESULTS/processes"; return 1; }
 	journalctl -o export >"$GUEST_RESULTS/journal"
 	[ -s "$GUEST_RESULTS/journal" ]
 	tar -C / --exclude=run/guest --exclude=run/control --exclude=run/udev -cf "$GUEST_RESULTS/run.tar" run dev/shm
