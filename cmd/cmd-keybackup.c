@@ -33,13 +33,15 @@ static int take_passphrase(const struct qs_context *ctx, struct qs_keybackup_opt
 	if (options->to.certificate_count > 0 && !qs_ask_given(ctx, &ask))
 		return 0;
 	r = qs_ask_passphrase(ctx, &ask, ret, err);
+	if (r < 0 && !qs_ask_given(ctx, &ask))
+		qs_error_append(err, "; or name a certificate with --to");
 	options->to.passphrase = ret;
 	return r;
 }
 
 static char *say(const struct qs_context *ctx)
 {
-	return qs_printf("%s: %d keys and %d header backups, %zu devices\n",
+	return qs_printf("%s: sealed (keys: %d, header backups: %d, devices: %zu)\n",
 			 json_string_value(json_object_get(ctx->result, "file")),
 			 (int)json_integer_value(json_object_get(ctx->result, "keys")),
 			 (int)json_integer_value(json_object_get(ctx->result, "headers")),

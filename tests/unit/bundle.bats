@@ -427,3 +427,12 @@ forge()
 	[ "$(grep -E 'O_(WRONLY|RDWR|CREAT)' "$BATS_TEST_TMPDIR/trace" | grep -vc '/dev/mapper/control\|"/dev/null"')" -eq 0 ]
 	[ -z "$(ls -A "$TMPDIR")" ]
 }
+
+@test "keybackup for nobody: 64, both ways are named, and no file is made" {
+	small_keys
+	run -64 qs keybackup "$BUNDLE"
+	[[ $output == *'--passphrase-file'*'--to'* ]]
+	[ ! -e "$BUNDLE" ]
+	run -0 qs keybackup --to backup.crt "$BUNDLE"
+	[[ $output == *'(keys: 2, '* ]]
+}
