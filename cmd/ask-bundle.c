@@ -4,10 +4,10 @@ static int ask_passphrase(void *cookie, struct qs_secret *ret, struct qs_error *
 {
 	const struct qs_context *ctx = cookie;
 	const bool by_key = qs_option_given(ctx, "key-file");
-	const struct qs_ask ask = { "passphrase-file", "passphrase-fd",
-				    by_key ? "Passphrase of the private key"
-					   : "Passphrase of the bundle",
-				    false };
+	const struct qs_ask ask = { .file_option = "passphrase-file",
+				    .fd_option = "passphrase-fd",
+				    .prompt = by_key ? "Passphrase of the private key"
+						     : "Passphrase of the bundle" };
 
 	return qs_ask_passphrase(ctx, &ask, ret, err);
 }

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -19,6 +20,14 @@ static volatile sig_atomic_t got_signal;
 static void on_signal(int number)
 {
 	got_signal = number;
+}
+
+static volatile sig_atomic_t alarmed;
+
+static void on_alarm(int number)
+{
+	(void)number;
+	alarmed = 1;
 }
 
 /* The terminal without echo, and signals held back until the read waits for them. */
@@ -140,8 +149,8 @@ static int from_terminal(const struct qs_context *ctx, const struct qs_ask *ask,
 	return ask->twice ? type_twice(ask->prompt, ret, err) : type_once(ask->prompt, ret, err);
 }
 
-int qs_ask_passphrase(const struct qs_context *ctx, const struct qs_ask *ask, struct qs_secret *ret,
-		      struct qs_error *err)
+static int get(const struct qs_context *ctx, const struct qs_ask *ask, struct qs_secret *ret,
+	       struct qs_error *err)
 {
 	const char *file = qs_option_value(ctx, ask->file_option);
 	const char *number = qs_option_value(ctx, ask->fd_option);
@@ -160,4 +169,44 @@ int qs_ask_passphrase(const struct qs_context *ctx, const struct qs_ask *ask, st
 		return from_terminal(ctx, ask, ret, err);
 	name = qs_printf("descriptor %s", number);
 	return qs_passphrase_read_fd((int)qs_option_number(ctx, ask->fd_option), name, ret, err);
+}
+
+/* Every second from the deadline on: the signal only ends a wait that has begun. */
+static void start_alarm(unsigned seconds, struct sigaction *before)
+{
+	const struct sigaction catch = { .sa_handler = on_alarm };
+	const struct itimerval timer = { .it_value = { .tv_sec = seconds },
+					 .it_interval = { .tv_sec = 1 } };
+
+	alarmed = 0;
+	(void)sigaction(SIGALRM, &catch, before);
+	(void)setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void stop_alarm(const struct sigaction *before)
+{
+	const struct itimerval none = {};
+
+	(void)setitimer(ITIMER_REAL, &none, NULL);
+	(void)sigaction(SIGALRM, before, NULL);
+}
+
+int qs_ask_passphrase(const struct qs_context *ctx, const struct qs_ask *ask, struct qs_secret *ret,
+		      struct qs_error *err)
+{
+	struct sigaction before;
+	struct qs_error own = {};
+	int r;
+
+	if (ask->deadline_s == 0)
+		return get(ctx, ask, ret, err);
+	start_alarm(ask->deadline_s, &before);
+	r = get(ctx, ask, ret, &own);
+	stop_alarm(&before);
+	if (r < 0 && own.kind == QS_E_INTERRUPTED && alarmed)
+		return qs_fail(err, QS_E_DEADLINE, "nobody answered within %u seconds",
+			       ask->deadline_s);
+	if (r < 0)
+		*err = own;
+	return r;
 }

@@ -34,6 +34,7 @@ struct qs_ask {
 	const char *fd_option;   /* "passphrase-fd" */
 	const char *prompt;      /* "Passphrase of the bundle"; without a colon */
 	bool twice;              /* a new one: typed twice, and both must agree */
+	unsigned deadline_s;     /* give up waiting for it (QS_E_DEADLINE); 0: never */
 };
 
 /* Is one of the two options there? */

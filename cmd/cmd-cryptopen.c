@@ -40,13 +40,15 @@ static int take_arguments(int argc, char **argv, struct qs_open_options *options
 struct question {
 	const struct qs_context *ctx;
 	const char *device;
+	unsigned deadline_s;
 };
 
 static int ask(void *cookie, struct qs_secret *ret, struct qs_error *err)
 {
 	const struct question *q = cookie;
 	QS_AUTO(qs_auto_free) char *prompt = qs_printf("Passphrase of %s", q->device);
-	const struct qs_ask how = { "passphrase-file", "passphrase-fd", prompt, false };
+	const struct qs_ask how = { "passphrase-file", "passphrase-fd", prompt, false,
+				    q->deadline_s };
 
 	return qs_ask_passphrase(q->ctx, &how, ret, err);
 }
@@ -80,7 +82,7 @@ static int ask_pin(void *cookie, struct qs_secret *ret, struct qs_error *err)
 {
 	const struct question *q = cookie;
 	QS_AUTO(qs_auto_free) char *prompt = qs_printf("PIN of %s", q->device);
-	const struct qs_ask how = { "pin-file", "pin-fd", prompt, false };
+	const struct qs_ask how = { "pin-file", "pin-fd", prompt, false, q->deadline_s };
 
 	return qs_ask_passphrase(q->ctx, &how, ret, err);
 }
@@ -111,7 +113,7 @@ static int run_cryptopen(struct qs_context *ctx, int argc, char **argv, struct q
 		.key_file = qs_option_value(ctx, "key-file"),
 		.allow_discards = qs_option_given(ctx, "allow-discards"),
 	};
-	struct question question = { ctx, argv[0] };
+	struct question question = { ctx, argv[0], qs_option_number(ctx, "ask-deadline") };
 	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	int r;
@@ -132,9 +134,12 @@ static int check_bundle_options(const struct qs_context *ctx, struct qs_error *e
 {
 	static const char *const names[] = { "key-file", "passphrase-file", "passphrase-fd" };
 
-	if (qs_option_given(ctx, "boot") && qs_option_given(ctx, "bundle"))
-		return qs_fail(err, QS_E_USAGE,
-			       "--boot chooses lines of crypttab, so it cannot go with --bundle");
+	if (qs_option_given(ctx, "boot") + qs_option_given(ctx, "early") +
+		    qs_option_given(ctx, "bundle") >
+	    1)
+		return qs_fail(
+			err, QS_E_USAGE,
+			"--boot, --early and --bundle each choose devices; give one of them");
 	for (size_t i = 0; i < QS_ARRAY_SIZE(names); i++)
 		if (qs_option_given(ctx, names[i]) && !qs_option_given(ctx, "bundle"))
 			return qs_fail(err, QS_E_USAGE,
@@ -148,7 +153,7 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	QS_AUTO(qs_bundle_keys_done) struct qs_bundle_keys keys = {};
 	QS_AUTO(qs_auto_free) char *path = NULL;
 	const struct qs_bundle_unlock unlock = qs_ask_bundle(ctx, &path);
-	struct question question = { ctx, "all devices" };
+	struct question question = { ctx, "all devices", 0 };
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	struct qs_open_options options = { .bundle = bundle ? &keys : NULL };
 	int r;
@@ -157,6 +162,7 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	(void)argv;
 	common_options(ctx, &options);
 	options.boot = qs_option_given(ctx, "boot");
+	options.early = qs_option_given(ctx, "early");
 	r = check_bundle_options(ctx, err);
 	if (r == 0 && bundle)
 		r = qs_bundle_keys_load(&ctx->env, bundle, &unlock, &keys, err);
@@ -174,6 +180,10 @@ static const struct qs_option cryptopen_options[] = {
 	{ .name = "passphrase", .help = "open it by a passphrase or recovery key; asks for it" },
 	QS_PASSPHRASE_OPTIONS,
 	QS_PIN_OPTIONS,
+	{ .name = "ask-deadline",
+	  .arg = "SECONDS",
+	  .max = 86400,
+	  .help = "give up waiting for the passphrase or PIN after this time" },
 	{ .name = "read-only", .help = "map it read-only" },
 	{ .name = "allow-discards",
 	  .help = "pass TRIM on; shows an attacker which blocks are free" },
@@ -231,6 +241,7 @@ static const struct qs_option cryptopenall_options[] = {
 	{ .name = "read-only", .help = "map them read-only" },
 	{ .name = "test", .help = "prove the keys, open nothing" },
 	{ .name = "boot", .help = "leave to systemd the lines of crypttab without noauto" },
+	{ .name = "early", .help = "open what the boot needs before its root file system" },
 	{ .name = "bundle",
 	  .arg = "FILE",
 	  .help = "open the devices of this key bundle with its keys, from memory" },
@@ -264,6 +275,12 @@ const struct qs_command qs_row_cryptopenall = {
 		"--boot these are left to it, so that two do not open the same device at once; "
 		"qs-util-openall.service runs cryptopenall so. To have all devices opened by "
 		"qs-util, set crypttab_options to \"luks,noauto\".\n"
+		"With --early, which is for an initramfs, it opens the lines "
+		"that have the option initramfs or x-initrd.attach, by the TPM or a key file, and "
+		"waits for their devices (early_wait). A header that differs from its backup is "
+		"refused before any key is tried, and without a backup the TPM is not asked. Then "
+		"a PCR of every TPM2 keyslot is extended, so that none opens again before the next "
+		"boot: on a running system use --early only with --test.\n"
 		"With --bundle it opens the devices that a bundle of keybackup names instead, with "
 		"the keys in it. No key is written anywhere, and the keys directory may be empty "
 		"or missing. A device whose link has changed is found by its LUKS UUID.\n",

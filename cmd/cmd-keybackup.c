@@ -26,8 +26,10 @@ static int use_stdout(const struct qs_context *ctx, struct qs_keybackup_options 
 static int take_passphrase(const struct qs_context *ctx, struct qs_keybackup_options *options,
 			   struct qs_secret *ret, struct qs_error *err)
 {
-	const struct qs_ask ask = { "passphrase-file", "passphrase-fd",
-				    "New passphrase of the bundle", true };
+	const struct qs_ask ask = { .file_option = "passphrase-file",
+				    .fd_option = "passphrase-fd",
+				    .prompt = "New passphrase of the bundle",
+				    .twice = true };
 	int r;
 
 	if (options->to.certificate_count > 0 && !qs_ask_given(ctx, &ask))

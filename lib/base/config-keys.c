@@ -60,6 +60,13 @@ const struct qs_config_row qs_config_rows[] = {
 	  .number = 30,
 	  .help = "How long the TPM may take, with a quarter of a second more for each device; then\n"
 		  "the next way to open them is tried." },
+	{ .name = "early_wait",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(early_wait_s),
+	  .max = 3600,
+	  .number = 30,
+	  .help = "How long the initramfs waits for devices that it is to open and that are not there\n"
+		  "yet." },
 	{ .name = "headers_dir",
 	  .type = QS_CONFIG_DIR,
 	  .offset = AT(headers_dir),

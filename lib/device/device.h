@@ -58,6 +58,13 @@ int qs_device_find(const struct qs_env *env, const char *word, struct qs_device 
 		   struct qs_error *err);
 
 /*
+ * The logical path that the first field of a fstab line or the second of a
+ * crypttab line means ("UUID=...", "LABEL=...", "/dev/..."), malloc'ed; NULL
+ * when it is no device ("tmpfs", "host:/export").
+ */
+char *qs_spec_path(const char *spec);
+
+/*
  * What the second field of a crypttab line (a path or a tag) leads to now: a
  * block device's node or an image's path (real), malloc'ed. Nothing is opened.
  * Returns 1 found, 0 nothing is there, or -errno when that cannot be told.

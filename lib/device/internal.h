@@ -81,13 +81,6 @@ int qs_inventory_image(const struct qs_env *env, const char *path, const char *g
 		       struct qs_device **ret, struct qs_error *err);
 
 /*
- * The logical path that the first field of a fstab line or the second of a
- * crypttab line means ("UUID=...", "LABEL=...", "/dev/..."), malloc'ed; NULL
- * when it is no device ("tmpfs", "host:/export").
- */
-char *qs_spec_path(const char *spec);
-
-/*
  * stat() a logical path: below the root prefix, or as it is when nothing is
  * there. *ret_real (may be NULL) is the path that was found, malloc'ed. Below
  * /dev/disk only the prefix counts. Returns 0 or -errno.

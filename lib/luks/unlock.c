@@ -55,6 +55,9 @@ static int check_recorded(const struct qs_env *env, const struct qs_luks_header 
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header recorded = {};
 	int r = qs_backup_peek(env, name, &recorded, NULL);
 
+	/* LUKS1 metadata has nothing to compare, but never takes the place of LUKS2. */
+	if (r > 0 && recorded.version == 1 && h->version == 1)
+		return 0;
 	/* A backup that cannot be used proves nothing, for or against the device. */
 	if (r <= 0 || recorded.version != 2) {
 		if (r != 0)
@@ -109,6 +112,8 @@ int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *no
 		return qs_luks_explain(node, err);
 	if (strcmp(crypt_get_type(cd), CRYPT_LUKS1) == 0) {
 		r = check_luks1(env, path, &h, err);
+		if (r == 0 && name)
+			r = check_recorded(env, &h, name, err);
 	} else {
 		r = header_of(cd, &h, err);
 		if (r == 0)

@@ -15,6 +15,7 @@
 #include "key/keyfile.h"
 #include "luks/unlock.h"
 #include "ops/bundle.h"
+#include "ops/early.h"
 #include "ops/internal.h"
 #include "ops/open.h"
 
@@ -64,17 +65,26 @@ static void add_usual_key(const struct plan *p, struct qs_open_request *request,
 
 static void add_line(struct plan *p, const struct qs_crypttab_entry *e)
 {
-	bool tag = strncmp(e->device, "UUID=", 5) == 0;
-	QS_AUTO(qs_auto_free)
-	char *link = tag ? qs_printf("/dev/disk/by-uuid/%s", e->device + 5) : qs_strdup(e->device);
-	struct qs_open_request *request = add_candidate(p, e->name, link);
+	QS_AUTO(qs_auto_free) char *link = qs_spec_path(e->device);
+	struct qs_open_request *request = add_candidate(p, e->name, link ? link : e->device);
 
 	qs_open_apply_line(request, e);
 	request->systemd = !qs_crypttab_has_option(e->options, "noauto");
 	add_usual_key(p, request, e->name);
 }
 
-static int add_lines(struct plan *p, struct qs_error *err)
+/* Without the key command, which an initramfs does not have. */
+static void add_early_line(struct plan *p, const struct qs_crypttab_entry *e)
+{
+	struct qs_open_request *request;
+
+	add_line(p, e);
+	request = &p->jobs.requests[p->outcomes->count - 1];
+	request->command = false;
+	request->early = true;
+}
+
+static int add_lines(struct plan *p, bool early, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
 	int r = qs_crypttab_load(p->jobs.env, &tab, err);
@@ -82,7 +92,11 @@ static int add_lines(struct plan *p, struct qs_error *err)
 	for (size_t i = 0; r == 0 && i < qs_crypttab_count(tab); i++) {
 		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
 
-		if (qs_open_is_our_line(p->jobs.env, e) && !has_name(p, e->name))
+		if (has_name(p, e->name))
+			continue;
+		if (early && qs_early_is_line(e))
+			add_early_line(p, e);
+		if (!early && qs_open_is_our_line(p->jobs.env, e))
 			add_line(p, e);
 	}
 	return r;
@@ -186,8 +200,8 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 		return false;
 	}
 	if (!real || qs_open_stat_device(real, &dev) < 0) {
-		qs_outcome_set(&o->note, "absent");
-		qs_outcome_detail(o, "state", json_string("absent"));
+		qs_outcome_set(&o->note, QS_OPEN_ABSENT);
+		qs_outcome_detail(o, "state", json_string(QS_OPEN_ABSENT));
 		return false;
 	}
 	qs_outcome_set(&o->node, real);
@@ -204,23 +218,25 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 	return r == 0;
 }
 
-static int add_all(struct plan *p, const struct qs_bundle_keys *bundle, struct qs_error *err)
+static int add_all(struct plan *p, const struct qs_open_options *options, struct qs_error *err)
 {
 	int r;
 
-	if (bundle) {
-		add_bundle(p, bundle);
+	if (options->bundle) {
+		add_bundle(p, options->bundle);
 		return 0;
 	}
-	r = add_lines(p, err);
-	if (r == 0 && qs_key_dir_answers(p->jobs.env, &p->keys_hang) == 0)
+	r = add_lines(p, options->early, err);
+	if (r == 0 && options->early && !options->test)
+		qs_early_wait(p->jobs.env, p->jobs.requests, p->outcomes->count);
+	if (r == 0 && !options->early && qs_key_dir_answers(p->jobs.env, &p->keys_hang) == 0)
 		add_key_files(p);
 	return r;
 }
 
 static int make_plan(struct plan *p, const struct qs_open_options *options, struct qs_error *err)
 {
-	int r = add_all(p, options->bundle, err);
+	int r = add_all(p, options, err);
 
 	if (r < 0)
 		return r;
@@ -246,12 +262,17 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 
 	if (r == 0)
 		r = make_plan(&p, options, err);
-	if (r == 0 && p.todo_count > 0)
+	if (r == 0 && options->early)
+		r = qs_early_ask_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2,
+				      err);
+	else if (r == 0 && p.todo_count > 0)
 		r = qs_open_ask_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2, err);
 	if (p.todo_count > 1)
 		qs_luks_warm_up();
 	if (r == 0)
 		r = qs_outcomes_run(env, ret, p.todo, qs_open_job, &p.jobs, err);
+	if (r == 0 && options->early && !options->test)
+		r = qs_early_report(env, ret, p.jobs.requests, err);
 	for (size_t i = 0; p.jobs.requests && i < ret->count; i++)
 		qs_open_request_done(&p.jobs.requests[i]);
 	free(p.jobs.requests);

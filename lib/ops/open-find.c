@@ -32,22 +32,19 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 	for (size_t i = 0; i < qs_crypttab_count(tab); i++) {
 		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
 		QS_AUTO(qs_auto_free) char *real = NULL;
-		QS_AUTO(qs_auto_free) char *path = NULL;
 
 		if (!e->device)
 			continue;
 		if (strncmp(e->device, "UUID=", 5) == 0 && strcasecmp(e->device + 5, uuid) == 0)
 			return e;
-		path = qs_env_path(env, e->device);
-		real = realpath(path, NULL);
-		if (real && strcmp(real, dev->node) == 0)
+		if (qs_device_node_of(env, e->device, &real, NULL) == 1 &&
+		    strcmp(real, dev->node) == 0)
 			return e;
 	}
 	return NULL;
 }
 
-/* Options that change what the key or the header is: another tool's line. */
-static const char *foreign_option(const char *options)
+const char *qs_open_foreign_option(const char *options)
 {
 	static const char *const words[] = {
 		"plain",      "swap",           "tmp",          "tcrypt",    "bitlk",
@@ -80,6 +77,7 @@ void qs_open_apply_line(struct qs_open_request *request, const struct qs_cryptta
 	if (qs_crypttab_has_option(e->options, "readonly") ||
 	    qs_crypttab_has_option(e->options, "read-only"))
 		request->read_only = true;
+	request->optional = qs_crypttab_has_option(e->options, "nofail");
 	if (qs_crypttab_has_option(e->options, "discard"))
 		request->allow_discards = true;
 }
@@ -111,12 +109,12 @@ int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
 			qs_open_add_key(ret, labelled);
 		}
 	}
-	if (e && !key_file && foreign_option(e->options))
+	if (e && !key_file && qs_open_foreign_option(e->options))
 		return qs_fail(
 			err, QS_E_FAILED,
 			"line %u of %s has the option %s, which qs-util does not handle; use "
 			"systemctl start systemd-cryptsetup@%s",
-			e->line, QS_CRYPTTAB, foreign_option(e->options), e->name);
+			e->line, QS_CRYPTTAB, qs_open_foreign_option(e->options), e->name);
 	return 0;
 }
 
@@ -160,7 +158,7 @@ bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request
 
 bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
 {
-	if (!e->device || !e->key || foreign_option(e->options))
+	if (!e->device || !e->key || qs_open_foreign_option(e->options))
 		return false;
 	if (e->key[0] != '/')
 		return strncmp(e->name, "enc-", 4) == 0 &&

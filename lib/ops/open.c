@@ -20,6 +20,7 @@
 #include "key/keyfile.h"
 #include "key/recovery.h"
 #include "luks/unlock.h"
+#include "ops/early.h"
 #include "ops/internal.h"
 #include "tab/crypttab.h"
 
@@ -261,8 +262,10 @@ int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 {
 	struct qs_device dev = { .node = request->node };
 	QS_AUTO(qs_auto_close) int lock = -1;
-	int r;
+	int r = request->early ? qs_early_check(env, request, err) : 0;
 
+	if (r < 0)
+		return r;
 	if (!request->key_files[0] && !request->command && !request->passphrase && !request->key &&
 	    (!request->tpm2 || request->tpm2->token < 0))
 		return qs_fail(err, QS_E_NO_KEY,
@@ -386,7 +389,7 @@ int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *opt
 		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
 	for (size_t i = 0; i < count; i++)
 		nodes[i] = !only || only[i] ? requests[i].node : NULL;
-	r = qs_tpm2_keys_fetch(env, nodes, count, options->pin, keys, err);
+	r = qs_tpm2_keys_fetch(env, nodes, count, options->pin, false, keys, err);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		requests[i].tpm2 = &keys->items[i];
 	return r;

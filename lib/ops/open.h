@@ -19,6 +19,9 @@
 #include "ops/tpm2.h"
 #include "tab/crypttab.h"
 
+/* The note of a device that is not there, which is no error for cryptopenall. */
+#define QS_OPEN_ABSENT "absent"
+
 /* Key files that may open one device, in the order in which they are tried. */
 #define QS_OPEN_KEYS 4
 
@@ -37,9 +40,11 @@ struct qs_open_request {
 	void *attempt_cookie;
 	bool read_only;
 	bool allow_discards;
-	bool test;    /* prove a key, open nothing */
-	bool systemd; /* its line lets systemd's generator open it at boot */
-	bool locked;  /* the caller holds the device's lock */
+	bool test;     /* prove a key, open nothing */
+	bool systemd;  /* its line lets systemd's generator open it at boot */
+	bool locked;   /* the caller holds the device's lock */
+	bool early;    /* its header is compared with the backup before any key is looked for */
+	bool optional; /* its line says nofail */
 };
 
 /*
@@ -90,6 +95,9 @@ void qs_open_add_key(struct qs_open_request *request, const char *key_file);
 
 /* Key file, readonly and discard of a crypttab line. */
 void qs_open_apply_line(struct qs_open_request *request, const struct qs_crypttab_entry *e);
+
+/* An option that makes a line another tool's (what the key or the header is), or NULL; static. */
+const char *qs_open_foreign_option(const char *options);
 
 /* What the command line asks for. */
 void qs_open_apply_options(struct qs_open_request *request, const struct qs_open_options *options);

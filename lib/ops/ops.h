@@ -100,6 +100,7 @@ struct qs_open_options {
 	bool allow_discards;
 	bool test;      /* prove the key, open nothing */
 	bool tpm2_only; /* by the TPM, or not at all */
+	bool early;     /* of all: in an initramfs (ops/early.h) */
 	bool boot;      /* of all: leave to systemd the lines without noauto, which its generator
 			   opens: whoever of two openers comes last would fail */
 };

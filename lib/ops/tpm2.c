@@ -25,6 +25,7 @@ struct fetch {
 	const struct qs_env *env;
 	char *const *nodes;
 	const struct qs_secret *pin;
+	bool closable;
 	struct qs_tpm2_keys *keys;
 	json_t **tokens;        /* of each device, by number; NULL: not looked at */
 	bool found;             /* there are any */
@@ -149,6 +150,16 @@ static int unseal(struct fetch *f, const struct qs_tpm2_token *token, struct qs_
 	return r;
 }
 
+static int check_closable(const struct qs_tpm2_token *token, struct qs_error *err)
+{
+	if (qs_tpm2_closing_pcr(token))
+		return 0;
+	return qs_fail(
+		err, QS_E_TPM,
+		"the TPM2 keyslot is bound to none of the PCRs 0 to 15, so that it would stay "
+		"open after the boot; enrol it again with --pcrs");
+}
+
 static void try_token(struct fetch *f, const json_t *json, int number, struct qs_tpm2_key *key)
 {
 	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = {};
@@ -156,6 +167,8 @@ static void try_token(struct fetch *f, const json_t *json, int number, struct qs
 	struct qs_error err = {};
 	int r = qs_tpm2_token_parse(json, &token, &err);
 
+	if (r == 0 && f->closable)
+		r = check_closable(&token, &err);
 	if (r == 0)
 		r = unseal(f, &token, &passphrase, &err);
 	if (r == 0)
@@ -242,6 +255,7 @@ static void look_done(size_t i, json_t *result, const struct qs_error *error, vo
 			f->keys->items[i].token = n;
 	}
 	f->found |= json_object_size(result) > 0;
+	f->keys->closing |= qs_tpm2_closing_pcrs(result);
 	f->tokens[i] = json_incref(result);
 }
 
@@ -307,7 +321,7 @@ static int make_keys(size_t count, struct qs_tpm2_keys *ret, struct qs_error *er
 	/* As far as RLIMIT_MEMLOCK lets, like every secret. */
 	(void)mlock(memory, size);
 	(void)madvise(memory, size, MADV_DONTDUMP);
-	*ret = (struct qs_tpm2_keys){ memory, count, size };
+	*ret = (struct qs_tpm2_keys){ .items = memory, .count = count, .size = size };
 	for (size_t i = 0; i < count; i++)
 		ret->items[i].token = -1;
 	return 0;
@@ -323,10 +337,18 @@ void qs_tpm2_keys_done(struct qs_tpm2_keys *keys)
 }
 
 int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t count,
-		       const struct qs_secret *pin, struct qs_tpm2_keys *ret, struct qs_error *err)
+		       const struct qs_secret *pin, bool closable, struct qs_tpm2_keys *ret,
+		       struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) json_t **tokens = calloc(count + 1, sizeof(json_t *));
-	struct fetch f = { .env = env, .nodes = nodes, .pin = pin, .keys = ret, .tokens = tokens };
+	struct fetch f = {
+		.env = env,
+		.nodes = nodes,
+		.pin = pin,
+		.closable = closable,
+		.keys = ret,
+		.tokens = tokens,
+	};
 	int r = tokens ? make_keys(count, ret, err)
 		       : qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
 

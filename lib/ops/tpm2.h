@@ -33,7 +33,8 @@ struct qs_tpm2_key {
 struct qs_tpm2_keys {
 	struct qs_tpm2_key *items; /* one per device */
 	size_t count;
-	size_t size; /* bytes of the mapping */
+	size_t size;      /* bytes of the mapping */
+	uint32_t closing; /* qs_tpm2_closing_pcrs() of all tokens that were seen */
 };
 
 /* Is there a TPM that may be asked? "auto" looks for its device node, without opening it. */
@@ -43,10 +44,12 @@ bool qs_tpm2_is_there(const struct qs_env *env);
  * Unseal for COUNT devices: NODES[i] is what is really opened, NULL is passed over. Headers are
  * only read, and only if one has a token is the TPM asked. PIN (NULL: none) goes to tokens that
  * want one; after one wrong PIN, or in lockout, the TPM is left alone.
+ * With CLOSABLE, tokens that qs_tpm2_close_path() could not close afterwards are refused.
  * What failed stands in the items. Fails only when nothing could be begun.
  */
 int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t count,
-		       const struct qs_secret *pin, struct qs_tpm2_keys *ret, struct qs_error *err);
+		       const struct qs_secret *pin, bool closable, struct qs_tpm2_keys *ret,
+		       struct qs_error *err);
 
 void qs_tpm2_keys_done(struct qs_tpm2_keys *keys); /* wipes; also a QS_AUTO releaser */
 
@@ -61,6 +64,25 @@ int qs_tpm2_look(const struct qs_env *env, const char *node, json_t **ret, struc
 /* Run in a worker: load the module and connect to the configured TPM. Close with ret_functions. */
 int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,
 		    struct qs_tpm2 **ret, struct qs_error *err);
+
+/*
+ * The PCR (one bit) by whose extension TOKEN no longer opens until the next boot; 0: its policy has
+ * none that software cannot reset. For all of a header's TOKENS: malformed ones have none.
+ */
+uint32_t qs_tpm2_closing_pcr(const struct qs_tpm2_token *token);
+uint32_t qs_tpm2_closing_pcrs(const json_t *tokens);
+
+/*
+ * Extend PCRS (a bit for each) in every bank, in a worker within tpm2_deadline. The values that
+ * they had at first in this boot are recorded for qs_tpm2_closed().
+ */
+int qs_tpm2_close_path(const struct qs_env *env, uint32_t pcrs, struct qs_error *err);
+
+/*
+ * The values of the PCRs that have been closed in this boot, from before that: what the next boot
+ * will have again, {"sha256": {"7": hex}}. NULL when none was. A new reference.
+ */
+json_t *qs_tpm2_closed(const struct qs_env *env);
 
 /* tpm2-pcr-signature.json where systemd looks for it, or NULL; a new reference. */
 json_t *qs_tpm2_signatures(const struct qs_env *env);

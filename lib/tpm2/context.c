@@ -136,4 +136,6 @@ const struct qs_tpm2_functions qs_tpm2_module = {
 	.seal = qs_tpm2_seal,
 	.unseal = qs_tpm2_unseal,
 	.match = qs_tpm2_match,
+	.values = qs_tpm2_values,
+	.extend = qs_tpm2_extend,
 };

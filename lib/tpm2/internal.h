@@ -135,6 +135,9 @@ int qs_tpm2_seal(struct qs_tpm2 *tpm, const struct qs_tpm2_seal *how,
 int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
 		   const struct qs_tpm2_unseal *with, struct qs_secret *ret_passphrase,
 		   struct qs_error *err);
+/* extend.c */
+int qs_tpm2_values(struct qs_tpm2 *tpm, uint32_t pcrs, json_t **ret, struct qs_error *err);
+int qs_tpm2_extend(struct qs_tpm2 *tpm, uint32_t pcrs, const char *event, struct qs_error *err);
 int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);
 
 #endif

@@ -20,7 +20,7 @@
 
 #define QS_TPM2_MODULE_NAME "tpm2"
 #define QS_TPM2_MODULE_SYMBOL "qs_tpm2_module"
-#define QS_TPM2_MODULE_VERSION 1U
+#define QS_TPM2_MODULE_VERSION 2U
 
 struct qs_tpm2; /* a connection; not to be shared between processes */
 
@@ -89,6 +89,15 @@ struct qs_tpm2_functions {
 	/* Would it open now, as far as that can be told without PIN and signature? Counts nothing.
 	 */
 	int (*match)(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);
+
+	/*
+	 * The present values of PCRS, read anew, as hex: {"sha256": {"7": "..."}}, with every bank
+	 * that keeps all of them. A new reference.
+	 */
+	int (*values)(struct qs_tpm2 *tpm, uint32_t pcrs, json_t **ret, struct qs_error *err);
+
+	/* Extend each of PCRS, in every bank, by the hash of the text EVENT (TPM2_PCR_Event). */
+	int (*extend)(struct qs_tpm2 *tpm, uint32_t pcrs, const char *event, struct qs_error *err);
 };
 
 #endif
