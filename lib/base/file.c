@@ -121,18 +121,81 @@ static char *temporary_of(const char *path)
 	return qs_printf("%.*s.%s" QS_TEMPORARY_SUFFIX, (int)(last - path), path, last);
 }
 
-static int write_temporary(int dir, const char *temporary, const char *path, const void *data,
-			   size_t size, const struct stat *old, mode_t mode, struct qs_error *err)
+static bool still_named(int dir, const char *name, int fd)
 {
-	QS_AUTO(qs_auto_close) int fd = -1;
-	int r;
+	struct stat ours, named;
 
+	return fstat(fd, &ours) == 0 && fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
+}
+
+/* A temporary is in use as long as its writer holds a lock on it. */
+static bool held_by_other(int fd)
+{
+	return flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+static int written_by_other(const char *path, struct qs_error *err)
+{
+	return qs_fail(err, QS_E_LOCKED, "another run is writing %s; wait for its end", path);
+}
+
+/* What a killed run left behind goes; what a living one writes is an error. */
+static int remove_left_over(int dir, const char *temporary, const char *path, struct qs_error *err)
+{
+	const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+	QS_AUTO(qs_auto_close) int fd = openat(dir, temporary, flags);
+
+	if (fd >= 0 && held_by_other(fd))
+		return written_by_other(path, err);
+	/* The one that we looked at is gone already: whoever removed it held its lock. */
+	if (fd >= 0 && !still_named(dir, temporary, fd))
+		return 0;
 	if (unlinkat(dir, temporary, 0) < 0 && errno != ENOENT)
 		return qs_fail_errno(err, errno, "cannot remove a left-over temporary of %s", path);
-	fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return qs_fail_errno(err, errno, "cannot create a file beside %s", path);
-	r = set_attributes(fd, path, old, mode, err);
+	return 0;
+}
+
+/*
+ * A new file TEMPORARY, locked for as long as the descriptor is open. Two runs
+ * that write PATH at once thus never take each other's file for a left-over;
+ * the second one is told so. Between O_EXCL and the lock another run may
+ * remove the file: then once more, but not for ever.
+ */
+static int open_temporary(int dir, const char *temporary, const char *path, struct qs_error *err)
+{
+	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+
+	for (int tries = 0; tries < 16; tries++) {
+		QS_AUTO(qs_auto_close) int fd = openat(dir, temporary, flags, 0600);
+		int r;
+
+		if (fd >= 0 && !held_by_other(fd) && still_named(dir, temporary, fd))
+			return qs_take_fd(&fd);
+		if (fd >= 0)
+			continue;
+		if (errno != EEXIST)
+			return qs_fail_errno(err, errno, "cannot create a file beside %s", path);
+		r = remove_left_over(dir, temporary, path, err);
+		if (r < 0)
+			return r;
+	}
+	return written_by_other(path, err);
+}
+
+/* NFS reports a full server only when a descriptor is closed, and any one will do. */
+static int close_a_copy(int fd)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	return copy < 0 || close(copy) < 0 ? -errno : 0;
+}
+
+static int write_temporary(int fd, const char *path, const void *data, size_t size,
+			   const struct stat *old, mode_t mode, struct qs_error *err)
+{
+	int r = set_attributes(fd, path, old, mode, err);
+
 	if (r < 0)
 		return r;
 	r = qs_file_pwrite(fd, data, size, 0);
@@ -140,10 +203,8 @@ static int write_temporary(int dir, const char *temporary, const char *path, con
 		return qs_fail_errno(err, r, "cannot write %s", path);
 	if (fsync(fd) < 0)
 		return qs_fail_errno(err, errno, "cannot sync %s", path);
-	/* NFS reports a full server only here. */
-	if (close(qs_take_fd(&fd)) < 0)
-		return qs_fail_errno(err, errno, "cannot write %s", path);
-	return 0;
+	r = close_a_copy(fd);
+	return r < 0 ? qs_fail_errno(err, r, "cannot write %s", path) : 0;
 }
 
 /* The last version under another name: a hard link where the file system has them. */
@@ -198,6 +259,7 @@ int qs_file_replace(const char *path, const void *data, size_t size, const struc
 	QS_AUTO(qs_auto_free) char *target = follow(path);
 	QS_AUTO(qs_auto_free) char *temporary = temporary_of(last_part(target));
 	QS_AUTO(qs_auto_close) int dir = open_parent(target, err);
+	QS_AUTO(qs_auto_close) int fd = -1; /* its lock must last until the rename */
 	struct stat st;
 	bool exists;
 	int r;
@@ -211,7 +273,10 @@ int qs_file_replace(const char *path, const void *data, size_t size, const struc
 		return qs_fail(err, QS_E_EXISTS, "%s exists already", path);
 	if (exists && !S_ISREG(st.st_mode))
 		return qs_fail(err, QS_E_FAILED, "%s is not a regular file", path);
-	r = write_temporary(dir, temporary, path, data, size, exists ? &st : NULL, how->mode, err);
+	fd = open_temporary(dir, temporary, path, err);
+	if (fd < 0)
+		return fd;
+	r = write_temporary(fd, path, data, size, exists ? &st : NULL, how->mode, err);
 	if (r == 0 && exists && how->keep_as)
 		r = keep_last(target, how->keep_as, err);
 	if (r == 0) {

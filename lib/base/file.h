@@ -44,7 +44,8 @@ struct qs_replace {
 
 /*
  * Replace (or create) PATH by SIZE bytes of DATA, durably. A symbolic link is
- * followed: its target is replaced and the link stays.
+ * followed: its target is replaced and the link stays. Fails with QS_E_LOCKED
+ * while another run replaces the same file.
  */
 int qs_file_replace(const char *path, const void *data, size_t size, const struct qs_replace *how,
 		    struct qs_error *err);
