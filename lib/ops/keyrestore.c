@@ -113,16 +113,22 @@ static int write_other(const struct qs_env *env, const struct qs_restore_item *i
 static int write_item(const struct qs_env *env, const struct qs_restore_item *item,
 		      const struct qs_member *m, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *real = NULL;
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, item->path);
+	bool writes = item->action == QS_RESTORE_CREATE || item->action == QS_RESTORE_REPLACE;
+	int same = 0;
 
-	switch (item->action) {
+	/* The plan was made before the lock: another run may have restored it in between. */
+	if (writes && access(real, F_OK) == 0)
+		same = qs_file_equals(real, m->content.data, m->content.size, err);
+	if (same < 0)
+		return same;
+	switch (same ? QS_RESTORE_SAME : item->action) {
 	case QS_RESTORE_CREATE:
 	case QS_RESTORE_REPLACE:
 		return m->kind == QS_MEMBER_KEY ? write_key(env, item, m, err)
 						: write_other(env, item, m, err);
 	case QS_RESTORE_SAME:
 		/* A run that was killed may not have come to that. */
-		real = qs_env_path(env, item->path);
 		return qs_file_sync(real, err);
 	default:
 		return 0;
