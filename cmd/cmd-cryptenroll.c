@@ -9,7 +9,9 @@
 /* What the command line asks for. */
 struct wish {
 	struct qs_context *ctx;
-	const char *device;
+	const char *device; /* in questions */
+	const char *const *devices;
+	size_t count;
 	struct qs_enroll_options enroll;
 	struct qs_secret fresh;  /* the new passphrase */
 	struct qs_secret unlock; /* the one that unlocks */
@@ -208,14 +210,23 @@ static int take_unlock(struct wish *w, struct qs_error *err)
 	return r;
 }
 
-/* DEVICE, and behind --recovery-key the file it goes to. */
-static int take_file(struct wish *w, int argc, char **argv, struct qs_error *err)
+/* Which devices, and behind --recovery-key the file that the key goes to. */
+static int take_arguments(struct wish *w, int argc, char **argv, struct qs_error *err)
 {
-	if (argc == 2 && !is_way(w, "recovery"))
-		return qs_fail(err, QS_E_USAGE,
-			       "'%s': only with --recovery-key a file stands behind the device",
-			       argv[1]);
-	w->enroll.file = argc == 2 ? argv[1] : qs_option_value(w->ctx, "key-file");
+	bool many = is_way(w, "tpm2") || !w->enroll.method;
+
+	w->devices = (const char *const *)argv;
+	w->count = many ? (size_t)argc : 1;
+	if (w->count > 1)
+		w->device = "these devices";
+	if (argc > (is_way(w, "recovery") ? 2 : 1) && !many)
+		return qs_fail(
+			err, QS_E_USAGE,
+			"'%s': several devices only with --tpm2 or --wipe, and a file behind "
+			"the device only with --recovery-key",
+			argv[argc - 1]);
+	w->enroll.file =
+		argc == 2 && is_way(w, "recovery") ? argv[1] : qs_option_value(w->ctx, "key-file");
 	if (!is_way(w, "recovery") || w->enroll.file)
 		return 0;
 	if (w->ctx->json || !isatty(STDOUT_FILENO))
@@ -232,16 +243,15 @@ static int confirm(struct wish *w, struct qs_error *err)
 	QS_AUTO(qs_auto_free)
 	char *what = qs_printf("the keys of these keyslots will never open the device again (%s)",
 			       w->enroll.wipe);
-	QS_AUTO(qs_auto_free) char *device = qs_strdup(w->device);
-	struct qs_outcome shown = { .device = device };
-	const struct qs_outcomes devices = { &shown, 1 };
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes shown = {};
+	int r = w->enroll.wipe ? qs_outcomes_init(&shown, w->devices, w->count, err) : 0;
 
-	return w->enroll.wipe ? qs_confirm(w->ctx, what, &devices, err) : 0;
+	return r == 0 && w->enroll.wipe ? qs_confirm(w->ctx, what, &shown, err) : r;
 }
 
 static int change(struct wish *w, int argc, char **argv, struct qs_error *err)
 {
-	int r = take_file(w, argc, argv, err);
+	int r = take_arguments(w, argc, argv, err);
 
 	if (r == 0)
 		r = confirm(w, err);
@@ -254,7 +264,9 @@ static int change(struct wish *w, int argc, char **argv, struct qs_error *err)
 	w->enroll.passphrase = &w->fresh;
 	if (!w->enroll.method)
 		w->ctx->done = "keyslots wiped of";
-	return r < 0 ? r : qs_enroll(&w->ctx->env, w->device, &w->enroll, &w->ctx->outcomes, err);
+	return r < 0 ? r
+		     : qs_enroll(&w->ctx->env, w->devices, w->count, &w->enroll, &w->ctx->outcomes,
+				 err);
 }
 
 /* --test with a way tries that one, else the device's own key. */
@@ -267,9 +279,9 @@ static int test(struct wish *w, int argc, char **argv, struct qs_error *err)
 	if (argc == 2 && is_way(w, "recovery"))
 		return qs_fail(err, QS_E_USAGE, "to test a recovery key, give --passphrase-file=%s",
 			       argv[1]);
-	if (argc == 2 || is_way(w, "new-key") || w->enroll.wipe)
+	if (argc > 1 || is_way(w, "new-key") || w->enroll.wipe)
 		return qs_fail(err, QS_E_USAGE,
-			       "--test changes nothing: it takes DEVICE and one of "
+			       "--test changes nothing: it takes one DEVICE and one of "
 			       "--key-file, --passphrase, --recovery-key and --tpm2");
 	if (is_way(w, "passphrase") || is_way(w, "recovery")) {
 		r = ask_fresh(w, false, err);
@@ -297,8 +309,8 @@ static int dispatch(struct wish *w, int argc, char **argv, struct qs_error *err)
 	w->enroll.wipe = qs_option_value(w->ctx, "wipe");
 	if (qs_option_given(w->ctx, "list")) {
 		if (w->enroll.method || w->enroll.wipe || qs_option_given(w->ctx, "test") ||
-		    argc == 2)
-			return qs_fail(err, QS_E_USAGE, "--list takes only DEVICE");
+		    argc > 1)
+			return qs_fail(err, QS_E_USAGE, "--list takes only one DEVICE");
 		return qs_enroll_list(&w->ctx->env, w->device, &w->ctx->outcomes, err);
 	}
 	w->ctx->lines = true;
@@ -405,6 +417,7 @@ static const struct qs_example examples[] = {
 	  "a key on paper, for the day when the others are lost" },
 	{ "cryptenroll /dev/sdj --list", "what opens it" },
 	{ "cryptenroll /dev/sdj --new-key", "another key in its key file; the old one is revoked" },
+	{ "cryptenroll /dev/sdj /dev/sdk --tpm2", "let this machine's TPM open them" },
 	{ "--yes cryptenroll /dev/sdj --recovery-key /root/j.new --wipe recovery",
 	  "a new recovery key in the place of all others" },
 	{ "--yes cryptenroll /dev/sdj --wipe recovery", "revoke them" },
@@ -416,14 +429,15 @@ static const struct qs_status statuses[] = {
 	{ 4, "the device is absent, carries no LUKS2 header, or a damaged one" },
 	{ 5, "FILE exists, or another program is changing the header" },
 	{ 6, "nothing, or no longer its own key file, would open the device" },
+	{ 7, "some of the devices were done; the others are reported" },
 	{}
 };
 
 const struct qs_command qs_row_cryptenroll = {
 	.name = "cryptenroll",
-	.args = "DEVICE [FILE]",
+	.args = "DEVICE... [FILE]",
 	.min_args = 1,
-	.max_args = 2,
+	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "add, test, list and revoke what opens a device",
 	.about =
 		"Adds a way to open a LUKS2 device: a passphrase, a key file, a TPM 2.0, or a recovery "
@@ -444,6 +458,8 @@ const struct qs_command qs_row_cryptenroll = {
 		"old header still opens on this machine, in that state, until the TPM is cleared or the "
 		"volume key changed (cryptsetup reencrypt). Without a PIN, whoever has the whole machine "
 		"has the data.\n"
+		"--tpm2 takes any number of devices, and one session of the TPM seals for all of them; "
+		"a PIN or passphrase is asked for once. Each has a result of its own. So does --wipe.\n"
 		"--wipe revokes keyslots, named by number or kind (passphrase, recovery, key-file, "
 		"tpm2, fido2, pkcs11, other; empty: those that an empty passphrase opens), and erases "
 		"the header backups that still hold their keys; copies elsewhere (bundles, copied "

@@ -81,21 +81,25 @@ static int make_recovery_file(struct qs_enroll *e, struct qs_error *err)
 {
 	const struct qs_replace how = { .mode = 0400, .exclusive = true };
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(e->env, e->file);
-	int r;
+	int r = e->pending.op[0] ? qs_enroll_exists(e, e->file, err) : 0;
 
 	(void)json_object_set_new(e->result, "file", json_string(e->file));
-	if (e->pending.op[0] && qs_enroll_exists(e, e->file))
-		return take_recovery_file(e, err);
+	if (r != 0)
+		return r < 0 ? r : take_recovery_file(e, err);
 	r = qs_enroll_note(e, e->file, NULL, err);
 	if (r == 0)
 		r = qs_recovery_generate(&e->secret, err);
 	return r < 0 ? r : qs_file_replace(real, e->secret.data, e->secret.size, &how, err);
 }
 
+/*
+ * No keyslot has this key, so nothing needs to be overwritten; if the file cannot be
+ * removed either, the second run finds it whole.
+ */
 static int undo_recovery(struct qs_enroll *e)
 {
 	QS_AUTO(qs_auto_free) char *real = e->file ? qs_env_path(e->env, e->file) : NULL;
-	int r = real ? qs_file_erase(real, NULL) : 0;
+	int r = real ? qs_file_remove(real, NULL) : 0;
 
 	return r < 0 ? r : qs_journal_remove(e->env, e->name, NULL);
 }
@@ -103,6 +107,7 @@ static int undo_recovery(struct qs_enroll *e)
 static int prepare_recovery(struct qs_enroll *e, struct qs_error *err)
 {
 	const char *begun = e->pending.key_file;
+	int r;
 
 	e->file = e->options->file ? qs_env_absolute(e->options->file) : NULL;
 	if (begun && (!e->file || strcmp(begun, e->file) != 0))
@@ -111,10 +116,12 @@ static int prepare_recovery(struct qs_enroll *e, struct qs_error *err)
 			"a recovery key in %s was begun and not finished: run cryptenroll with "
 			"that file again",
 			begun);
-	if (e->file && !begun && qs_enroll_exists(e, e->file))
-		return qs_fail(err, QS_E_EXISTS,
-			       "%s exists already; a recovery key is written to a new file",
-			       e->file);
+	r = e->file && !begun ? qs_enroll_exists(e, e->file, err) : 0;
+	if (r == 1)
+		r = qs_fail(err, QS_E_EXISTS,
+			    "%s exists already; a recovery key is written to a new file", e->file);
+	if (r < 0)
+		return r;
 	/* What is shown in the end has to be known here: nothing secret comes from a worker. */
 	return e->file ? 0 : qs_recovery_generate(&e->secret, err);
 }

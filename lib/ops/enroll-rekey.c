@@ -39,29 +39,39 @@ static char *old_path(const struct qs_enroll *e)
 }
 
 /* The key file that opens the device at boot, by its line or its name. */
-static char *usual_key(const struct qs_enroll *e)
+static int usual_key(struct qs_enroll *e, struct qs_error *err)
 {
-	for (size_t i = 0; !e->options->unlock.key_file && i < QS_OPEN_KEYS; i++)
-		if (e->request.key_files[i] && qs_enroll_exists(e, e->request.key_files[i]))
-			return qs_strdup(e->request.key_files[i]);
-	return qs_key_path(e->env, e->name);
+	const char *const *files = (const char *const *)e->request.key_files;
+	int r = 0;
+
+	for (size_t i = 0; !e->options->unlock.key_file && i < QS_OPEN_KEYS && files[i]; i++) {
+		r = qs_enroll_exists(e, files[i], err);
+		if (r == 1)
+			e->file = qs_strdup(files[i]);
+		if (r != 0)
+			return r;
+	}
+	e->file = qs_key_path(e->env, e->name);
+	return qs_enroll_exists(e, e->file, err);
 }
 
 static int prepare_new_key(struct qs_enroll *e, struct qs_error *err)
 {
-	int r = qs_key_dir_answers(e->env, err);
+	int there, r = qs_key_dir_answers(e->env, err);
 
 	if (r < 0)
 		return r;
-	e->file = e->pending.key_file ? qs_strdup(e->pending.key_file) : usual_key(e);
+	e->file = qs_strdup(e->pending.key_file);
+	there = e->file ? qs_enroll_exists(e, e->file, err) : usual_key(e, err);
+	if (there < 0)
+		return there;
 	if (!qs_key_is_in_dir(e->env, e->file))
 		return qs_fail(
 			err, QS_E_REFUSED,
 			"the key file %s is not in %s, so it is not replaced; add another with "
 			"--key-file and wipe this one's slot",
 			e->file, e->env->config.keys_dir);
-	r = qs_enroll_exists(e, e->file) ? qs_key_check_dir(e->env, err)
-					 : qs_key_check_new(e->env, err);
+	r = there ? qs_key_check_dir(e->env, err) : qs_key_check_new(e->env, err);
 	if (r == 0)
 		r = qs_key_is_shared(e->env, e->name, e->file, err);
 	if (r == 1)
@@ -74,11 +84,11 @@ static int prepare_new_key(struct qs_enroll *e, struct qs_error *err)
 static int find_old(struct qs_enroll *e, const char **ret_salt, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
-	int r;
+	int r = qs_enroll_exists(e, e->file, err);
 
 	*ret_salt = NULL;
-	if (!qs_enroll_exists(e, e->file))
-		return 0;
+	if (r <= 0)
+		return r;
 	r = qs_key_load(e->env, e->file, &key, err);
 	if (r == 0)
 		r = qs_enroll_try(e, &key, 0, err);
@@ -109,15 +119,16 @@ static int take_key(struct qs_enroll *e, const char *old_salt, struct qs_error *
 {
 	QS_AUTO(qs_auto_free) char *new = new_path(e);
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(e->env, new);
-	bool begun = e->pending.op[0], renamed = begun && old_salt && !qs_enroll_exists(e, new) &&
-						 (!e->drop || strcmp(e->drop, old_salt) != 0);
-	int r;
+	bool begun = e->pending.op[0];
+	int r = begun ? qs_enroll_exists(e, new, err) : 0;
 
-	if (renamed)
+	if (r < 0)
+		return r;
+	if (begun && r == 0 && old_salt && (!e->drop || strcmp(e->drop, old_salt) != 0))
 		return qs_key_load(e->env, e->file, &e->secret, err);
 	if (!begun)
 		e->drop = qs_strdup(old_salt);
-	if (begun && qs_enroll_exists(e, new)) {
+	if (r == 1) {
 		r = qs_key_load(e->env, new, &e->secret, err);
 		return r < 0 ? r : qs_file_sync(real, err);
 	}
@@ -176,11 +187,11 @@ static int rename_new(struct qs_enroll *e, struct qs_error *err)
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(e->env, e->file);
 	QS_AUTO(qs_auto_free) char *real_new = qs_env_path(e->env, new);
 	QS_AUTO(qs_auto_free) char *real_old = qs_env_path(e->env, old);
-	int r = 0;
+	int r = qs_enroll_exists(e, new, err);
 
 	/* Renamed in a run that was killed before it was durable? */
-	if (!qs_enroll_exists(e, new))
-		return qs_file_sync_parent(real, err);
+	if (r <= 0)
+		return r < 0 ? r : qs_file_sync_parent(real, err);
 	r = keep_old(real, real_old, err);
 	if (r < 0)
 		return r;

@@ -1,6 +1,7 @@
 /*
- * cryptenroll --tpm2: a keyslot whose passphrase is sealed in the TPM. It is
- * unsealed again, by what goes into the header, before anything is written.
+ * cryptenroll --tpm2: a keyslot whose passphrase is sealed in the TPM. One session
+ * seals for all devices, and unseals each again by what goes into its header,
+ * before anything is written.
  * Enrolling again replaces the keyslot of the same kind of policy: the new one
  * is there, proven and backed up, before the old one goes.
  */
@@ -9,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/pool.h"
 #include "luks/fields.h"
 #include "luks/kind.h"
 #include "ops/enroll.h"
@@ -16,11 +18,17 @@
 
 #define PEM_MAX 8192U /* bytes */
 
+/* Besides tpm2_deadline: a TPM takes about a second to make an object and to unseal it. */
+#define MS_PER_DEVICE 2000U
+
 struct sealing {
-	struct qs_enroll *e;
+	struct qs_enroll_batch *batch;
+	struct qs_error failed; /* in the parent: the worker as a whole */
+
+	/* In the worker only: */
 	const struct qs_tpm2_functions *tpm2;
 	struct qs_tpm2 *tpm;
-	struct qs_tpm2_token token;
+	json_t *signatures;
 };
 
 static int prepare_tpm2(struct qs_enroll *e, struct qs_error *err)
@@ -35,63 +43,177 @@ static int prepare_tpm2(struct qs_enroll *e, struct qs_error *err)
 	return qs_file_read(real, PEM_MAX, &e->file, &size, err);
 }
 
+/* ---- in a worker that talks to the TPM: one session for all ---- */
+
 /* By the JSON that the header will hold, not by what is in memory. */
-static int prove(const struct sealing *s, struct qs_error *err)
+static int prove(const struct sealing *s, const json_t *json, const struct qs_secret *passphrase,
+		 struct qs_error *err)
 {
-	QS_AUTO(qs_auto_json) json_t *signatures = qs_tpm2_signatures(s->e->env);
 	const struct qs_tpm2_unseal with = {
-		.pin = s->e->options->tpm2->pin,
-		.signatures = signatures,
+		.pin = s->batch->options->tpm2->pin,
+		.signatures = s->signatures,
 	};
 	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token again = {};
 	QS_AUTO(qs_secret_done) struct qs_secret found = {};
-	int r = qs_tpm2_token_parse(s->e->token, &again, err);
+	int r = qs_tpm2_token_parse(json, &again, err);
 
 	if (r == 0)
 		r = s->tpm2->unseal(s->tpm, &again, &with, &found, err);
-	if (r == 0 && !qs_secret_equal(&found, &s->e->secret))
+	if (r == 0 && !qs_secret_equal(&found, passphrase))
 		r = qs_fail(err, QS_E_TPM, "the TPM gives another secret than it was given");
 	if (r < 0)
 		qs_error_prefix(err, "what the TPM sealed cannot be unsealed again");
 	return r;
 }
 
-static int seal(struct sealing *s, struct qs_error *err)
+/* For the worker that changes the device, through the memory that they share. */
+static int hand_over(const json_t *json, const struct qs_secret *passphrase,
+		     struct qs_tpm2_key *ret, struct qs_error *err)
 {
-	const struct qs_enroll_tpm2 *how = s->e->options->tpm2;
+	QS_AUTO(qs_auto_free) char *text = json_dumps(json, JSON_COMPACT);
+
+	if (!text || strlen(text) >= sizeof(ret->sealed) ||
+	    passphrase->size > sizeof(ret->passphrase))
+		return qs_fail(err, QS_E_TPM, "the TPM made a token that is too long");
+	memcpy(ret->sealed, text, strlen(text) + 1);
+	memcpy(ret->passphrase, passphrase->data, passphrase->size);
+	ret->size = passphrase->size;
+	ret->there = true;
+	return 0;
+}
+
+static int seal(const struct sealing *s, const char *pubkey, struct qs_tpm2_key *ret,
+		struct qs_error *err)
+{
+	const struct qs_enroll_tpm2 *how = s->batch->options->tpm2;
 	const struct qs_tpm2_seal request = {
 		.pcrs = how->pcrs,
 		.bank = how->bank,
-		.unset_pcrs = s->e->options->force,
+		.unset_pcrs = s->batch->options->force,
 		.pin = how->pin,
 		.pubkey_pcrs = how->public_key ? how->public_key_pcrs : 0,
-		.pubkey = s->e->file,
+		.pubkey = pubkey,
 	};
-	int r = s->tpm2->seal(s->tpm, &request, &s->token, &s->e->secret, err);
+	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = {};
+	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
+	QS_AUTO(qs_auto_json) json_t *json = NULL;
+	int r = s->tpm2->seal(s->tpm, &request, &token, &passphrase, err);
 
 	if (r < 0)
 		return r;
-	s->token.keyslots = 1; /* set when its number is known (luks/slots.c) */
-	json_decref(s->e->token);
-	s->e->token = qs_tpm2_token_write(&s->token);
-	return prove(s, err);
+	token.keyslots = 1; /* set when its number is known (luks/slots.c) */
+	json = qs_tpm2_token_write(&token);
+	r = prove(s, json, &passphrase, err);
+	return r < 0 ? r : hand_over(json, &passphrase, ret, err);
 }
+
+static bool is_wanted(const struct qs_enroll_batch *b, size_t i)
+{
+	return b->outcomes->items[i].error.kind == QS_E_NONE;
+}
+
+/* A TPM that refuses one refuses all: its answer to the first is told of the others. */
+static void seal_all(const struct sealing *s)
+{
+	const struct qs_enroll_batch *b = s->batch;
+	struct qs_error err = {};
+
+	for (size_t i = 0; i < b->count; i++) {
+		struct qs_tpm2_key *key = &b->sealed.items[i];
+
+		if (!is_wanted(b, i))
+			continue;
+		if (err.kind != QS_E_NONE || seal(s, b->items[i].file, key, &err) < 0)
+			key->error = err;
+	}
+}
+
+static int seal_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		    struct qs_error *err)
+{
+	struct sealing *s = cookie;
+	const struct qs_env *env = s->batch->env;
+	int r = qs_tpm2_connect(env, &s->tpm2, &s->tpm, err);
+
+	(void)i;
+	(void)ret;
+	if (r < 0)
+		return r;
+	qs_worker_step(worker, "seal");
+	s->signatures = s->batch->options->tpm2->public_key ? qs_tpm2_signatures(env) : NULL;
+	seal_all(s);
+	s->tpm2->close(s->tpm);
+	json_decref(s->signatures);
+	return 0;
+}
+
+/* ---- in the parent ---- */
+
+static void seal_done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
+{
+	struct sealing *s = cookie;
+
+	(void)i;
+	(void)result;
+	s->failed = *error;
+	qs_tpm2_explain_deadline(s->batch->env, &s->failed);
+}
+
+static void seal_step(size_t i, const char *step, void *cookie)
+{
+	const struct sealing *s = cookie;
+
+	(void)i;
+	qs_env_progress(s->batch->env, s->batch->outcomes->items[0].device, step, 0,
+			s->batch->count);
+}
+
+static int seal_together(struct qs_enroll_batch *b, struct qs_error *err)
+{
+	struct sealing s = { .batch = b };
+	size_t count = 0;
+	struct qs_pool pool = {
+		.workers = 1,
+		.job = seal_job,
+		.done = seal_done,
+		.step = seal_step,
+		.cookie = &s,
+	};
+	int r;
+
+	for (size_t i = 0; i < b->count; i++)
+		count += is_wanted(b, i);
+	if (count == 0)
+		return 0;
+	pool.deadline_ms = b->env->config.tpm2_deadline_s * 1000 + (unsigned)count * MS_PER_DEVICE;
+	r = qs_tpm2_keys_make(b->count, &b->sealed, err);
+	if (r == 0)
+		r = qs_pool_run(&pool, 1, err);
+	for (size_t i = 0; r == 0 && i < b->count; i++) {
+		struct qs_tpm2_key *key = &b->sealed.items[i];
+		struct qs_error *own = &b->outcomes->items[i].error;
+
+		b->items[i].sealed = key;
+		/* The worker ended early: what it did not come to failed as it did. */
+		if (is_wanted(b, i) && !key->there)
+			*own = key->error.kind != QS_E_NONE ? key->error : s.failed;
+	}
+	return r;
+}
+
+/* ---- in the worker that changes a device ---- */
 
 static int make_tpm2(struct qs_enroll *e, struct qs_error *err)
 {
-	struct sealing s = { .e = e };
-	int r;
+	int r = qs_enroll_check_others(e, qs_slots_mask(e->slots.header.json), err);
 
-	qs_worker_step(e->worker, "seal");
-	r = qs_tpm2_connect(e->env, &s.tpm2, &s.tpm, err);
+	if (r == 0)
+		r = qs_secret_init(&e->secret, e->sealed->size, err);
 	if (r < 0)
 		return r;
-	r = seal(&s, err);
-	s.tpm2->close(s.tpm);
-	qs_tpm2_token_done(&s.token);
-	if (r < 0)
-		qs_secret_done(&e->secret);
-	return r;
+	memcpy(e->secret.data, e->sealed->passphrase, e->sealed->size);
+	e->token = json_loads(e->sealed->sealed, 0, NULL);
+	return 0;
 }
 
 static bool same_policy(const struct qs_tpm2_token *a, const struct qs_tpm2_token *b)
@@ -142,6 +264,7 @@ const struct qs_enroll_method qs_enroll_tpm2 = {
 	.name = "tpm2",
 	.kind = QS_KIND_TPM2,
 	.prepare = prepare_tpm2,
+	.together = seal_together,
 	.make = make_tpm2,
 	.settle = replace_old,
 };

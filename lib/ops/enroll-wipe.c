@@ -114,25 +114,29 @@ static int find_slots(struct qs_enroll *e, uint32_t *ret, struct qs_error *err)
 
 /* ---- whether ---- */
 
+int qs_enroll_check_others(const struct qs_enroll *e, uint32_t slots, struct qs_error *err)
+{
+	if (e->options->force)
+		return 0;
+	for (int slot = 0; slot < QS_LUKS_AREAS_MAX; slot++)
+		if (slots >> slot & 1 &&
+		    strcmp(qs_slot_kind(e->slots.header.json, slot, NULL), QS_KIND_TPM2) != 0)
+			return 0;
+	return qs_fail(err, QS_E_REFUSED,
+		       "the TPM would be the only way to open %s: add a recovery key first",
+		       e->dev->node);
+}
+
 static int check_rest(const struct qs_enroll *e, uint32_t wiped, struct qs_error *err)
 {
-	const json_t *json = e->slots.header.json;
-	uint32_t rest = qs_slots_mask(json) & ~wiped;
-	bool only_tpm2 = true;
+	uint32_t rest = qs_slots_mask(e->slots.header.json) & ~wiped;
 
 	if (rest == 0)
 		return qs_fail(err, QS_E_FORBIDDEN,
 			       "nothing would open %s any more: at least one keyslot has to stay "
 			       "(cryptdestroy is the command for the end of a device)",
 			       e->dev->node);
-	for (int slot = 0; slot < QS_LUKS_AREAS_MAX; slot++)
-		if (rest >> slot & 1 && strcmp(qs_slot_kind(json, slot, NULL), QS_KIND_TPM2) != 0)
-			only_tpm2 = false;
-	if (only_tpm2 && !e->options->force)
-		return qs_fail(err, QS_E_REFUSED,
-			       "the TPM would be the only way to open %s: add a recovery key first",
-			       e->dev->node);
-	return 0;
+	return qs_enroll_check_others(e, rest, err);
 }
 
 /* Somebody has a key that opens a slot which stays: shown, and not assumed. */

@@ -36,16 +36,15 @@
 /* How often another program may change the header under our hands. */
 #define TRIES 3
 
-static const struct qs_enroll_method *const methods[] = {
-	&qs_enroll_key_file, &qs_enroll_passphrase, &qs_enroll_recovery,
-	&qs_enroll_new_key,  &qs_enroll_tpm2,
-};
-
-bool qs_enroll_exists(const struct qs_enroll *e, const char *logical)
+int qs_enroll_exists(const struct qs_enroll *e, const char *logical, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(e->env, logical);
 
-	return faccessat(AT_FDCWD, real, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	if (faccessat(AT_FDCWD, real, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return 1;
+	return errno == ENOENT || errno == ENOTDIR
+		       ? 0
+		       : qs_fail_errno(err, errno, "cannot look for %s", logical);
 }
 
 int qs_enroll_note(const struct qs_enroll *e, const char *key_file, const char *salt,
@@ -288,12 +287,12 @@ static void warn_of_left(const struct qs_enroll *e)
 		       json_string_value(path));
 }
 
-static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, struct qs_error *err)
+int qs_enroll_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		  struct qs_error *err)
 {
-	struct qs_enroll *e = cookie;
+	struct qs_enroll *e = &((struct qs_enroll_batch *)cookie)->items[i];
 	int r;
 
-	(void)i;
 	*ret = json_object();
 	e->result = *ret;
 	e->worker = worker;
@@ -307,103 +306,5 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 	qs_secret_done(&e->key);
 	qs_auto_close(&e->fd);
 	qs_auto_close(&e->disk);
-	return r;
-}
-
-/* ---- in the parent ---- */
-
-static const struct qs_enroll_method *find_method(const char *name)
-{
-	for (size_t i = 0; name && i < QS_ARRAY_SIZE(methods); i++)
-		if (strcmp(methods[i]->name, name) == 0)
-			return methods[i];
-	return NULL;
-}
-
-/* Only the command that was cut off goes on with what it left. */
-static int look_for_journal(struct qs_enroll *e, struct qs_error *err)
-{
-	QS_AUTO(qs_auto_free) char *command = NULL;
-	int r = qs_journal_read(e->env, e->name, &e->pending, err);
-
-	if (r <= 0)
-		return r;
-	if (e->method && e->method->op && strcmp(e->method->op, e->pending.op) == 0) {
-		e->drop = qs_strdup(e->pending.salt);
-		return 0;
-	}
-	command = qs_journal_command(&e->pending, e->request.link);
-	return qs_fail(err, QS_E_FORBIDDEN,
-		       "a %s of %s was begun and not finished: run `%s` again first", e->pending.op,
-		       e->dev->node, command);
-}
-
-static int prepare(struct qs_enroll *e, struct qs_outcome *o, struct qs_secret *asked)
-{
-	const struct qs_open_options *unlock = &e->options->unlock;
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
-	QS_AUTO(qs_auto_free) char *link = NULL;
-	struct qs_error *err = &o->error;
-	int r = qs_open_find(e->env, unlock->key_file, o, &e->dev, &h, &e->request);
-
-	if (r < 0)
-		return r;
-	r = qs_device_name(e->env, e->dev, h.uuid, &link, &e->name, err);
-	if (r < 0)
-		return r;
-	qs_outcome_set(&o->name, e->name);
-	e->request.test = true;
-	e->lock = qs_device_lock(e->env, e->dev, e->env->config.lock_wait_s * 1000, err);
-	if (e->lock < 0)
-		return e->lock;
-	r = look_for_journal(e, err);
-	if (r == 0 && e->method && e->method->prepare)
-		r = e->method->prepare(e, err);
-	/* A change needs no TPM where the device's own key is at hand. */
-	if (r == 0 && !e->request.command && !qs_open_has_key_file(e->env, &e->request))
-		r = qs_open_ask_tpm2(e->env, unlock, &e->request, 1, NULL, &e->tpm2, err);
-	if (r == 0)
-		r = qs_open_ask(e->env, unlock, &e->request, asked, err);
-	return r;
-}
-
-static void done(struct qs_enroll *e)
-{
-	qs_device_free(e->dev);
-	free(e->name);
-	qs_open_request_done(&e->request);
-	qs_tpm2_keys_done(&e->tpm2);
-	qs_journal_done(&e->pending);
-	qs_secret_done(&e->secret);
-	json_decref(e->token);
-	free(e->file);
-	free(e->drop);
-	qs_auto_close(&e->lock);
-}
-
-int qs_enroll(const struct qs_env *env, const char *device, const struct qs_enroll_options *options,
-	      struct qs_outcomes *ret, struct qs_error *err)
-{
-	struct qs_enroll e = {
-		.env = env,
-		.options = options,
-		.method = find_method(options->method),
-		.lock = -1,
-		.fd = -1,
-		.disk = -1,
-		.slot = -1,
-	};
-	QS_AUTO(qs_secret_done) struct qs_secret asked = {};
-	int r = options->wipe ? qs_enroll_check_words(options->wipe, err) : 0;
-
-	if (r == 0)
-		r = qs_outcomes_init(ret, &device, 1, err);
-	if (r == 0)
-		(void)prepare(&e, &ret->items[0], &asked);
-	if (r == 0)
-		r = qs_outcomes_run(env, ret, NULL, job, &e, err);
-	if (r == 0 && ret->items[0].error.kind == QS_E_NONE && e.method && e.method->finish)
-		(void)e.method->finish(&e, &ret->items[0].error);
-	done(&e);
 	return r;
 }

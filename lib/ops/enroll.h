@@ -1,7 +1,7 @@
 /*
  * The parts of cryptenroll: a method for each kind of thing that can be added
- * (enroll-methods.c, enroll-rekey.c), what they share (enroll.c), and revoking
- * (enroll-wipe.c).
+ * (enroll-methods.c, enroll-rekey.c, enroll-tpm2.c), what they share (enroll.c),
+ * revoking (enroll-wipe.c), and which devices it is done to (enroll-plan.c).
  */
 #ifndef QS_OPS_ENROLL_H
 #define QS_OPS_ENROLL_H
@@ -20,12 +20,12 @@ struct qs_enroll {
 	const struct qs_enroll_method *method; /* NULL: only revoke */
 	struct qs_device *dev;
 	char *name; /* of its backup, its journal, its usual key; the request's is the mapping's */
-	struct qs_open_request request; /* link and the secrets that unlock it */
-	struct qs_tpm2_keys tpm2;       /* what the TPM gave to unlock it */
-	struct qs_journal pending;      /* an enrolment of ours that was cut off; op "" if none */
-	struct qs_secret secret;        /* what shall open the new keyslot */
-	json_t *token;                  /* what is written with it; may be NULL */
-	char *file;                     /* logical path of the key file it is about, or NULL */
+	struct qs_open_request request;   /* link and the secrets that unlock it */
+	const struct qs_tpm2_key *sealed; /* what the TPM made for it; the batch's; or NULL */
+	struct qs_journal pending;        /* an enrolment of ours that was cut off; op "" if none */
+	struct qs_secret secret;          /* what shall open the new keyslot */
+	json_t *token;                    /* what is written with it; may be NULL */
+	char *file;                       /* logical path of the key file it is about, or NULL */
 	int lock;
 
 	/* In the worker only: */
@@ -43,6 +43,19 @@ struct qs_enroll {
 	json_t *result;
 };
 
+/* Some of them, changed in the same way. */
+struct qs_enroll_batch {
+	const struct qs_env *env;
+	const struct qs_enroll_options *options;
+	const struct qs_enroll_method *method; /* of every item */
+	struct qs_enroll *items;
+	size_t count;
+	struct qs_outcomes *outcomes; /* one per item */
+	struct qs_tpm2_keys unlock;   /* what the TPM gave to unlock them */
+	struct qs_tpm2_keys sealed;   /* what it made for them */
+	struct qs_secret asked;       /* the passphrase that unlocks them */
+};
+
 /*
  * A kind of thing that opens a device. Hooks may be NULL. What has to survive a
  * crash is written down (qs_enroll_note) before it is needed.
@@ -54,6 +67,8 @@ struct qs_enroll_method {
 	const char *op;    /* in the journal; NULL: needs none */
 	/* In the parent: refuse, and make what the parent must know. */
 	int (*prepare)(struct qs_enroll *e, struct qs_error *err);
+	/* In the parent, all prepared: make what is made for all at once. */
+	int (*together)(struct qs_enroll_batch *b, struct qs_error *err);
 	/* In the worker, the device unlocked and backed up: sets secret and token. */
 	int (*make)(struct qs_enroll *e, struct qs_error *err);
 	/* In the worker: the new slot is in memory only, and this is its salt. */
@@ -75,13 +90,20 @@ extern const struct qs_enroll_method qs_enroll_recovery;
 extern const struct qs_enroll_method qs_enroll_new_key;
 extern const struct qs_enroll_method qs_enroll_tpm2;
 
+/* qs_job: item INDEX of the batch COOKIE. */
+int qs_enroll_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		  struct qs_error *err);
+
 /* Write the journal: METHOD's op, the key file KEY_FILE and the slot with SALT (each may be NULL).
  */
 int qs_enroll_note(const struct qs_enroll *e, const char *key_file, const char *salt,
 		   struct qs_error *err);
 
-/* Is this logical path a file (or anything else) already? */
-bool qs_enroll_exists(const struct qs_enroll *e, const char *logical);
+/*
+ * Is this logical path a file (or anything else) already? Returns 1 yes, 0 no; one that
+ * cannot be looked for must not be taken for absent.
+ */
+int qs_enroll_exists(const struct qs_enroll *e, const char *logical, struct qs_error *err);
 
 /*
  * Unlock the header by the request's secrets, or by what unlocked it before, with
@@ -114,6 +136,9 @@ int qs_enroll_wipe(struct qs_enroll *e, struct qs_error *err);
 
 /* Check these words before anything is changed. */
 int qs_enroll_check_words(const char *words, struct qs_error *err);
+
+/* Refuse, unless forced, when the TPM opens all of these keyslots (bits) of e->slots. */
+int qs_enroll_check_others(const struct qs_enroll *e, uint32_t slots, struct qs_error *err);
 
 /* Remove old backups that hold revoked keys, and say so in the result. */
 int qs_enroll_purge(struct qs_enroll *e, struct qs_error *err);

@@ -13,10 +13,6 @@
 #include "luks/mapping.h"
 #include "ops/ops.h"
 
-/* COUNT empty outcomes that carry the names the user typed. */
-int qs_outcomes_init(struct qs_outcomes *ret, const char *const *devices, size_t count,
-		     struct qs_error *err);
-
 /* One more at the end; its strings are still NULL. */
 struct qs_outcome *qs_outcomes_add(struct qs_outcomes *list, const char *device);
 

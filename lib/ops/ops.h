@@ -35,6 +35,10 @@ struct qs_outcomes {
 	size_t count;
 };
 
+/* COUNT empty outcomes that carry the names the user typed. */
+int qs_outcomes_init(struct qs_outcomes *ret, const char *const *devices, size_t count,
+		     struct qs_error *err);
+
 void qs_outcomes_done(struct qs_outcomes *list); /* also a QS_AUTO releaser */
 
 /*
@@ -217,12 +221,15 @@ struct qs_enroll_options {
 };
 
 /*
- * Add a way to open DEVICE, then revoke others: the steps of ops/enroll.c.
+ * Add a way to open each device, then revoke others: the steps of ops/enroll.c. More than
+ * one device only with the methods that need no file of their own: "tpm2" (sealed for
+ * all in one session of the TPM), or none.
  * outcome.details: "keyslot", "kind", "file", "wiped" (keyslots), "backups_erased",
  * "backups_left" (paths of backups of other names that hold a revoked key).
  */
-int qs_enroll(const struct qs_env *env, const char *device, const struct qs_enroll_options *options,
-	      struct qs_outcomes *ret, struct qs_error *err);
+int qs_enroll(const struct qs_env *env, const char *const *devices, size_t count,
+	      const struct qs_enroll_options *options, struct qs_outcomes *ret,
+	      struct qs_error *err);
 
 /*
  * What opens DEVICE. outcome.details: "keyslots" (array of number, kind, token,

@@ -273,6 +273,15 @@ static int look(struct fetch *f, struct qs_error *err)
 	return qs_pool_run(&pool, f->keys->count, err);
 }
 
+void qs_tpm2_explain_deadline(const struct qs_env *env, struct qs_error *error)
+{
+	if (error->kind == QS_E_DEADLINE)
+		(void)qs_fail(error, QS_E_DEADLINE,
+			      "the TPM did not answer within %u seconds (tpm2_deadline in "
+			      "qs-util.conf)",
+			      env->config.tpm2_deadline_s);
+}
+
 static void fetch_done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
 {
 	struct fetch *f = cookie;
@@ -280,11 +289,7 @@ static void fetch_done(size_t index, json_t *result, const struct qs_error *erro
 	(void)index;
 	(void)result;
 	f->failed = *error;
-	if (error->kind == QS_E_DEADLINE)
-		(void)qs_fail(&f->failed, QS_E_DEADLINE,
-			      "the TPM did not answer within %u seconds (tpm2_deadline in "
-			      "qs-util.conf)",
-			      f->env->config.tpm2_deadline_s);
+	qs_tpm2_explain_deadline(f->env, &f->failed);
 }
 
 static int ask_tpm(struct fetch *f, struct qs_error *err)
@@ -311,7 +316,7 @@ static int ask_tpm(struct fetch *f, struct qs_error *err)
 	return 0;
 }
 
-static int make_keys(size_t count, struct qs_tpm2_keys *ret, struct qs_error *err)
+int qs_tpm2_keys_make(size_t count, struct qs_tpm2_keys *ret, struct qs_error *err)
 {
 	size_t size = (count ? count : 1) * sizeof(*ret->items);
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -349,7 +354,7 @@ int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t coun
 		.keys = ret,
 		.tokens = tokens,
 	};
-	int r = tokens ? make_keys(count, ret, err)
+	int r = tokens ? qs_tpm2_keys_make(count, ret, err)
 		       : qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
 
 	if (r == 0)

@@ -19,6 +19,7 @@
 #include "tpm2/tpm2.h"
 
 #define QS_TPM2_PASSPHRASE_MAX 128 /* bytes; systemd's have 44, of two shards 88 */
+#define QS_TPM2_TOKEN_MAX 8192     /* bytes of a token of ours; 3000 with a public key */
 
 /* What the TPM gave for one device. Lies in shared memory: no pointers. */
 struct qs_tpm2_key {
@@ -27,6 +28,7 @@ struct qs_tpm2_key {
 	uint32_t keyslots; /* that it is for, a bit for each */
 	size_t size;
 	unsigned char passphrase[QS_TPM2_PASSPHRASE_MAX];
+	char sealed[QS_TPM2_TOKEN_MAX]; /* it was made now: the new token as JSON; else "" */
 	struct qs_error error; /* why there is none; QS_E_NONE for a device without a token */
 };
 
@@ -50,6 +52,9 @@ bool qs_tpm2_is_there(const struct qs_env *env);
 int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t count,
 		       const struct qs_secret *pin, bool closable, struct qs_tpm2_keys *ret,
 		       struct qs_error *err);
+
+/* Shared memory for COUNT of them, none there, no tokens. */
+int qs_tpm2_keys_make(size_t count, struct qs_tpm2_keys *ret, struct qs_error *err);
 
 void qs_tpm2_keys_done(struct qs_tpm2_keys *keys); /* wipes; also a QS_AUTO releaser */
 
@@ -83,6 +88,9 @@ int qs_tpm2_close_path(const struct qs_env *env, uint32_t pcrs, struct qs_error 
  * will have again, {"sha256": {"7": hex}}. NULL when none was. A new reference.
  */
 json_t *qs_tpm2_closed(const struct qs_env *env);
+
+/* When the worker that talks to it was killed at its deadline: say that it was the TPM's. */
+void qs_tpm2_explain_deadline(const struct qs_env *env, struct qs_error *error);
 
 /* tpm2-pcr-signature.json where systemd looks for it, or NULL; a new reference. */
 json_t *qs_tpm2_signatures(const struct qs_env *env);

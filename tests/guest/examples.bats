@@ -5,7 +5,7 @@
 # guest: --disk scsi:a:20M --disk scsi:b:20M --disk scsi:c:20M --disk scsi:d:20M
 # guest: --disk scsi:e:20M --disk scsi:f:20M --disk scsi:g:20M --disk scsi:h:20M
 # guest: --disk scsi:i:20M --disk scsi:j:20M:wwn=0x5001517bb282023a
-# guest: --disk scsi:k:20M --disk scsi:l:20M
+# guest: --disk scsi:k:20M --disk scsi:l:20M --tpm @state/tpm
 
 load lib
 
@@ -240,4 +240,9 @@ open_devices()
 	cryptsetup open --test-passphrase --key-file "/etc/cryptconf/keys/$NAME.key" /dev/sdj
 	run ! cryptsetup open --test-passphrase --key-file /root/j.new "/etc/cryptconf/headers/$NAME.header"
 	[ -z "$(ls /etc/cryptconf/pending)$(ls "/etc/cryptconf/headers/$NAME.d")" ]
+	blank k
+	qs-util cryptformat --no-open /dev/sdk
+	example 'cryptenroll /dev/sdj /dev/sdk --tpm2'
+	qs-util cryptenroll --test --tpm2 /dev/sdj
+	qs-util cryptenroll --test --tpm2 /dev/sdk
 }

@@ -131,10 +131,44 @@ tokens()
 @test "a TPM that never answers: killed at the deadline, nothing is written" {
 	before=$(sum "$IMAGE")
 	"$SWTPM" proxy "$TPM" never
-	use_tpm "$TPM/p" 'open_deadline = 2;'
+	use_tpm "$TPM/p" 'tpm2_deadline = 1;'
 	run -1 qs cryptenroll "${ID}1" --tpm2
+	[[ $output == *'did not answer within 1 second'* ]]
 	[ "$(sum "$IMAGE")" = "$before" ]
 	[ -z "$(tokens)" ]
+}
+
+@test "three devices, one session of the TPM; one that fails has a result of its own: 7" {
+	make_tree 3
+	qs cryptformat --no-open "${ID}2" "${ID}3"
+	"$SWTPM" proxy "$TPM" count
+	use_tpm "$TPM/p"
+	run -0 --separate-stderr qs --json cryptenroll "${ID}1" "${ID}2" "${ID}3" --tpm2
+	[ "$(jq -c '[.devices[].keyslot]' <<<"$output")" = '[1,1,1]' ]
+	[ "$(grep -c 0x131 "$TPM/commands")" -eq 1 ] # CreatePrimary
+	[ "$(grep -c 0x176 "$TPM/commands")" -eq 2 ] # StartAuthSession
+	[ "$(grep -c 0x153 "$TPM/commands")" -ge 3 ] # Create: no secret is shared
+	[ "$(grep -c 0x15e "$TPM/commands")" -eq 3 ] # Unseal
+	run -0 --separate-stderr qs --json cryptopenall --test
+	[ "$(jq -c '[.devices[].keyslot]' <<<"$output")" = '[1,1,1]' ]
+	rm "$(key_of 2)"
+	run -7 --separate-stderr qs --json cryptenroll "${ID}3" /dev/nothing "${ID}1" "${ID}3" --tpm2 --pcrs 0
+	[ "$(jq -c '[.devices[] | .error.code // .keyslot]' <<<"$output")" = '[2,"no-device",2,"usage"]' ]
+	run -0 qs --yes cryptenroll "${ID}1" "${ID}3" --wipe tpm2
+	run -7 qs cryptopenall --test # nothing but the TPM is left for the second
+	[[ $output != *d2* ]]
+}
+
+@test "a device that has no other way than the TPM is not enrolled, unless forced: 6" {
+	qs cryptenroll "${ID}1" --tpm2
+	rm "$(key_of 1)"
+	qs --yes cryptenroll "${ID}1" --wipe 0 --force
+	before=$(sum "$IMAGE")
+	run -6 qs cryptenroll "${ID}1" --tpm2 --pcrs none
+	[[ $output == *'only way'* ]]
+	[ "$(sum "$IMAGE")" = "$before" ]
+	run -0 qs cryptenroll "${ID}1" --tpm2 --force
+	[ "$(tokens | wc -l)" -eq 1 ]
 }
 
 @test "PCRs that mean nothing, with --force" {
