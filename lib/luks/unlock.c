@@ -74,6 +74,14 @@ static int check_recorded(const struct qs_env *env, const struct qs_luks_header 
 	return r;
 }
 
+int qs_luks_check_identity(const struct qs_env *env, const struct qs_luks_header *h,
+			   const char *name, struct qs_error *err)
+{
+	int r = qs_luks_json_check(h->json, &env->config, err);
+
+	return r == 0 && name ? check_recorded(env, h, name, err) : r;
+}
+
 static int check_luks1(const struct qs_env *env, const char *path, struct qs_luks_header *ret,
 		       struct qs_error *err)
 {
@@ -117,9 +125,7 @@ int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *no
 	} else {
 		r = header_of(cd, &h, err);
 		if (r == 0)
-			r = qs_luks_json_check(h.json, &env->config, err);
-		if (r == 0 && name)
-			r = check_recorded(env, &h, name, err);
+			r = qs_luks_check_identity(env, &h, name, err);
 	}
 	if (r < 0) {
 		qs_error_prefix(err, "%s", node);

@@ -57,6 +57,13 @@ int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *no
 		      const char *name, struct crypt_device **ret_cd,
 		      struct qs_luks_header *ret_header, struct qs_error *err);
 
+/*
+ * Only the refusals of qs_luks_load(), for the LUKS2 header H: before anything is given away for
+ * it, by a TPM or a person.
+ */
+int qs_luks_check_identity(const struct qs_env *env, const struct qs_luks_header *h,
+			   const char *name, struct qs_error *err);
+
 /* Open (or prove) what was loaded with KEY. Returns as qs_luks_unlock(). */
 int qs_luks_unlock_loaded(struct crypt_device *cd, const char *node, const struct qs_luks_header *h,
 			  const struct qs_secret *key, const struct qs_unlock *how,

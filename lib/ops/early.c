@@ -74,20 +74,21 @@ int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *op
 		      struct qs_open_request *requests, size_t count, const bool *only,
 		      struct qs_tpm2_keys *keys, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char **nodes = calloc(count + 1, sizeof(*nodes));
+	QS_AUTO(qs_auto_free)
+	struct qs_tpm2_device *devices = calloc(count + 1, sizeof(*devices));
 	uint32_t closing = 0;
 	int r;
 
 	if (!qs_tpm2_is_there(env))
 		return 0;
-	if (!nodes)
+	if (!devices)
 		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
 	for (size_t i = 0; i < count; i++) {
 		bool known;
 
 		closing |= recorded_pcrs(env, requests[i].name, &known);
 		if (only[i] && known)
-			nodes[i] = requests[i].node;
+			devices[i] = (struct qs_tpm2_device){ requests[i].node, requests[i].name };
 		else if (only[i])
 			qs_log(QS_LOG_WARNING,
 			       "%s: the TPM is not asked, as without a header backup a disk in its "
@@ -95,7 +96,7 @@ int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *op
 			       "update-initramfs",
 			       requests[i].name);
 	}
-	r = qs_tpm2_keys_fetch(env, nodes, count, options->pin, true, keys, err);
+	r = qs_tpm2_keys_fetch(env, devices, count, options->pin, true, keys, err);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		requests[i].tpm2 = &keys->items[i];
 	if (!options->test)

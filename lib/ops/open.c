@@ -237,7 +237,7 @@ static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 		/* A header that is refused is refused for every key; a mapping cannot be made by
 		 * another.
 		 */
-		final = request->tpm2->there && why.kind != QS_E_NO_KEY;
+		final = request->tpm2->refused || (request->tpm2->there && why.kind != QS_E_NO_KEY);
 		if (r == 0 || final || !has_other_way(env, request)) {
 			if (r < 0 && err)
 				*err = why;
@@ -257,8 +257,8 @@ static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 	return r;
 }
 
-int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
-			const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+static int run_request(const struct qs_env *env, struct qs_worker *worker,
+		       const struct qs_open_request *request, json_t **ret, struct qs_error *err)
 {
 	struct qs_device dev = { .node = request->node };
 	QS_AUTO(qs_auto_close) int lock = -1;
@@ -287,6 +287,16 @@ int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 	if (r == 1)
 		*ret = json_pack("{s:s,s:s}", "note", "already open", "state", "open");
 	return r == 0 ? try_keys(env, worker, request, ret, err) : r;
+}
+
+int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
+			const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	int r = run_request(env, worker, request, ret, err);
+
+	if (r < 0)
+		qs_open_mention_tpm2(request, err);
+	return r;
 }
 
 /* ---- in the parent ---- */
@@ -375,59 +385,6 @@ void qs_open_note_open(struct qs_outcome *o)
 	qs_outcome_detail(o, "state", json_string("open"));
 }
 
-int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
-		     struct qs_open_request *requests, size_t count, const bool *only,
-		     struct qs_tpm2_keys *keys, struct qs_error *err)
-{
-	QS_AUTO(qs_auto_free) char **nodes = NULL;
-	int r;
-
-	if (options->key_file || options->passphrase || options->bundle || !qs_tpm2_is_there(env))
-		return 0;
-	nodes = calloc(count + 1, sizeof(*nodes));
-	if (!nodes)
-		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
-	for (size_t i = 0; i < count; i++)
-		nodes[i] = !only || only[i] ? requests[i].node : NULL;
-	r = qs_tpm2_keys_fetch(env, nodes, count, options->pin, false, keys, err);
-	for (size_t i = 0; r == 0 && i < count; i++)
-		requests[i].tpm2 = &keys->items[i];
-	return r;
-}
-
-/* For one device: again with the PIN, if that is what the TPM lacked and nothing else is there. */
-static int get_tpm2(const struct qs_env *env, const struct qs_open_options *options,
-		    struct qs_open_request *request, struct qs_tpm2_keys *keys,
-		    struct qs_error *err)
-{
-	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
-	struct qs_open_options with_pin = *options;
-	int r = qs_open_ask_tpm2(env, options, request, 1, NULL, keys, err);
-
-	if (r < 0 || !request->tpm2 || request->tpm2->error.kind != QS_E_PIN || options->pin ||
-	    !options->ask_pin || request->command || qs_open_has_key_file(env, request))
-		return r;
-	r = options->ask_pin(options->ask_cookie, &pin, err);
-	if (r < 0)
-		return r;
-	with_pin.pin = &pin;
-	request->tpm2 = NULL;
-	qs_tpm2_keys_done(keys);
-	return qs_open_ask_tpm2(env, &with_pin, request, 1, NULL, keys, err);
-}
-
-int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
-		struct qs_open_request *request, struct qs_secret *asked, struct qs_error *err)
-{
-	request->passphrase = options->passphrase;
-	if (options->passphrase || options->key_file || options->update_crypttab || !options->ask ||
-	    request->command || (request->tpm2 && request->tpm2->there) ||
-	    qs_open_has_key_file(env, request))
-		return 0;
-	request->passphrase = asked;
-	return options->ask(options->ask_cookie, asked, err);
-}
-
 /* Nothing else is tried, and a device that the TPM cannot open is an error at once. */
 static int allow_only_tpm2(struct qs_open_request *request, struct qs_error *err)
 {
@@ -468,7 +425,7 @@ static int plan_one(const struct qs_env *env, const struct qs_open_options *opti
 		request->test = true;
 		return options->update_crypttab;
 	}
-	r = get_tpm2(env, options, request, tpm2, err);
+	r = qs_open_ask_tpm2_and_pin(env, options, request, tpm2, err);
 	if (r == 0 && options->tpm2_only)
 		return allow_only_tpm2(request, err) < 0 ? -EPERM : 1;
 	if (r == 0)

@@ -42,6 +42,7 @@ struct qs_open_request {
 	bool allow_discards;
 	bool test;     /* prove a key, open nothing */
 	bool systemd;  /* its line lets systemd's generator open it at boot */
+	bool no_tpm2;  /* the TPM would be asked, if there were one */
 	bool locked;   /* the caller holds the device's lock */
 	bool early;    /* its header is compared with the backup before any key is looked for */
 	bool optional; /* its line says nofail */
@@ -54,6 +55,17 @@ struct qs_open_request {
 int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
 		     struct qs_open_request *requests, size_t count, const bool *only,
 		     struct qs_tpm2_keys *keys, struct qs_error *err);
+
+/* For one device: asked again with the PIN, if it lacked that and no other key is at hand. */
+int qs_open_ask_tpm2_and_pin(const struct qs_env *env, const struct qs_open_options *options,
+			     struct qs_open_request *request, struct qs_tpm2_keys *keys,
+			     struct qs_error *err);
+
+/*
+ * Say behind ERR that a device whose keys are missing or wrong has a TPM2 keyslot, for which this
+ * machine has no TPM. Reads its header.
+ */
+void qs_open_mention_tpm2(const struct qs_open_request *request, struct qs_error *err);
 
 /* Many of them; the cookie of qs_open_job(). */
 struct qs_open_jobs {
@@ -82,7 +94,8 @@ int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
 
 /*
  * The passphrase for REQUEST: the one in OPTIONS, else, when no key of the device
- * is there, the one that OPTIONS->ask gets (it goes to *asked, which is the caller's).
+ * is there, the one that OPTIONS->ask gets (it goes to *asked, which is the caller's). Nobody is
+ * asked for a volume that will be refused.
  */
 int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
 		struct qs_open_request *request, struct qs_secret *asked, struct qs_error *err);

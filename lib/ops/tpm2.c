@@ -2,6 +2,7 @@
 #include "ops/tpm2.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,8 +11,10 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/pool.h"
+#include "luks/backup.h"
 #include "luks/fields.h"
 #include "luks/header.h"
+#include "luks/unlock.h"
 
 #define DEVICE "/dev/tpmrm0"
 #define SIGNATURES_MAX (1U << 20)
@@ -23,7 +26,7 @@
 
 struct fetch {
 	const struct qs_env *env;
-	char *const *nodes;
+	const struct qs_tpm2_device *devices;
 	const struct qs_secret *pin;
 	bool closable;
 	struct qs_tpm2_keys *keys;
@@ -200,7 +203,7 @@ static int fetch_job(struct qs_worker *worker, size_t index, void *cookie, json_
 	(void)ret;
 	(void)err;
 	for (size_t i = 0; i < f->keys->count; i++)
-		if (f->keys->items[i].token >= 0)
+		if (f->keys->items[i].token >= 0 && f->keys->items[i].error.kind == QS_E_NONE)
 			try_tokens(f, f->tokens[i], &f->keys->items[i]);
 	if (f->tpm)
 		f->functions->close(f->tpm);
@@ -211,8 +214,40 @@ static int fetch_job(struct qs_worker *worker, size_t index, void *cookie, json_
 /* ---- in other workers: who has tokens ---- */
 
 /*
+ * Whoever has the disk can put an old header back, with keyslots that were revoked
+ * since; the TPM would unseal for them as ever. Our backup was refreshed then. Against
+ * somebody who also writes a larger sequence id only another volume key helps.
+ */
+static int check_age(const struct fetch *f, size_t i, int fd, const struct qs_luks_header *peeked,
+		     struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header recorded = {};
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	const char *node = f->devices[i].node;
+
+	if (qs_backup_peek(f->env, f->devices[i].name, &recorded, NULL) != 1 ||
+	    recorded.version != 2 || strcmp(recorded.uuid, peeked->uuid) != 0 ||
+	    peeked->seqid > recorded.seqid)
+		return 0;
+	/* The second copy may be newer. */
+	if (qs_luks_header_read(fd, &h, NULL) < 0 || h.version != 2 || h.seqid > recorded.seqid)
+		return 0;
+	if (h.seqid == recorded.seqid && json_equal(h.json, recorded.json))
+		return 0;
+	return qs_fail(
+		err, QS_E_HOSTILE,
+		"the header is older than its backup%s (sequence %" PRIu64 ", backup %" PRIu64
+		") and may hold keyslots that were revoked, so the TPM is not asked: "
+		"'qs-util cryptrestore %s' puts the newer one back, 'qs-util cryptbackup %s' "
+		"keeps this one",
+		h.seqid == recorded.seqid ? ", or another one of its age" : "", h.seqid,
+		recorded.seqid, node, node);
+}
+
+/*
  * A header that cannot be read is no matter of the TPM: whoever opens the device
- * says so. Returns its TPM2 tokens by number: they are no secret.
+ * says so. Returns its TPM2 tokens by number: they are no secret; and why the TPM
+ * is not to be asked.
  */
 static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 		    struct qs_error *err)
@@ -220,21 +255,28 @@ static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 	const struct fetch *f = cookie;
 	QS_AUTO(qs_auto_close) int fd = -1;
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	struct qs_error why = {};
 	const char *number;
-	json_t *token;
+	json_t *tokens = json_object(), *token;
 
 	(void)worker;
 	(void)err;
-	*ret = json_object();
-	if (f->nodes[i])
-		fd = open(f->nodes[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	*ret = json_pack("{s:o}", "tokens", tokens);
+	if (f->devices[i].node)
+		fd = open(f->devices[i].node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || qs_luks_header_peek(fd, &h, NULL) < 0 || h.version != 2)
 		return 0;
 	json_object_foreach(json_object_get(h.json, "tokens"), number, token)
 	{
 		if (qs_fields_slot(number) >= 0 && qs_tpm2_token_is(token))
-			(void)json_object_set(*ret, number, token);
+			(void)json_object_set(tokens, number, token);
 	}
+	if (json_object_size(tokens) == 0)
+		return 0;
+	if (qs_luks_check_identity(f->env, &h, f->devices[i].name, &why) < 0)
+		(void)json_object_set_new(*ret, "refused", json_string(why.text));
+	else if (check_age(f, i, fd, &h, &why) < 0)
+		(void)json_object_set_new(*ret, "problem", json_string(why.text));
 	return 0;
 }
 
@@ -243,20 +285,28 @@ static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 static void look_done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
 {
 	struct fetch *f = cookie;
+	struct qs_tpm2_key *key = &f->keys->items[i];
+	const char *problem = json_string_value(json_object_get(result, "problem"));
+	const char *refused = json_string_value(json_object_get(result, "refused"));
 	const char *number;
-	json_t *token;
+	json_t *tokens = json_object_get(result, "tokens"), *token;
 
 	(void)error;
-	json_object_foreach(result, number, token)
+	json_object_foreach(tokens, number, token)
 	{
 		int n = qs_fields_slot(number);
 
-		if (f->keys->items[i].token < 0 || n < f->keys->items[i].token)
-			f->keys->items[i].token = n;
+		if (key->token < 0 || n < key->token)
+			key->token = n;
 	}
-	f->found |= json_object_size(result) > 0;
-	f->keys->closing |= qs_tpm2_closing_pcrs(result);
-	f->tokens[i] = json_incref(result);
+	key->refused = refused;
+	if (refused)
+		(void)qs_fail(&key->error, QS_E_HOSTILE, "%s", refused);
+	else if (problem)
+		(void)qs_fail(&key->error, QS_E_TPM, "%s", problem);
+	f->found |= key->token >= 0 && key->error.kind == QS_E_NONE;
+	f->keys->closing |= qs_tpm2_closing_pcrs(tokens);
+	f->tokens[i] = json_incref(tokens);
 }
 
 /* In parallel, so that a disk that does not answer holds up nobody for long. */
@@ -341,14 +391,14 @@ void qs_tpm2_keys_done(struct qs_tpm2_keys *keys)
 	*keys = (struct qs_tpm2_keys){};
 }
 
-int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t count,
+int qs_tpm2_keys_fetch(const struct qs_env *env, const struct qs_tpm2_device *devices, size_t count,
 		       const struct qs_secret *pin, bool closable, struct qs_tpm2_keys *ret,
 		       struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) json_t **tokens = calloc(count + 1, sizeof(json_t *));
 	struct fetch f = {
 		.env = env,
-		.nodes = nodes,
+		.devices = devices,
 		.pin = pin,
 		.closable = closable,
 		.keys = ret,

@@ -30,6 +30,7 @@ struct qs_tpm2_key {
 	unsigned char passphrase[QS_TPM2_PASSPHRASE_MAX];
 	char sealed[QS_TPM2_TOKEN_MAX]; /* it was made now: the new token as JSON; else "" */
 	struct qs_error error; /* why there is none; QS_E_NONE for a device without a token */
+	bool refused;          /* the header is none of ours: no other way is to be tried either */
 };
 
 struct qs_tpm2_keys {
@@ -39,17 +40,24 @@ struct qs_tpm2_keys {
 	uint32_t closing; /* qs_tpm2_closing_pcrs() of all tokens that were seen */
 };
 
+/* One to unseal for. */
+struct qs_tpm2_device {
+	const char *node; /* what is really opened; NULL: passed over */
+	const char *name; /* whose header backup knows how old the header is */
+};
+
 /* Is there a TPM that may be asked? "auto" looks for its device node, without opening it. */
 bool qs_tpm2_is_there(const struct qs_env *env);
 
 /*
- * Unseal for COUNT devices: NODES[i] is what is really opened, NULL is passed over. Headers are
- * only read, and only if one has a token is the TPM asked. PIN (NULL: none) goes to tokens that
- * want one; after one wrong PIN, or in lockout, the TPM is left alone.
- * With CLOSABLE, tokens that qs_tpm2_close_path() could not close afterwards are refused.
- * What failed stands in the items. Fails only when nothing could be begun.
+ * Unseal for COUNT devices. Headers are only read, and only if one has a token is the TPM asked;
+ * not for a header that is refused (QS_E_HOSTILE), nor for one that is older than its backup
+ * (QS_E_TPM): the keyslot may have been revoked since. PIN (NULL: none) goes to tokens that
+ * want one; after one wrong PIN, or in lockout, the TPM is left alone. What failed stands in the
+ * items. With CLOSABLE, tokens that qs_tpm2_close_path() could not close afterwards are refused.
+ * Fails only when nothing could be begun.
  */
-int qs_tpm2_keys_fetch(const struct qs_env *env, char *const *nodes, size_t count,
+int qs_tpm2_keys_fetch(const struct qs_env *env, const struct qs_tpm2_device *devices, size_t count,
 		       const struct qs_secret *pin, bool closable, struct qs_tpm2_keys *ret,
 		       struct qs_error *err);
 

@@ -119,6 +119,7 @@ report()
 	cp "$BATS_TEST_TMPDIR/good" "$(image_of 1)"
 	cp "$BATS_TEST_TMPDIR/key1" "$(key_of 1)"
 	systemd_enroll 1 --tpm2-pcrs=16
+	qs cryptbackup "${ID}1"
 	rm "$(key_of 1)"
 	run -2 qs cryptopenall --early --test
 	[[ $output == *'stay open after the boot'* ]]

@@ -54,6 +54,19 @@ field()
 	[ "$(failures)" = 0x2 ]
 }
 
+@test "three wrong PINs of somebody who types them: each is asked for once and counts once" {
+	local try
+	NEWPIN=1234 systemd_enroll 1 --tpm2-pcrs= --tpm2-with-pin=yes
+	rm "$(key_of 1)"
+	for try in 1 2 3; do
+		run -2 typed "432$try" 'no passphrase' -- cryptopen --test "${ID}1"
+		[[ $output == *'PIN is wrong'* ]]
+		[ "$(failures)" = "0x$try" ]
+	done
+	run -0 typed 1234 -- cryptopen --test "${ID}1"
+	[ "$(failures)" = 0x3 ]
+}
+
 @test "one wrong PIN for three devices counts once" {
 	qs cryptformat --no-open "${ID}2" "${ID}3"
 	for n in 1 2 3; do NEWPIN=1234 systemd_enroll $n --tpm2-pcrs= --tpm2-with-pin=yes; done
@@ -108,21 +121,36 @@ field()
 	[[ $(field tpm2_problem) == *'locked after too many wrong PINs'* ]]
 }
 
-@test "a TPM that answers garbage: the key file opens" {
-	systemd_enroll 1 --tpm2-pcrs=7
-	"$SWTPM" proxy "$TPM" garbage
-	use_tpm "$TPM/p"
+# fails_to RULE WORDS STATUS [SETTING...]: with a TPM behind this rule, the key file opens and the
+# answer has these words; without the key file nothing opens, with this exit status.
+fails_to()
+{
+	"$SWTPM" proxy "$TPM" "$1"
+	use_tpm "$TPM/p" "${@:4}"
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
 	[ "$(field keyslot)" = 0 ]
+	[[ $(field tpm2_problem) == *$2* ]]
+	"$SWTPM" proxy "$TPM" "$1"
+	"$SWTPM" flush "$TPM" # no resource manager does it
+	mv "$(key_of 1)" "$BATS_TEST_TMPDIR/key"
+	run "-$3" --separate-stderr qs --json cryptopen --test "${ID}1"
+	[[ $(field error.message) == *$2* ]]
+	mv "$BATS_TEST_TMPDIR/key" "$(key_of 1)"
+	"$SWTPM" proxy "$TPM" count
+	"$SWTPM" flush "$TPM"
 }
 
-@test "a TPM that never answers: the key file opens after the deadline" {
+@test "a TPM that answers garbage, at once or in the end, or hangs up: the key file opens" {
 	systemd_enroll 1 --tpm2-pcrs=7
-	"$SWTPM" proxy "$TPM" never
-	use_tpm "$TPM/p" 'tpm2_deadline = 1;'
-	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
-	[ "$(field keyslot)" = 0 ]
-	[[ $(field tpm2_problem) == *'did not answer within 1 second'* ]]
+	fails_to garbage 'while unsealing' 2
+	fails_to gone 'while unsealing' 2
+	fails_to babble 'while connecting' 2
+}
+
+@test "a TPM that never answers, or not in the end: the key file opens after the deadline" {
+	systemd_enroll 1 --tpm2-pcrs=7
+	fails_to never 'did not answer within 1 second' 1 'tpm2_deadline = 1;'
+	fails_to silent 'did not answer within 1 second' 1 'tpm2_deadline = 1;'
 }
 
 @test "three devices, one session: the parent key is made once" {
@@ -146,21 +174,85 @@ field()
 	run -64 qs cryptopen --test --pin-file "$PIN" "${ID}1" "$(key_of 1)"
 }
 
-@test "a planted volume with the token of ours is refused, not opened by its passphrase: 6" {
+@test "a planted volume with a token of ours: refused; the TPM and people are not asked: 6" {
 	systemd_enroll 1 --tpm2-pcrs=7
+	rm "$(key_of 1)"
 	"$QS_BUILD/tests/unit/mkheader" "$(image_of 1)" null-cipher
-	run -6 qs cryptopen --test "${ID}1"
-	[[ $output == *null* ]]
+	"$SWTPM" proxy "$TPM" count
+	use_tpm "$TPM/p"
+	run -6 typed 'a passphrase' -- cryptopen --test "${ID}1"
+	[[ $output == *'cipher_null-ecb, which does not encrypt'* ]]
+	[[ $output != *Passphrase* ]]
+	[ ! -s "$TPM/commands" ]
 }
 
-@test "a token that no systemd wrote: said as such, and the key file opens" {
-	systemd_enroll 1 --tpm2-pcrs=7
-	cryptsetup token export --token-id 1 "$(image_of 1)" |
-		jq -c '."tpm2-pcr-bank"="sha3"' >"$BATS_TEST_TMPDIR/token"
-	cryptsetup token remove --token-id 1 "$(image_of 1)"
-	cryptsetup token import --token-id 1 --disable-external-tokens --json-file "$BATS_TEST_TMPDIR/token" "$(image_of 1)"
+# token_edit FILTER: the token of disk 1 through jq.
+token_edit()
+{
+	jq -c "$1" <"$BATS_TEST_TMPDIR/token" >"$BATS_TEST_TMPDIR/edited"
+	cryptsetup token import --token-id 1 --token-replace --disable-external-tokens \
+		--json-file "$BATS_TEST_TMPDIR/edited" "$(image_of 1)"
+}
+
+@test "tokens that no systemd wrote: the field is named, the TPM not asked, and the key file opens" {
+	local row
+	NEWPIN=1234 systemd_enroll 1 --tpm2-pcrs=7 --tpm2-with-pin=yes
+	cryptsetup token export --token-id 1 "$(image_of 1)" >"$BATS_TEST_TMPDIR/token"
+	"$SWTPM" proxy "$TPM" count
+	use_tpm "$TPM/p"
+	for row in \
+		'tpm2-pcr-bank ."tpm2-pcr-bank" = "sha3"' \
+		'tpm2-pcr-bank ."tpm2-pcr-bank" = 7' \
+		'tpm2-primary-alg ."tpm2-primary-alg" = "dsa"' \
+		'tpm2-pcrs ."tpm2-pcrs" = [24]' \
+		'tpm2-pcrs ."tpm2-pcrs" = {}' \
+		'tpm2-pcrs ."tpm2-pcrs" = [range(300) | 7]' \
+		'tpm2-pin ."tpm2-pin" = "yes"' \
+		'tpm2-policy-hash ."tpm2-policy-hash" = "00"' \
+		'tpm2-blob ."tpm2-blob" = ("A" * 8000)' \
+		'tpm2-blob ."tpm2-blob" = "AAAAAA=="' \
+		'tpm2-blob ."tpm2-blob" = 1' \
+		'tpm2_salt .tpm2_salt = "AA=="' \
+		'tpm2_srk .tpm2_srk = [1]' \
+		'tpm2_argon2id_memcost .tpm2_argon2id_memcost = -1' \
+		'tpm2_pubkey .tpm2_pubkey_pcrs = [11]'; do
+		token_edit "${row#* }"
+		run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
+		[[ $(field tpm2_problem) == *"field ${row%% *} is"* ]]
+	done
+	run ! grep -q 0x131 "$TPM/commands" # CreatePrimary
+}
+
+@test "a token that wants a costly PIN: refused before it is computed, and nothing counted" {
+	NEWPIN=1234 systemd_enroll 1 --tpm2-pcrs=7 --tpm2-with-pin=yes
+	cryptsetup token export --token-id 1 "$(image_of 1)" >"$BATS_TEST_TMPDIR/token"
+	token_edit '.tpm2_salt = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" | .tpm2_argon2id_lanes = 4 |
+		.tpm2_argon2id_iterations = 4 | .tpm2_argon2id_memcost = 1099511627776'
+	run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
+	[[ $(field tpm2_problem) == *max_kdf_memory* ]]
+	[ "$(failures)" = 0x0 ]
+}
+
+@test "a revoked keyslot that comes back with an old header: the TPM is not asked for it" {
+	local image
+	image=$(image_of 1)
+	qs cryptenroll "${ID}1" --tpm2
+	cp "$image" "$BATS_TEST_TMPDIR/old"
+	qs --yes cryptenroll "${ID}1" --wipe tpm2
+	dd if="$BATS_TEST_TMPDIR/old" of="$image" conv=notrunc status=none
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
-	[[ $(field tpm2_problem) == *'tpm2-pcr-bank'* ]]
+	[ "$(field keyslot)" = 0 ]
+	[[ $(field tpm2_problem) == *'older than its backup'*'were revoked'* ]]
+	# Changed until it has the sequence id of the backup.
+	while [ "$(qs --json cryptstatus "${ID}1" | jq '.devices[0].backup.agrees')" = false ]; do
+		cryptsetup config --label x "$image"
+	done
+	rm "$(key_of 1)"
+	run -2 qs cryptopen --test "${ID}1"
+	[[ $output == *'older than its backup, or another one of its age'* ]]
+	# It is what the administrator wants.
+	qs cryptbackup "${ID}1"
+	run -0 qs cryptopen --test "${ID}1"
 }
 
 @test "a module that others may write to is not loaded" {
