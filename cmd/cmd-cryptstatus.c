@@ -75,6 +75,19 @@ static char *cipher(const json_t *device)
 			 (long long)sector);
 }
 
+/* ", PCR 7, not now: PCR 7 changed since ..."; "" for keyslots that no TPM opens. */
+static char *tpm2_state(const json_t *slot)
+{
+	const json_t *tpm2 = json_object_get(slot, "tpm2");
+	const char *pcrs = text_at(tpm2, "pcrs"), *problem = text_at(tpm2, "problem");
+
+	if (!tpm2)
+		return qs_strdup("");
+	return qs_printf("%s%s%s%s%s", pcrs && *pcrs ? ", PCR " : "", pcrs ? pcrs : "",
+			 json_is_true(json_object_get(tpm2, "pin")) ? ", PIN" : "",
+			 problem ? ", not now: " : ", opens now", problem ? problem : "");
+}
+
 static char *slots(const json_t *device)
 {
 	const json_t *list = json_object_get(device, "keyslots"), *slot;
@@ -84,15 +97,29 @@ static char *slots(const json_t *device)
 	json_array_foreach(list, i, slot)
 	{
 		const char *opener = text_at(slot, "opened_by"), *kdf = text_at(slot, "kdf");
+		QS_AUTO(qs_auto_free) char *tpm2 = tpm2_state(slot);
 		char *more = qs_printf(
-			"%s%lld: %s, %s\n", text,
+			"%s%lld: %s, %s%s\n", text,
 			(long long)json_integer_value(json_object_get(slot, "number")),
-			kdf ? kdf : "unknown", opener ? opener : "opened by an unknown key");
+			kdf ? kdf : "unknown", opener ? opener : "opened by an unknown key", tpm2);
 
 		free(text);
 		text = more;
 	}
 	return QS_TAKE(text);
+}
+
+/* The counter that locks the TPM. */
+static char *tpm(const json_t *device)
+{
+	const json_t *health = json_object_get(device, "tpm");
+
+	if (!health)
+		return NULL;
+	return qs_printf("%lld of %lld failures counted%s",
+			 (long long)json_integer_value(json_object_get(health, "failures")),
+			 (long long)json_integer_value(json_object_get(health, "limit")),
+			 json_is_true(json_object_get(health, "locked")) ? ", locked" : "");
 }
 
 /* Where there is no header left to compare with, "agrees" is absent. */
@@ -177,15 +204,21 @@ static const struct qs_field columns[] = { { .title = "DEVICE", .key = "device" 
 					   { .title = "CRYPTTAB", .text = crypttab_short },
 					   {} };
 
-static const struct qs_field block[] = {
-	{ .title = "node", .key = "node" },       { .title = "link", .key = "by_id" },
-	{ .title = "name", .key = "name" },       { .title = "UUID", .key = "uuid" },
-	{ .title = "state", .text = state },      { .title = "LUKS version", .key = "version" },
-	{ .title = "cipher", .text = cipher },    { .title = "driver", .key = "driver" },
-	{ .title = "flags", .text = flags },      { .title = "keyslot", .text = slots },
-	{ .title = "backup", .text = backup },    { .title = "crypttab", .text = crypttab },
-	{ .title = "warning", .text = warnings }, {}
-};
+static const struct qs_field block[] = { { .title = "node", .key = "node" },
+					 { .title = "link", .key = "by_id" },
+					 { .title = "name", .key = "name" },
+					 { .title = "UUID", .key = "uuid" },
+					 { .title = "state", .text = state },
+					 { .title = "LUKS version", .key = "version" },
+					 { .title = "cipher", .text = cipher },
+					 { .title = "driver", .key = "driver" },
+					 { .title = "flags", .text = flags },
+					 { .title = "keyslot", .text = slots },
+					 { .title = "TPM", .text = tpm },
+					 { .title = "backup", .text = backup },
+					 { .title = "crypttab", .text = crypttab },
+					 { .title = "warning", .text = warnings },
+					 {} };
 
 static void print(const struct qs_context *ctx, const json_t *devices)
 {
@@ -217,11 +250,14 @@ const struct qs_command qs_row_cryptstatus = {
 	.args = "[DEVICE...]",
 	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "show state, cipher, keyslots, header backup and crypttab agreement",
-	.about = "Without DEVICE, a table of every LUKS device and every device of ours; with "
-		 "devices, a block for each with all that is known: state, cipher and the kernel "
-		 "driver that serves it, keyslots and what opens each, age of the header backup, "
-		 "and whether /etc/crypttab agrees. It writes nothing: a damaged header is "
-		 "named, not repaired.\n",
+	.about =
+		"Without DEVICE, a table of every LUKS device and every device of ours; with "
+		"devices, a block for each with all that is known: state, cipher and the kernel "
+		"driver that serves it, keyslots and what opens each, age of the header backup, "
+		"and whether /etc/crypttab agrees. Of a TPM2 keyslot it says whether the TPM would "
+		"open it now and which PCR changed since it was sealed, and how many failures the "
+		"TPM has counted towards its lockout; to find out counts none. It writes nothing: a "
+		"damaged header is named, not repaired.\n",
 	.statuses = statuses,
 	.see_also = "qs-util-devicemap(8) cryptsetup(8)",
 	.flags = QS_CMD_NEEDS_ROOT,

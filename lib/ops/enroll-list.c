@@ -97,28 +97,8 @@ static int list_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 		return r;
 	list = list_slots(&h);
 	*ret = json_pack("{s:o}", "keyslots", list);
+	qs_tpm2_describe(h.json, *ret);
 	return try_key_files(jobs, worker, list, cd, &h, err);
-}
-
-/* Put what the TPM says of its keyslots into the list. */
-static void merge_tpm2(struct qs_outcome *o, json_t *tpm2)
-{
-	json_t *list = json_object_get(o->details, "keyslots"), *entry;
-	size_t i;
-
-	json_array_foreach(list, i, entry)
-	{
-		char slot[16];
-		json_t *found;
-
-		(void)snprintf(slot, sizeof(slot), "%d",
-			       (int)json_integer_value(json_object_get(entry, "number")));
-		found = json_object_get(json_object_get(tpm2, "slots"), slot);
-		if (found)
-			(void)json_object_set(entry, "tpm2", found);
-	}
-	if (json_object_get(tpm2, "health"))
-		qs_outcome_detail(o, "tpm", json_incref(json_object_get(tpm2, "health")));
 }
 
 int qs_enroll_list(const struct qs_env *env, const char *device, struct qs_outcomes *ret,
@@ -127,7 +107,6 @@ int qs_enroll_list(const struct qs_env *env, const char *device, struct qs_outco
 	QS_AUTO(qs_open_request_done) struct qs_open_request request = {};
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
-	QS_AUTO(qs_auto_json) json_t *tpm2 = NULL;
 	struct qs_open_jobs jobs = { env, &request };
 	int r = qs_outcomes_init(ret, &device, 1, err);
 
@@ -136,11 +115,7 @@ int qs_enroll_list(const struct qs_env *env, const char *device, struct qs_outco
 	if (qs_open_find(env, NULL, &ret->items[0], &dev, &h, &request) < 0)
 		return 0;
 	r = qs_outcomes_run(env, ret, NULL, list_job, &jobs, err);
-	if (r == 0 && ret->items[0].error.kind == QS_E_NONE)
-		r = qs_tpm2_look(env, request.node, &tpm2, err);
-	if (r == 0)
-		merge_tpm2(&ret->items[0], tpm2);
-	return r;
+	return r == 0 ? qs_tpm2_look(env, ret, err) : r;
 }
 
 int qs_enroll_test(const struct qs_env *env, const char *device,

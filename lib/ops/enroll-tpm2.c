@@ -29,6 +29,7 @@ struct sealing {
 	const struct qs_tpm2_functions *tpm2;
 	struct qs_tpm2 *tpm;
 	json_t *signatures;
+	json_t *closed; /* PCRs that we closed in this boot, or NULL */
 };
 
 static int prepare_tpm2(struct qs_enroll *e, struct qs_error *err)
@@ -45,7 +46,11 @@ static int prepare_tpm2(struct qs_enroll *e, struct qs_error *err)
 
 /* ---- in a worker that talks to the TPM: one session for all ---- */
 
-/* By the JSON that the header will hold, not by what is in memory. */
+/*
+ * By the JSON that the header will hold, not by what is in memory. What is sealed to the value
+ * that a closed PCR will have at the next start cannot be unsealed before: that the TPM loads it,
+ * and that its policy is the one of those values, is all that can be shown now.
+ */
 static int prove(const struct sealing *s, const json_t *json, const struct qs_secret *passphrase,
 		 struct qs_error *err)
 {
@@ -55,14 +60,19 @@ static int prove(const struct sealing *s, const json_t *json, const struct qs_se
 	};
 	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token again = {};
 	QS_AUTO(qs_secret_done) struct qs_secret found = {};
-	int r = qs_tpm2_token_parse(json, &again, err);
+	struct qs_error own = {};
+	uint32_t moved;
+	int r = qs_tpm2_token_parse(json, &again, &own);
 
 	if (r == 0)
-		r = s->tpm2->unseal(s->tpm, &again, &with, &found, err);
+		r = s->tpm2->unseal(s->tpm, &again, &with, &found, &own);
+	if (r < 0 && s->closed && own.kind == QS_E_TPM_PCR)
+		return s->tpm2->match(s->tpm, &again, &moved, err);
 	if (r == 0 && !qs_secret_equal(&found, passphrase))
-		r = qs_fail(err, QS_E_TPM, "the TPM gives another secret than it was given");
+		r = qs_fail(&own, QS_E_TPM, "the TPM gives another secret than it was given");
 	if (r < 0)
-		qs_error_prefix(err, "what the TPM sealed cannot be unsealed again");
+		(void)qs_fail(err, own.kind, "what the TPM sealed cannot be unsealed again: %s",
+			      own.text);
 	return r;
 }
 
@@ -141,9 +151,12 @@ static int seal_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 		return r;
 	qs_worker_step(worker, "seal");
 	s->signatures = s->batch->options->tpm2->public_key ? qs_tpm2_signatures(env) : NULL;
+	s->closed = qs_tpm2_closed(env);
+	s->tpm2->before_closing(s->tpm, s->closed, QS_TPM2_CLOSING_EVENT);
 	seal_all(s);
 	s->tpm2->close(s->tpm);
 	json_decref(s->signatures);
+	json_decref(s->closed);
 	return 0;
 }
 

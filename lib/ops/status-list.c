@@ -217,6 +217,8 @@ int qs_status(const struct qs_env *env, const char *const *devices, size_t count
 		r = describe_present(&st, err);
 	if (r == 0 && count == 0)
 		r = describe_tabled(&st, err);
+	if (r == 0)
+		r = qs_tpm2_look(env, ret, err);
 	status_done(&st);
 	return r;
 }

@@ -71,6 +71,7 @@ static void add_keyslots(const struct qs_status *st, struct qs_status_subject *s
 					"memory", (json_int_t)slots[i].memory, "opened_by",
 					opened_by(st, s, &slots[i])));
 	set(s, "keyslots", list);
+	qs_tpm2_describe(s->header.json, s->outcome->details);
 	if (n == 0)
 		warn(s, "no keyslot: nothing opens this device but a header backup");
 }

@@ -20,7 +20,6 @@
 #include "base/log.h"
 #include "base/pool.h"
 
-#define EVENT "qs-util: unlocking is over"
 #define RECORD QS_RUN_DIR "/tpm2-closed.json"
 #define RECORD_MAX (64U << 10)
 
@@ -92,7 +91,8 @@ static int record(const struct qs_env *env, json_t *values, struct qs_error *err
 		if (json_is_object(known) && json_object_get(values, bank))
 			(void)json_object_update(json_object_get(values, bank), known);
 	}
-	all = json_pack("{s:i,s:s,s:O}", "version", 1, "event", EVENT, "before", values);
+	all = json_pack("{s:i,s:s,s:O}", "version", 1, "event", QS_TPM2_CLOSING_EVENT, "before",
+			values);
 	text = json_dumps(all, JSON_INDENT(1) | JSON_SORT_KEYS);
 	if (!text)
 		return qs_fail(err, QS_E_MEMORY, "no memory for the PCRs' values");
@@ -118,7 +118,7 @@ static int close_job(struct qs_worker *worker, size_t index, void *cookie, json_
 	/* Without a record a later enrolment has to wait for a restart; that is the lesser evil. */
 	if (functions->values(tpm, c->pcrs, &values, &own) < 0 || record(c->env, values, &own) < 0)
 		qs_log(QS_LOG_WARNING, "the PCRs' values at boot are not recorded: %s", own.text);
-	r = functions->extend(tpm, c->pcrs, EVENT, err);
+	r = functions->extend(tpm, c->pcrs, QS_TPM2_CLOSING_EVENT, err);
 	functions->close(tpm);
 	return r;
 }

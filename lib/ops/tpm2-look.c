@@ -1,25 +1,18 @@
 /*
- * Would the TPM open a device's keyslots now? For --list, which changes nothing:
- * the policy is computed and the object loaded, neither PIN nor secret is used.
+ * Would the TPM open keyslots now, and if not, what moved? For those who only look:
+ * policies are computed and objects loaded, neither PIN nor secret is used, and
+ * nothing is counted towards the TPM's lockout.
  */
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/pool.h"
 #include "luks/fields.h"
-#include "luks/header.h"
+#include "ops/internal.h"
 #include "ops/tpm2.h"
 
-struct look {
-	const struct qs_env *env;
-	const char *node;
-	json_t *slots; /* in the parent: described without the TPM; in the worker: with it */
-	json_t *health;
-	json_t *tokens;
-};
+#define TOKENS "tpm2_tokens" /* in the details, until the TPM has been asked */
 
 static json_t *describe(const struct qs_tpm2_token *t)
 {
@@ -29,80 +22,144 @@ static json_t *describe(const struct qs_tpm2_token *t)
 			 qs_tpm2_bank_name(t->bank), "pin", t->pin, "signed", t->pubkey_pcrs != 0);
 }
 
-/* SAY for every keyslot of every TPM2 token; token NULL: it is malformed. */
-static void for_each(struct look *l,
-		     void (*say)(struct look *l, const char *slot,
-				 const struct qs_tpm2_token *token, const struct qs_error *err))
+/* The element of "keyslots" with this number, or NULL. */
+static json_t *entry_of(const json_t *keyslots, int number)
 {
-	const char *number;
-	json_t *json;
+	json_t *entry;
+	size_t i;
 
-	json_object_foreach(l->tokens, number, json)
+	json_array_foreach(keyslots, i, entry)
+	{
+		if (json_integer_value(json_object_get(entry, "number")) == number)
+			return entry;
+	}
+	return NULL;
+}
+
+void qs_tpm2_describe(const json_t *header, json_t *details)
+{
+	json_t *keyslots = json_object_get(details, "keyslots");
+	json_t *json, *good = json_object();
+	const char *number;
+
+	json_object_foreach(json_object_get(header, "tokens"), number, json)
 	{
 		QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = {};
 		struct qs_error err = {};
 		const json_t *slots = json_object_get(json, "keyslots");
 		int r;
 
-		if (!qs_tpm2_token_is(json))
+		if (!qs_tpm2_token_is(json) || qs_fields_slot(number) < 0)
 			continue;
 		r = qs_tpm2_token_parse(json, &token, &err);
+		if (r == 0)
+			(void)json_object_set(good, number, json);
 		for (size_t i = 0; i < json_array_size(slots) && i < 32; i++) {
 			const char *slot = json_string_value(json_array_get(slots, i));
+			json_t *entry = entry_of(keyslots, slot ? qs_fields_slot(slot) : -1);
 
-			if (slot && qs_fields_slot(slot) >= 0)
-				say(l, slot, r < 0 ? NULL : &token, &err);
+			if (entry)
+				(void)json_object_set_new(
+					entry, "tpm2",
+					r == 0 ? describe(&token)
+					       : json_pack("{s:s}", "problem", err.text));
 		}
 	}
-}
-
-static void say_fields(struct look *l, const char *slot, const struct qs_tpm2_token *token,
-		       const struct qs_error *err)
-{
-	json_t *entry = token ? describe(token) : json_pack("{s:s}", "problem", err->text);
-
-	(void)json_object_set_new(l->slots, slot, entry);
+	if (json_object_size(good) > 0)
+		(void)json_object_set(details, TOKENS, good);
+	json_decref(good);
 }
 
 /* ---- in the worker ---- */
 
-struct connection {
-	struct look look;
+struct look {
+	const struct qs_env *env;
+	const struct qs_outcomes *list;
+	struct qs_error failed; /* in the parent: the worker as a whole */
+	json_t *answers;        /* in the parent */
+
+	/* In the worker only: */
 	const struct qs_tpm2_functions *tpm2;
 	struct qs_tpm2 *tpm;
+	json_t *closed;
 };
 
-static void say_problem(struct look *l, const char *slot, const struct qs_tpm2_token *token,
-			const struct qs_error *err)
+/* Closed by us since the last start, and otherwise as it was enrolled? */
+static bool is_closed(const struct look *l, const struct qs_tpm2_token *token)
 {
-	struct connection *c = (struct connection *)l;
-	struct qs_error own = {};
+	uint32_t moved;
+	bool closed;
 
-	(void)err;
-	if (token && c->tpm2->match(c->tpm, token, &own) < 0)
-		(void)json_object_set_new(l->slots, slot, json_string(own.text));
+	if (!l->closed)
+		return false;
+	l->tpm2->before_closing(l->tpm, l->closed, QS_TPM2_CLOSING_EVENT);
+	closed = l->tpm2->match(l->tpm, token, &moved, NULL) == 0;
+	l->tpm2->before_closing(l->tpm, NULL, NULL);
+	return closed;
+}
+
+/* NULL: it would open it. */
+static json_t *answer(const struct look *l, const struct qs_tpm2_token *token)
+{
+	char text[QS_TPM2_PCRS_TEXT_L];
+	struct qs_error err = {};
+	uint32_t moved = 0;
+
+	if (l->tpm2->match(l->tpm, token, &moved, &err) == 0)
+		return NULL;
+	if (err.kind == QS_E_TPM_PCR && is_closed(l, token))
+		return json_pack("{s:s,s:b}", "problem",
+				 "closed since this machine started; it opens at the next start",
+				 "closed", 1);
+	return json_pack("{s:s,s:s*}", "problem", err.text, "moved",
+			 moved ? qs_tpm2_pcrs_text(moved, text) : NULL);
+}
+
+/* By token number, those that would not open. */
+static json_t *answer_device(const struct look *l, const json_t *tokens)
+{
+	json_t *answers = json_object(), *json;
+	const char *number;
+
+	json_object_foreach((json_t *)tokens, number, json)
+	{
+		QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = {};
+		json_t *problem = NULL;
+
+		if (qs_tpm2_token_parse(json, &token, NULL) == 0)
+			problem = answer(l, &token);
+		if (problem)
+			(void)json_object_set_new(answers, number, problem);
+	}
+	return answers;
 }
 
 static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, struct qs_error *err)
 {
-	struct connection c = { .look = *(struct look *)cookie };
+	struct look *l = cookie;
 	struct qs_tpm2_health health;
-	int r = qs_tpm2_connect(c.look.env, &c.tpm2, &c.tpm, err);
+	json_t *devices;
+	int r = qs_tpm2_connect(l->env, &l->tpm2, &l->tpm, err);
 
 	(void)worker;
 	(void)i;
 	if (r < 0)
 		return r;
-	c.look.slots = json_object();
-	for_each(&c.look, say_problem);
-	*ret = json_pack("{s:o}", "problems", c.look.slots);
-	r = c.tpm2->health(c.tpm, &health, err);
+	l->closed = qs_tpm2_closed(l->env);
+	devices = json_array();
+	for (size_t n = 0; n < l->list->count; n++)
+		(void)json_array_append_new(
+			devices,
+			answer_device(l, json_object_get(l->list->items[n].details, TOKENS)));
+	*ret = json_pack("{s:o}", "devices", devices);
+	r = l->tpm2->health(l->tpm, &health, err);
 	if (r == 0)
 		(void)json_object_set_new(*ret, "health",
 					  json_pack("{s:i,s:i,s:b}", "failures",
 						    (int)health.failures, "limit",
 						    (int)health.limit, "locked", health.locked));
-	c.tpm2->close(c.tpm);
+	l->tpm2->close(l->tpm);
+	json_decref(l->closed);
 	return r;
 }
 
@@ -111,21 +168,51 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 static void done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
 {
 	struct look *l = cookie;
-	const json_t *problems = json_object_get(result, "problems");
-	const char *slot;
-	json_t *entry;
 
 	(void)i;
-	json_object_foreach(l->slots, slot, entry)
-	{
-		const char *text = json_string_value(json_object_get(problems, slot));
+	l->failed = *error;
+	qs_tpm2_explain_deadline(l->env, &l->failed);
+	l->answers = json_incref(result);
+}
 
-		if (error->kind != QS_E_NONE)
-			text = error->text;
-		if (text && !json_object_get(entry, "problem"))
-			(void)json_object_set_new(entry, "problem", json_string(text));
+static int ask(struct look *l, struct qs_error *err)
+{
+	const struct qs_pool pool = {
+		.workers = 1,
+		.deadline_ms = l->env->config.tpm2_deadline_s * 1000,
+		.job = job,
+		.done = done,
+		.cookie = l,
+	};
+
+	if (qs_tpm2_is_there(l->env))
+		return qs_pool_run(&pool, 1, err);
+	(void)qs_fail(&l->failed, QS_E_TPM_ABSENT, "there is no TPM 2.0 to ask");
+	return 0;
+}
+
+/* Put the answer for each token into its keyslots. */
+static void merge(const struct look *l, const struct qs_outcome *o, const json_t *answers)
+{
+	const json_t *keyslots = json_object_get(o->details, "keyslots");
+	const char *number;
+	json_t *token;
+
+	json_object_foreach(json_object_get(o->details, TOKENS), number, token)
+	{
+		QS_AUTO(qs_auto_json)
+		json_t *problem = json_incref(json_object_get(answers, number));
+		const json_t *slots = json_object_get(token, "keyslots");
+
+		if (!problem && l->failed.kind != QS_E_NONE)
+			problem = json_pack("{s:s}", "problem", l->failed.text);
+		for (size_t i = 0; problem && i < json_array_size(slots); i++) {
+			const char *slot = json_string_value(json_array_get(slots, i));
+			const json_t *entry = entry_of(keyslots, qs_fields_slot(slot));
+
+			(void)json_object_update(json_object_get(entry, "tpm2"), problem);
+		}
 	}
-	l->health = json_incref(json_object_get(result, "health"));
 }
 
 static void warn(const json_t *health)
@@ -139,30 +226,28 @@ static void warn(const json_t *health)
 		       (int)failures, (int)limit);
 }
 
-int qs_tpm2_look(const struct qs_env *env, const char *node, json_t **ret, struct qs_error *err)
+int qs_tpm2_look(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_close) int fd = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
-	struct look l = { .env = env, .node = node, .slots = json_object() };
-	const struct qs_pool pool = {
-		.workers = 1,
-		.deadline_ms = env->config.tpm2_deadline_s * 1000,
-		.job = job,
-		.done = done,
-		.cookie = &l,
-	};
-	int r = 0;
+	struct look l = { .env = env, .list = list };
+	json_t *health;
+	bool any = false;
+	int r;
 
-	*ret = NULL;
-	if (fd >= 0 && qs_luks_header_peek(fd, &h, NULL) == 0 && h.version == 2) {
-		l.tokens = json_object_get(h.json, "tokens");
-		for_each(&l, say_fields);
+	for (size_t i = 0; i < list->count; i++)
+		any |= json_object_get(list->items[i].details, TOKENS) != NULL;
+	r = any ? ask(&l, err) : 0;
+	health = json_object_get(l.answers, "health");
+	for (size_t i = 0; any && i < list->count; i++) {
+		struct qs_outcome *o = &list->items[i];
+
+		if (!json_object_get(o->details, TOKENS))
+			continue;
+		merge(&l, o, json_array_get(json_object_get(l.answers, "devices"), i));
+		if (health)
+			qs_outcome_detail(o, "tpm", json_incref(health));
+		(void)json_object_del(o->details, TOKENS);
 	}
-	if (json_object_size(l.slots) > 0) {
-		r = qs_pool_run(&pool, 1, err);
-		*ret = json_pack("{s:O,s:o*}", "slots", l.slots, "health", l.health);
-		warn(json_object_get(*ret, "health"));
-	}
-	json_decref(l.slots);
+	warn(health);
+	json_decref(l.answers);
 	return r;
 }

@@ -16,7 +16,10 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/secret.h"
+#include "ops/ops.h"
 #include "tpm2/tpm2.h"
+
+#define QS_TPM2_CLOSING_EVENT "qs-util: unlocking is over"
 
 #define QS_TPM2_PASSPHRASE_MAX 128 /* bytes; systemd's have 44, of two shards 88 */
 #define QS_TPM2_TOKEN_MAX 8192     /* bytes of a token of ours; 3000 with a public key */
@@ -67,12 +70,20 @@ int qs_tpm2_keys_make(size_t count, struct qs_tpm2_keys *ret, struct qs_error *e
 void qs_tpm2_keys_done(struct qs_tpm2_keys *keys); /* wipes; also a QS_AUTO releaser */
 
 /*
- * What can be said of the TPM2 keyslots of the header behind NODE without their secrets, in
- * *ret: "health" (failures, limit, locked) and "slots", by number: "pcrs" ("0+7"), "bank", "pin",
- * "signed", and "problem" when the TPM would not open it now. JSON null when there are none. A TPM
- * that fails or does not answer is every slot's problem. Never fails for a device.
+ * In a worker that has read HEADER (its metadata): DETAILS' "keyslots" get "tpm2" with what
+ * their tokens say ("pcrs" ("0+7"), "bank", "pin", "signed", or "problem"), and the details
+ * what qs_tpm2_look() needs.
  */
-int qs_tpm2_look(const struct qs_env *env, const char *node, json_t **ret, struct qs_error *err);
+void qs_tpm2_describe(const json_t *header, json_t *details);
+
+/*
+ * In the parent: ask the TPM of all keyslots that were described, in one connection, without
+ * their secrets. "tpm2" gets "problem" when the TPM would not open it now, "moved" (the PCRs
+ * that changed since it was sealed, where the token tells) or "closed"; the details get
+ * "tpm" (failures, limit, locked). A TPM that fails or does not answer is every keyslot's
+ * problem. Without such keyslots nothing is done. Never fails for a device.
+ */
+int qs_tpm2_look(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err);
 
 /* Run in a worker: load the module and connect to the configured TPM. Close with ret_functions. */
 int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,

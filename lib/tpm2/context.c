@@ -32,6 +32,7 @@ static void tpm2_close(struct qs_tpm2 *tpm)
 	}
 	if (tpm->tcti)
 		Tss2_TctiLdr_Finalize(&tpm->tcti);
+	json_decref(tpm->closed);
 	free(tpm);
 }
 
@@ -136,6 +137,8 @@ const struct qs_tpm2_functions qs_tpm2_module = {
 	.seal = qs_tpm2_seal,
 	.unseal = qs_tpm2_unseal,
 	.match = qs_tpm2_match,
+	.owns = qs_tpm2_owns,
+	.before_closing = qs_tpm2_before_closing,
 	.values = qs_tpm2_values,
 	.extend = qs_tpm2_extend,
 };

@@ -29,6 +29,8 @@ struct qs_tpm2 {
 	uint32_t srk_handle;
 	ESYS_TR parent;             /* whose sessions the next two are; none of its own */
 	ESYS_TR encryption, policy; /* salted with parent; reused for tokens without a PIN */
+	json_t *closed;             /* qs_tpm2_before_closing(); NULL: values are what they are */
+	const char *closing_event;
 	bool banks_known;
 	struct qs_tpm2_bank banks[QS_TPM2_BANKS];
 };
@@ -74,6 +76,9 @@ int qs_tpm2_choose_bank(struct qs_tpm2 *tpm, const struct qs_tpm2_seal *how, enu
 /* What the token keeps of a PCR's value, for qs_tpm2_explain_pcrs(). */
 void qs_tpm2_pcr_hint(const struct qs_tpm2_bank *bank, unsigned pcr,
 		      char ret[QS_TPM2_PCR_HINT_L + 1]);
+/* Of TOKEN's PCRs those that moved, or all that may have; *ret_sure says which. */
+uint32_t qs_tpm2_moved(const struct qs_tpm2_token *token, const struct qs_tpm2_bank *bank,
+		       bool *ret_sure);
 /* Fail with QS_E_TPM_PCR, naming what moved as far as the token's hints tell. */
 int qs_tpm2_explain_pcrs(const struct qs_tpm2_token *token, const struct qs_tpm2_bank *bank,
 			 struct qs_error *err);
@@ -138,6 +143,13 @@ int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
 /* extend.c */
 int qs_tpm2_values(struct qs_tpm2 *tpm, uint32_t pcrs, json_t **ret, struct qs_error *err);
 int qs_tpm2_extend(struct qs_tpm2 *tpm, uint32_t pcrs, const char *event, struct qs_error *err);
-int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);
+int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32_t *ret_moved,
+		  struct qs_error *err);
+int qs_tpm2_owns(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);
+
+/* closed.c */
+void qs_tpm2_before_closing(struct qs_tpm2 *tpm, json_t *closed, const char *event);
+/* Of these values, just read, put those back that only our closing changed. */
+void qs_tpm2_take_back_closing(const struct qs_tpm2 *tpm, struct qs_tpm2_bank *bank, uint32_t pcrs);
 
 #endif

@@ -134,6 +134,7 @@ int qs_tpm2_read_pcrs(struct qs_tpm2 *tpm, struct qs_tpm2_bank *bank, uint32_t p
 			return qs_fail(err, QS_E_TPM, "the TPM has no %s values of PCR %u",
 				       qs_tpm2_bank_name(bank->alg),
 				       (unsigned)__builtin_ctz(pcrs & ~bank->known));
+		qs_tpm2_take_back_closing(tpm, bank, got);
 		bank->known |= got;
 	}
 	return 0;
@@ -218,9 +219,8 @@ void qs_tpm2_pcr_hint(const struct qs_tpm2_bank *bank, unsigned pcr,
 		(void)snprintf(ret + (size_t)2 * i, 3, "%02x", digest[i]);
 }
 
-/* Those that moved; all that it may have been when the token does not tell. */
-static uint32_t moved(const struct qs_tpm2_token *token, const struct qs_tpm2_bank *bank,
-		      bool *ret_sure)
+uint32_t qs_tpm2_moved(const struct qs_tpm2_token *token, const struct qs_tpm2_bank *bank,
+		       bool *ret_sure)
 {
 	uint32_t changed = 0, unknown = 0;
 
@@ -245,7 +245,7 @@ int qs_tpm2_explain_pcrs(const struct qs_tpm2_token *token, const struct qs_tpm2
 {
 	char list[QS_TPM2_PCRS_TEXT_L];
 	bool sure;
-	uint32_t changed = moved(token, bank, &sure);
+	uint32_t changed = qs_tpm2_moved(token, bank, &sure);
 	const char *meaning;
 
 	if (changed == 0)

@@ -20,7 +20,7 @@
 
 #define QS_TPM2_MODULE_NAME "tpm2"
 #define QS_TPM2_MODULE_SYMBOL "qs_tpm2_module"
-#define QS_TPM2_MODULE_VERSION 2U
+#define QS_TPM2_MODULE_VERSION 3U
 
 struct qs_tpm2; /* a connection; not to be shared between processes */
 
@@ -86,9 +86,22 @@ struct qs_tpm2_functions {
 		      const struct qs_tpm2_unseal *with, struct qs_secret *ret_passphrase,
 		      struct qs_error *err);
 
-	/* Would it open now, as far as that can be told without PIN and signature? Counts nothing.
+	/*
+	 * Would it open now, as far as that can be told without PIN and signature? Counts nothing.
+	 * With QS_E_TPM_PCR *ret_moved gets the PCRs that moved, 0 if they are not known.
 	 */
-	int (*match)(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);
+	int (*match)(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32_t *ret_moved,
+		     struct qs_error *err);
+
+	/* Is its object one that this TPM sealed, whatever the PCRs are? Errors as unseal. */
+	int (*owns)(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);
+
+	/*
+	 * From now on PCRs count as what CLOSED (in the form of values) says, if they are that,
+	 * extended by EVENT one or several times: seal and match work with the values of the next
+	 * start. CLOSED NULL ends it. EVENT stays the caller's.
+	 */
+	void (*before_closing)(struct qs_tpm2 *tpm, json_t *closed, const char *event);
 
 	/*
 	 * The present values of PCRS, read anew, as hex: {"sha256": {"7": "..."}}, with every bank

@@ -154,18 +154,45 @@ int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
 	return r == 0 ? unseal(tpm, &policy, with, ret_passphrase, err) : r;
 }
 
-int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err)
+int qs_tpm2_owns(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err)
 {
 	ESYS_TR parent = ESYS_TR_NONE, object = ESYS_TR_NONE;
-	struct qs_tpm2_policy policy;
 	int r = qs_tpm2_token_check_supported(token, err);
 
-	if (r == 0)
-		r = qs_tpm2_policy_find(tpm, token, &policy, err);
 	if (r == 0)
 		r = qs_tpm2_parent(tpm, token, &parent, err);
 	if (r == 0)
 		r = qs_tpm2_load(tpm, token, parent, &object, err);
 	qs_tpm2_flush(tpm, &object);
+	return r;
+}
+
+/* What the token's hints tell of the values that its bank has now. */
+static uint32_t moved_for_sure(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token)
+{
+	const struct qs_tpm2_bank *bank =
+		qs_tpm2_find_bank(tpm, token->bank ? token->bank : QS_TPM2_SHA256);
+	bool sure = false;
+	uint32_t moved = bank ? qs_tpm2_moved(token, bank, &sure) : 0;
+
+	return sure ? moved : 0;
+}
+
+int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32_t *ret_moved,
+		  struct qs_error *err)
+{
+	struct qs_tpm2_policy policy;
+	struct qs_error own = {};
+	int r = qs_tpm2_token_check_supported(token, &own);
+
+	*ret_moved = 0;
+	if (r == 0)
+		r = qs_tpm2_policy_find(tpm, token, &policy, &own);
+	if (r == 0)
+		return qs_tpm2_owns(tpm, token, err);
+	if (own.kind == QS_E_TPM_PCR)
+		*ret_moved = moved_for_sure(tpm, token);
+	if (err)
+		*err = own;
 	return r;
 }

@@ -240,7 +240,7 @@ open_devices()
 	cryptsetup open --test-passphrase --key-file "/etc/cryptconf/keys/$NAME.key" /dev/sdj
 	run ! cryptsetup open --test-passphrase --key-file /root/j.new "/etc/cryptconf/headers/$NAME.header"
 	[ -z "$(ls /etc/cryptconf/pending)$(ls "/etc/cryptconf/headers/$NAME.d")" ]
-	blank k
+	blank /dev/sdk
 	qs-util cryptformat --no-open /dev/sdk
 	example 'cryptenroll /dev/sdj /dev/sdk --tpm2'
 	qs-util cryptenroll --test --tpm2 /dev/sdj
