@@ -16,10 +16,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/utf8.h"
+#include "base/worker.h"
 
 /*
  * A job that has run so long without asking for a reservation is not cheap
@@ -30,16 +29,6 @@
 
 /* After an interrupt running jobs get so long to end by themselves. */
 #define GRACE_MS 10000
-
-/* How long a killed worker may take to be gone. */
-#define DEATH_MS 2000
-
-/* One message; Linux lets a local packet have 200 KiB. */
-#define MESSAGE_MAX (128U << 10)
-
-struct qs_worker {
-	int fd;
-};
 
 enum slot_state {
 	SLOT_FREE,    /* no process */
@@ -67,7 +56,7 @@ struct run {
 	unsigned cores;
 	uint64_t memory_limit;
 	int64_t interrupted_at; /* 0: not */
-	char *buffer;           /* MESSAGE_MAX + 1 bytes */
+	char *buffer;           /* QS_WORKER_MESSAGE_MAX + 1 bytes */
 	struct pollfd *fds;     /* one per slot */
 };
 
@@ -99,94 +88,6 @@ static int64_t now_ms(void)
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &t);
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-/* ---- the worker's side ---- */
-
-static int worker_send(int fd, json_t *message)
-{
-	QS_AUTO(qs_auto_json) json_t *owned = message;
-	QS_AUTO(qs_auto_free) char *text = json_dumps(owned, JSON_COMPACT);
-
-	if (!text)
-		return -ENOMEM;
-	return send(fd, text, strlen(text), MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
-int qs_worker_reserve(struct qs_worker *worker, uint64_t memory, unsigned threads,
-		      struct qs_error *err)
-{
-	uint64_t answer;
-	int r = worker_send(worker->fd, json_pack("{s:I,s:i}", "reserve", (json_int_t)memory,
-						  "threads", (int)threads));
-
-	if (r < 0)
-		return qs_fail_errno(err, r, "cannot ask for memory");
-	if (recv(worker->fd, &answer, sizeof(answer), 0) != sizeof(answer))
-		return qs_fail(err, QS_E_INTERRUPTED, "interrupted while waiting for memory");
-	return 0;
-}
-
-void qs_worker_step(struct qs_worker *worker, const char *step)
-{
-	(void)worker_send(worker->fd, json_pack("{s:s}", "step", step));
-}
-
-static void log_to_parent(enum qs_log_level level, const char *message, void *cookie)
-{
-	const struct qs_worker *worker = cookie;
-
-	(void)worker_send(worker->fd,
-			  json_pack("{s:i,s:o}", "log", (int)level, "text", qs_utf8_json(message)));
-}
-
-/*
- * A worker that hangs in the kernel stays after it was killed. Whoever reads our
- * output to its end must not wait for it, so it keeps none of that open.
- */
-static void let_go_of_output(void)
-{
-	QS_AUTO(qs_auto_close) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	if (null < 0)
-		return;
-	(void)dup2(null, STDOUT_FILENO);
-#ifndef __SANITIZE_ADDRESS__ /* whose findings come on standard error */
-	(void)dup2(null, STDERR_FILENO);
-#endif
-}
-
-static void worker_finish(int fd, json_t *result, const struct qs_error *err)
-{
-	json_t *message = json_pack("{s:s,s:s,s:o?}", "done", qs_kind_name(err->kind), "text",
-				    err->text, "result", result);
-	int r = worker_send(fd, message);
-
-	/* Too long for one packet, or not UTF-8: the verdict alone still fits. */
-	if (r < 0)
-		(void)worker_send(fd, json_pack("{s:s,s:s}", "done", qs_kind_name(err->kind),
-						"text", "(the details could not be passed on)"));
-}
-
-static void __attribute__((noreturn)) worker_loop(const struct run *run, int fd)
-{
-	struct qs_worker worker = { fd };
-	uint64_t job;
-
-	let_go_of_output();
-	qs_log_redirect(log_to_parent, &worker);
-	while (recv(fd, &job, sizeof(job), 0) == sizeof(job)) {
-		struct qs_error err = {};
-		json_t *result = NULL;
-		int r = run->pool->job(&worker, (size_t)job, run->pool->cookie, &result, &err);
-
-		if (r >= 0)
-			err = (struct qs_error){};
-		else if (err.kind == QS_E_NONE)
-			(void)qs_fail_errno(&err, r, "failed");
-		worker_finish(fd, result, &err);
-	}
-	_exit(0);
 }
 
 /* ---- the parent's side ---- */
@@ -222,7 +123,7 @@ static int start_worker(struct run *run, struct slot *slot)
 			_exit(1);
 		close_other_ends(run);
 		close(ends[0]);
-		worker_loop(run, ends[1]);
+		qs_worker_run(run->pool, ends[1]);
 	}
 	close(ends[1]);
 	slot->fd = ends[0];
@@ -236,28 +137,11 @@ static void report(struct run *run, size_t job, json_t *result, const struct qs_
 		run->pool->done(job, result, err, run->pool->cookie);
 }
 
-/*
- * The process must go. A killed one lets go of its locks only when it is gone,
- * which takes a moment with a gigabyte of memory; one that hangs inside the
- * kernel is not waited for.
- */
-static void kill_worker(const struct slot *slot)
-{
-	const struct timespec pause = { .tv_nsec = 10L * 1000 * 1000 };
-
-	(void)kill(slot->pid, SIGKILL);
-	for (unsigned waited = 0; waited < DEATH_MS; waited += 10) {
-		if (waitpid(slot->pid, NULL, WNOHANG) != 0)
-			return;
-		(void)nanosleep(&pause, NULL);
-	}
-}
-
 static void drop_worker(struct slot *slot, bool force)
 {
 	close(slot->fd);
 	if (force)
-		kill_worker(slot);
+		qs_worker_kill(slot->pid);
 	else
 		(void)waitpid(slot->pid, NULL, 0);
 	slot->state = SLOT_FREE;
@@ -298,7 +182,7 @@ static void job_done(struct run *run, struct slot *slot, json_t *message)
 
 static void handle_message(struct run *run, struct slot *slot)
 {
-	ssize_t n = recv(slot->fd, run->buffer, MESSAGE_MAX, MSG_DONTWAIT);
+	ssize_t n = recv(slot->fd, run->buffer, QS_WORKER_MESSAGE_MAX, MSG_DONTWAIT);
 	QS_AUTO(qs_auto_json) json_t *message = NULL;
 	json_t *value;
 
@@ -516,7 +400,7 @@ int qs_pool_run(const struct qs_pool *pool, size_t count, struct qs_error *err)
 	struct run run = { .pool = pool, .count = count, .slot_count = count };
 	QS_AUTO(qs_auto_free) struct slot *slots = calloc(count + 1, sizeof(*slots));
 	QS_AUTO(qs_auto_free) struct pollfd *fds = calloc(count + 1, sizeof(*fds));
-	QS_AUTO(qs_auto_free) char *buffer = malloc(MESSAGE_MAX + 1);
+	QS_AUTO(qs_auto_free) char *buffer = malloc(QS_WORKER_MESSAGE_MAX + 1);
 	sigset_t block, before;
 	int r;
 
