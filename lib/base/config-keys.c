@@ -82,7 +82,15 @@ const struct qs_config_row qs_config_rows[] = {
 	  .type = QS_CONFIG_OPTIONS,
 	  .offset = AT(crypttab_options),
 	  .text = "luks",
-	  .help = "Fourth field of new lines in /etc/crypttab. Existing lines keep theirs." },
+	  .help = "Fourth field of new lines in /etc/crypttab. Existing lines keep theirs. Where the key\n"
+		  "is on another file system than /etc (a stick, NFS), nofail is added, unless nofail\n"
+		  "or noauto stands there: systemd asks for a passphrase where it finds no key file,\n"
+		  "and a line without nofail makes every boot wait for it, without an end. Against a\n"
+		  "key that is lost from the system's own disk, \"luks,nofail\" helps in the same way.\n"
+		  "A disk that is absent only delays the boot (90 s, x-systemd.device-timeout=).\n"
+		  "Lines with nofail are opened beside the rest of the boot. If something that crypttab\n"
+		  "does not know of needs the disks, such as a ZFS pool, use \"luks,noauto\" and enable\n"
+		  "qs-util-openall.service, which opens them before pools are imported." },
 	{ .name = "name_order",
 	  .type = QS_CONFIG_NAMES,
 	  .offset = AT(name_order),

@@ -12,17 +12,6 @@
 #include "base/error.h"
 
 /*
- * Is PATH (logical) on a mount point that fstab or a systemd unit
- * (media-usb.mount) names, and nothing is mounted there? The clause "/media/usb,
- * which /etc/fstab mounts, is not mounted", malloc'ed, or NULL. An automount
- * that waits for its first use counts as mounted. Reads only local files.
- */
-char *qs_key_missing_mount(const struct qs_env *env, const char *path);
-
-/* Is PATH (logical) keys_dir or below it? */
-bool qs_key_is_in_dir(const struct qs_env *env, const char *path);
-
-/*
  * Run LOOK in a process of its own, which is killed after key_deadline: for
  * whatever touches a directory that may hang. WHAT is the subject of the
  * sentence: "WHAT has not answered for 30 seconds".

@@ -9,7 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
-#include "key/keydir.h"
+#include "key/place.h"
 
 char *qs_key_path(const struct qs_env *env, const char *name)
 {

@@ -9,7 +9,7 @@
 #include <libcryptsetup.h>
 
 #include "base/cleanup.h"
-#include "key/keydir.h"
+#include "key/place.h"
 #include "ops/internal.h"
 #include "ops/open.h"
 #include "tab/crypttab.h"

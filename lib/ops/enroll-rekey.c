@@ -24,6 +24,7 @@
 #include "base/file.h"
 #include "key/keydir.h"
 #include "key/keyfile.h"
+#include "key/place.h"
 #include "luks/fingerprint.h"
 #include "luks/kind.h"
 #include "ops/enroll.h"

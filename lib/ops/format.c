@@ -26,6 +26,7 @@
 #include "key/command.h"
 #include "key/keydir.h"
 #include "key/keyfile.h"
+#include "key/place.h"
 #include "luks/unlock.h"
 #include "ops/format.h"
 #include "ops/journal.h"
@@ -39,8 +40,8 @@ static int set_line(const struct qs_format_run *f, struct qs_crypttab *tab, size
 {
 	const struct qs_format_target *t = &f->targets[i];
 
-	return qs_crypttab_set_ours(f->env, tab, t->name, t->link, t->key_file,
-				    &f->outcomes->items[i].error);
+	return qs_key_set_line(f->env, tab, t->name, t->link, t->key_file,
+			       &f->outcomes->items[i].error);
 }
 
 /* Step 6 for all devices that came so far: one lock, one rewrite. */

@@ -13,6 +13,7 @@
 #include "key/command.h"
 #include "key/keydir.h"
 #include "key/keyfile.h"
+#include "key/place.h"
 #include "luks/unlock.h"
 #include "ops/bundle.h"
 #include "ops/early.h"

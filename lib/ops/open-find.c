@@ -7,8 +7,8 @@
 
 #include "base/cleanup.h"
 #include "key/command.h"
-#include "key/keydir.h"
 #include "key/keyfile.h"
+#include "key/place.h"
 #include "luks/make.h"
 #include "luks/unlock.h"
 #include "ops/internal.h"

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "key/command.h"
 #include "key/keyfile.h"
+#include "key/place.h"
 #include "key/recovery.h"
 #include "luks/unlock.h"
 #include "ops/early.h"
@@ -359,7 +360,7 @@ static int update_line(const struct qs_env *env, const struct qs_open_request *r
 	r = qs_crypttab_load(env, &tab, err);
 	if (r < 0)
 		return r;
-	r = qs_crypttab_set_ours(env, tab, request->name, request->link, key_file, err);
+	r = qs_key_set_line(env, tab, request->name, request->link, key_file, err);
 	return r <= 0 ? r : qs_crypttab_save(env, tab, err);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/utf8.h"
+#include "key/place.h"
 #include "ops/repair.h"
 
 static struct qs_error *error_of(const struct qs_repair *r, const struct qs_repair_device *d)
@@ -117,7 +118,7 @@ static int add(struct qs_repair *r, struct qs_repair_table *table, struct qs_rep
 		return result;
 	tell_copies(r, d, key);
 	d->action = "added";
-	return qs_crypttab_set_ours(r->env, table->tab, d->name, d->link, key, err);
+	return qs_key_set_line(r->env, table->tab, d->name, d->link, key, err);
 }
 
 /* ---- lines of ours that are no device's ---- */

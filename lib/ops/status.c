@@ -14,8 +14,8 @@
 #include "base/cleanup.h"
 #include "base/utf8.h"
 #include "key/command.h"
-#include "key/keydir.h"
 #include "key/keyfile.h"
+#include "key/place.h"
 #include "luks/backup.h"
 #include "luks/driver.h"
 #include "luks/kind.h"
@@ -148,6 +148,12 @@ static void add_crypttab(const struct qs_status *st, struct qs_status_subject *s
 	problem = line_problem(st, s, e);
 	if (problem && e->key)
 		warn_of_place(st, s, e->key);
+	if (st->keys_hang.kind == QS_E_NONE && qs_key_holds_boot(st->env, e))
+		warn(s,
+		     "line %u of " QS_CRYPTTAB " makes every boot wait for %s, which is on another "
+		     "file system: add the option nofail, or noauto and enable "
+		     "qs-util-openall.service",
+		     e->line, e->key);
 	set(s, "crypttab",
 	    json_pack("{s:i,s:b,s:s*}", "line", (int)e->line, "agrees", !problem, "problem",
 		      problem));

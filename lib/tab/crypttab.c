@@ -299,19 +299,6 @@ int qs_crypttab_change(struct qs_crypttab *tab, size_t i, const char *name, cons
 	return set_fields(tab, i, name, device, key, NULL, err);
 }
 
-int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, const char *name,
-			 const char *device, const char *key, struct qs_error *err)
-{
-	const char *options = env->config.crypttab_options;
-	QS_AUTO(qs_auto_free) char *with_noauto = qs_printf("%s,noauto", options);
-
-	if (qs_crypttab_find(tab, name))
-		options = NULL;
-	else if (strcmp(key, QS_CRYPTTAB_NO_KEY) == 0)
-		options = with_noauto;
-	return qs_crypttab_set(tab, name, device, key, options, err);
-}
-
 void qs_crypttab_remove_at(struct qs_crypttab *tab, size_t i)
 {
 	const struct qs_table_line *line = &tab->table.lines[i];

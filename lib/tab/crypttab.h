@@ -89,14 +89,6 @@ int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *devic
 #define QS_CRYPTTAB_NO_KEY "none"
 
 /*
- * The same for a device of ours: a line that exists keeps the options that the
- * administrator gave it, a new one gets those of the configuration; without a
- * key file "noauto" too, as systemd would ask for a passphrase at boot.
- */
-int qs_crypttab_set_ours(const struct qs_env *env, struct qs_crypttab *tab, const char *name,
-			 const char *device, const char *key, struct qs_error *err);
-
-/*
  * The same for entry I, whatever its name: for whoever puts a table in order in which names
  * may be wrong or double. Its options stay; the new name must not be another entry's.
  */

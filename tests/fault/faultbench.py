@@ -129,6 +129,7 @@ class Tree:
         self.conf = self.root / "etc/cryptconf"
         self.crypttab = self.root / "etc/crypttab"
         self.pending = self.conf / "pending"
+        self.options = "luks"
 
     @classmethod
     def make(cls, root, count=1):
@@ -171,7 +172,7 @@ class Tree:
     def line(self, number=1):
         """The documented crypttab line."""
         name = self.name(number)
-        return f"{name}  {self.link(number)}  /etc/cryptconf/keys/{name}.key  luks\n"
+        return f"{name}  {self.link(number)}  /etc/cryptconf/keys/{name}.key  {self.options}\n"
 
     def command(self, *words):
         return [QS_UTIL, f"--root={self.root}", *map(str, words)]

@@ -46,6 +46,7 @@ def full(scratch):
     sizes = [*range(4, 64, 12), *range(64, 1200, 128), *range(1200, 6200, 512), 8192]
     for size in sizes:
         tree = Tree.make(scratch / f"{size}k")
+        tree.options = "luks,nofail"  # the keys are on a mount of their own
         with mounted("tmpfs", tree.conf, f"size={size}k,mode=755"):
             for directory in ("keys", "headers", "pending"):
                 (tree.conf / directory).mkdir(mode=0o700)
@@ -73,6 +74,7 @@ def full(scratch):
 def full_etc(scratch):
     """S: no room for a new crypttab: the old one stays whole, the rest is done, then finished"""
     tree = Tree.make(scratch / "t")
+    tree.options = "luks,nofail"  # the keys are on a mount of their own
     must("mv", tree.conf, scratch / "conf")
     with mounted("tmpfs", tree.root / "etc", "size=64k,mode=755"):
         tree.conf.mkdir()

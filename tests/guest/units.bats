@@ -43,7 +43,7 @@ boot_is_over()
 	for name in enc-virtio-d1 enc-virtio-d2 "enc-$SCSI"; do
 		wait_for test -b "/dev/mapper/$name"
 	done
-	systemctl is-active systemd-cryptsetup@enc\\x2dvirtio\\x2dd1.service
+	wait_for systemctl is-active systemd-cryptsetup@enc\\x2dvirtio\\x2dd1.service
 	run ! systemctl is-active systemd-cryptsetup@enc\\x2dvirtio\\x2dd2.service
 	journalctl -b -u qs-util-openall.service
 	systemctl is-active qs-util-openall.service

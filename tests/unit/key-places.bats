@@ -8,7 +8,7 @@ load tree
 
 setup()
 {
-	make_tree 2
+	make_tree 3
 	mkdir -p "$ROOT/etc/cryptconf" "$ROOT/etc/systemd/system" "$ROOT/etc/usb"
 	keys_in /etc/usb/keys
 }
@@ -112,8 +112,60 @@ no_key_is_made()
 	[[ $(jq -r '.devices[0].warnings[]' <<<"$output") == *'/etc/usb, which /etc/fstab mounts, is not mounted'* ]]
 	# One that is right is not talked about.
 	mv "$BATS_TEST_TMPDIR/keys" "$ROOT/etc/usb/keys"
+	sed -i 's/luks$/luks,nofail/' "$ROOT/etc/crypttab"
 	run -0 --separate-stderr qs --json cryptstatus "${ID}1"
 	[ "$(jq -r '.devices[0].warnings' <<<"$output")" = null ]
+}
+
+# own_key N: a key of the administrator's in /etc/usb.
+own_key()
+{
+	head -c 64 /dev/urandom >"$ROOT/etc/usb/own$1.key"
+	chmod 0400 "$ROOT/etc/usb/own$1.key"
+}
+
+# options_of N: the fourth field of disk N's line.
+options_of()
+{
+	awk -v name="enc-scsi-3000$1" '$1 == name { print $4 }' "$ROOT/etc/crypttab"
+}
+
+@test "a key on a file system that may be away: its new line holds no boot" {
+	own_key 1
+	own_key 2
+	ln -s usb "$ROOT/etc/link"
+	echo 'LABEL=KEYS /etc/usb ext4 nofail 0 2' >"$ROOT/etc/fstab"
+	run -0 qs cryptformat --no-open --pbkdf pbkdf2 "${ID}1" /etc/usb/own1.key
+	[ "$(options_of 1)" = luks,nofail ]
+	# Behind a link, and by a unit.
+	rm "$ROOT/etc/fstab"
+	echo '[Mount]' >"$ROOT/etc/systemd/system/etc-usb.mount"
+	run -0 qs cryptformat --no-open --pbkdf pbkdf2 "${ID}2" /etc/link/own2.key
+	[ "$(options_of 2)" = luks,nofail ]
+	# Without either there is nothing to wait for.
+	rm "$ROOT/etc/systemd/system/etc-usb.mount" "$ROOT/etc/crypttab"
+	run -0 qs cryptformat --no-open --pbkdf pbkdf2 "${ID}3" /etc/usb/own1.key
+	[ "$(options_of 3)" = luks ]
+}
+
+@test "what the configuration and a line say already stays; cryptstatus warns of a line that waits" {
+	local options
+	own_key 1
+	echo 'LABEL=KEYS /etc/usb ext4 nofail 0 2' >"$ROOT/etc/fstab"
+	for options in luks,noauto luks,nofail luks,x-systemd.device-timeout=5s,nofail; do
+		printf 'crypttab_options = "%s";\n' "$options" >"$ROOT/etc/cryptconf/qs-util.conf"
+		run -0 qs cryptformat --no-open --pbkdf pbkdf2 "${ID}1" /etc/usb/own1.key
+		[ "$(options_of 1)" = "$options" ]
+		run -0 --separate-stderr qs --json cryptstatus "${ID}1"
+		[ "$(jq '.devices[0].warnings' <<<"$output")" = null ]
+		run -0 qs --yes cryptdestroy "${ID}1"
+		own_key 1
+	done
+	run -0 qs cryptformat --no-open --pbkdf pbkdf2 "${ID}1" /etc/usb/own1.key
+	sed -i 's/luks,.*/luks,discard/' "$ROOT/etc/crypttab"
+	run -0 --separate-stderr qs --json cryptstatus "${ID}1"
+	[[ $(jq -r '.devices[0].warnings[]' <<<"$output") == 'line 1 of /etc/crypttab makes every boot wait for /etc/usb/own1.key'*nofail* ]]
+	[ "$(jq '.devices[0].crypttab.agrees' <<<"$output")" = true ]
 }
 
 # hanging STATUS ARGUMENT...: whoever opens keys_dir, or a key in it, waits for three seconds (as
