@@ -27,9 +27,11 @@ struct qs_tpm2 {
 	ESYS_TR ecc, rsa; /* systemd 252's primary keys, made when first needed */
 	ESYS_TR srk;      /* persistent: closed, never flushed */
 	uint32_t srk_handle;
-	ESYS_TR parent;             /* whose sessions the next two are; none of its own */
-	ESYS_TR encryption, policy; /* salted with parent; reused for tokens without a PIN */
-	json_t *closed;             /* qs_tpm2_before_closing(); NULL: values are what they are */
+	ESYS_TR parent;     /* with which the next two are salted; not to be flushed by this name */
+	ESYS_TR encryption; /* for sealing */
+	ESYS_TR policy;     /* for unsealing without a PIN, one token after the other */
+	bool policy_empty;  /* nothing has been satisfied in it yet */
+	json_t *closed;     /* qs_tpm2_before_closing(); NULL: values are what they are */
 	const char *closing_event;
 	bool banks_known;
 	struct qs_tpm2_bank banks[QS_TPM2_BANKS];
@@ -61,8 +63,12 @@ int qs_tpm2_start_session(const struct qs_tpm2 *tpm, ESYS_TR parent, ESYS_TR bou
 int qs_tpm2_encryption_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_error *err);
 /* Flush both. */
 void qs_tpm2_drop_sessions(struct qs_tpm2 *tpm);
-/* Its policy session, empty again. Needs the encryption session. */
-int qs_tpm2_policy_session(struct qs_tpm2 *tpm, struct qs_error *err);
+/*
+ * Its policy session for PARENT, empty again. It encrypts what Unseal answers by itself: behind
+ * the kernel's resource manager, which saves and loads all sessions and objects around every
+ * command, a session more would cost a fifth of the time.
+ */
+int qs_tpm2_policy_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_error *err);
 
 /* pcr.c */
 int qs_tpm2_read_banks(struct qs_tpm2 *tpm, struct qs_error *err);

@@ -1,7 +1,7 @@
 /*
- * Sessions: always salted with the parent key, and with one that encrypts
- * parameters beside every call that carries a secret, so that nothing secret
- * crosses the TPM's bus in clear.
+ * Sessions: always salted with the parent key, and one that encrypts parameters
+ * in every call that carries a secret, so that nothing secret crosses the TPM's
+ * bus in clear.
  */
 #include "tpm2/internal.h"
 
@@ -51,13 +51,25 @@ int qs_tpm2_encryption_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_er
 	return r;
 }
 
-int qs_tpm2_policy_session(struct qs_tpm2 *tpm, struct qs_error *err)
+int qs_tpm2_policy_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_error *err)
 {
 	TSS2_RC rc;
+	int r;
 
-	if (tpm->policy == ESYS_TR_NONE)
-		return qs_tpm2_start_session(tpm, tpm->parent, ESYS_TR_NONE, TPM2_SE_POLICY,
-					     tpm->encryption, &tpm->policy, err);
-	rc = Esys_PolicyRestart(tpm->esys, tpm->policy, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE);
-	return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "restarting a session");
+	if (tpm->policy != ESYS_TR_NONE && tpm->parent == parent) {
+		if (tpm->policy_empty)
+			return 0;
+		rc = Esys_PolicyRestart(tpm->esys, tpm->policy, ESYS_TR_NONE, ESYS_TR_NONE,
+					ESYS_TR_NONE);
+		return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "restarting a session");
+	}
+	qs_tpm2_drop_sessions(tpm);
+	r = qs_tpm2_start_session(tpm, parent, ESYS_TR_NONE, TPM2_SE_POLICY, ESYS_TR_NONE,
+				  &tpm->policy, err);
+	if (r < 0)
+		return r;
+	tpm->parent = parent;
+	rc = Esys_TRSess_SetAttributes(tpm->esys, tpm->policy, TPMA_SESSION_ENCRYPT,
+				       TPMA_SESSION_ENCRYPT);
+	return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "setting up a session");
 }

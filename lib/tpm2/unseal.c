@@ -17,7 +17,7 @@ struct opening {
 	const struct qs_tpm2_policy *policy;
 	const struct qs_tpm2_unseal *with;
 	ESYS_TR parent, object;
-	ESYS_TR encryption; /* the session that keeps the secret off the bus */
+	ESYS_TR encryption; /* the session that keeps the secret off the bus, with a PIN */
 };
 
 static int take_secret(TPM2B_SENSITIVE_DATA *data, struct qs_secret *ret, struct qs_error *err)
@@ -32,38 +32,63 @@ static int take_secret(TPM2B_SENSITIVE_DATA *data, struct qs_secret *ret, struct
 	return r;
 }
 
-/* Policy and Unseal in SESSION. Returns 1 when PCRs were extended meanwhile. */
-static int attempt(const struct opening *o, ESYS_TR session, struct qs_secret *ret,
-		   struct qs_error *err)
+static bool changed_meanwhile(TSS2_RC rc)
+{
+	return qs_tpm2_code(rc) == TPM2_RC_PCR_CHANGED;
+}
+
+/* Returns 1 when PCRs were extended since the policy was satisfied in SESSION. */
+static int unseal_in(const struct opening *o, ESYS_TR session, struct qs_secret *ret,
+		     struct qs_error *err)
 {
 	TPM2B_SENSITIVE_DATA *data = NULL;
-	TSS2_RC rc;
-	int r = qs_tpm2_policy_run(o->tpm, o->policy, o->with->signatures, session, err);
+	TSS2_RC rc =
+		Esys_Unseal(o->tpm->esys, o->object, session, o->encryption, ESYS_TR_NONE, &data);
+	int r;
 
-	if (r < 0)
-		return r;
-	rc = Esys_Unseal(o->tpm->esys, o->object, session, o->encryption, ESYS_TR_NONE, &data);
 	if (rc == TSS2_RC_SUCCESS)
 		return take_secret(data, ret, err);
 	r = qs_tpm2_fail(err, rc, "unsealing");
-	return qs_tpm2_code(rc) == TPM2_RC_PCR_CHANGED ? 1 : r;
+	return changed_meanwhile(rc) ? 1 : r;
 }
 
-/* Without a PIN: the connection's own sessions, whatever object it is. */
+static int run_policy(const struct opening *o, ESYS_TR session, struct qs_error *err)
+{
+	return qs_tpm2_policy_run(o->tpm, o->policy, o->with->signatures, session, err);
+}
+
+static int load(struct opening *o, struct qs_error *err)
+{
+	if (o->object != ESYS_TR_NONE)
+		return 0;
+	return qs_tpm2_load(o->tpm, o->policy->token, o->parent, &o->object, err);
+}
+
+/*
+ * Without a PIN: the connection's own session, whatever object it is. The object is loaded last,
+ * as it makes every command dearer (see qs_tpm2_policy_session()).
+ */
 static int unseal_shared(struct opening *o, struct qs_secret *ret, struct qs_error *err)
 {
-	int r = qs_tpm2_encryption_session(o->tpm, o->parent, err);
+	struct qs_tpm2 *tpm = o->tpm;
 
-	o->encryption = o->tpm->encryption;
-	for (unsigned i = 0; r == 0 && i < ATTEMPTS; i++) {
-		r = qs_tpm2_policy_session(o->tpm, err);
+	for (unsigned i = 0; i < ATTEMPTS; i++) {
+		int r = qs_tpm2_policy_session(tpm, o->parent, err);
+
+		tpm->policy_empty = false;
 		if (r == 0)
-			r = attempt(o, o->tpm->policy, ret, err);
+			r = run_policy(o, tpm->policy, err);
+		if (r == 0)
+			r = load(o, err);
+		if (r == 0)
+			r = unseal_in(o, tpm->policy, ret, err);
+		/* The TPM empties a policy session that was used (part 1, 19.7.5 of its library).
+		 */
+		tpm->policy_empty = r == 0;
 		if (r <= 0)
 			return r;
-		r = 0;
 	}
-	return r < 0 ? r : qs_tpm2_fail(err, TPM2_RC_PCR_CHANGED, "unsealing");
+	return qs_tpm2_fail(err, TPM2_RC_PCR_CHANGED, "unsealing");
 }
 
 /* With a PIN: sessions bound to the object, so that nobody without the PIN can take part. */
@@ -79,7 +104,9 @@ static int unseal_bound(struct opening *o, struct qs_secret *ret, struct qs_erro
 		r = qs_tpm2_start_session(o->tpm, o->parent, ESYS_TR_NONE, TPM2_SE_POLICY,
 					  o->encryption, &session, err);
 		if (r == 0)
-			r = attempt(o, session, ret, err);
+			r = run_policy(o, session, err);
+		if (r == 0)
+			r = unseal_in(o, session, ret, err);
 		qs_tpm2_flush(o->tpm, &session);
 		if (r <= 0)
 			break;
@@ -89,13 +116,14 @@ static int unseal_bound(struct opening *o, struct qs_secret *ret, struct qs_erro
 	return r;
 }
 
-static int unseal_loaded(struct opening *o, const struct qs_tpm2_pin *pin, struct qs_secret *ret,
-			 struct qs_error *err)
+static int unseal_with_pin(struct opening *o, const struct qs_tpm2_pin *pin, struct qs_secret *ret,
+			   struct qs_error *err)
 {
 	TSS2_RC rc;
+	int r = load(o, err);
 
-	if (!pin->auth.data)
-		return unseal_shared(o, ret, err);
+	if (r < 0)
+		return r;
 	/* A TPM without a resource manager holds three sessions. */
 	qs_tpm2_drop_sessions(o->tpm);
 	rc = Esys_TR_SetAuth(o->tpm->esys, o->object, pin->auth.data);
@@ -124,16 +152,21 @@ static int unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
 {
 	QS_AUTO(qs_tpm2_pin_done) struct qs_tpm2_pin pin = {};
 	QS_AUTO(qs_secret_done) struct qs_secret secret = {};
-	struct opening o = { .tpm = tpm, .policy = policy, .with = with, .object = ESYS_TR_NONE };
+	struct opening o = {
+		.tpm = tpm,
+		.policy = policy,
+		.with = with,
+		.object = ESYS_TR_NONE,
+		.encryption = ESYS_TR_NONE,
+	};
 	/* A PIN that the token does not want stays away from the TPM: it would count as wrong. */
 	int r = policy->token->pin ? qs_tpm2_pin_of(policy->token, with, &pin, err) : 0;
 
 	if (r == 0)
 		r = qs_tpm2_parent(tpm, policy->token, &o.parent, err);
 	if (r == 0)
-		r = qs_tpm2_load(tpm, policy->token, o.parent, &o.object, err);
-	if (r == 0)
-		r = unseal_loaded(&o, &pin, &secret, err);
+		r = pin.auth.data ? unseal_with_pin(&o, &pin, &secret, err)
+				  : unseal_shared(&o, &secret, err);
 	qs_tpm2_flush(tpm, &o.object);
 	if (r < 0) {
 		name_pcrs(&o, err);

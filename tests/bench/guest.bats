@@ -11,22 +11,11 @@
 # guest: --smp 2 --memory 1536 --timeout 3600
 
 load lib
+load ../bench/sample
 
 readonly rounds=9
 readonly few=8 # devices that are opened and closed again
 readonly keys=/etc/cryptconf/keys
-
-# sample GOAL SIDE COMMAND [ARG...]: a line "GOAL SIDE wall user system", in seconds.
-sample()
-{
-	local goal=$1 side=$2 times TIMEFORMAT='%R %U %S'
-	shift 2
-	times=$({ time "$@" >"$BATS_TEST_TMPDIR/log" 2>&1; } 2>&1) || {
-		cat "$BATS_TEST_TMPDIR/log"
-		return 1
-	}
-	echo "$goal $side $times" >>"$GUEST_RESULTS/samples"
-}
 
 # The names of our mappings, the first N if N is given.
 mappings()

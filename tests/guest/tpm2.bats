@@ -11,6 +11,7 @@
 
 load lib
 load luks2
+load tpm2
 
 readonly PIN_FILE=/root/pin SAFE=/root/keys
 
@@ -66,20 +67,6 @@ systemd_enrolls()
 	shift
 	systemd-cryptenroll --tpm2-device=auto --unlock-key-file="$(key_of "$serial")" "$@" \
 		"$(dev_of "$serial")"
-}
-
-# extend_pcr_7: a measurement by the kernel's device, TPM2_PCR_Extend without a password.
-extend_pcr_7()
-{
-	{
-		printf '\x80\x02\x00\x00\x00\x41\x00\x00\x01\x82\x00\x00\x00\x07'
-		printf '\x00\x00\x00\x09\x40\x00\x00\x09\x00\x00\x00\x00\x00'
-		printf '\x00\x00\x00\x01\x00\x0b0123456789abcdef0123456789abcdef'
-	} >/root/extend
-	exec 9<>/dev/tpmrm0
-	cat /root/extend >&9
-	head -c 19 <&9 >/dev/null
-	exec 9>&-
 }
 
 @test "boot 1: there is a TPM, and something was measured into PCR 7" {

@@ -657,9 +657,13 @@ static void test_one_key_and_one_session_for_many_tokens(void **state)
 		qs_secret_done(&passphrases[i]);
 		qs_tpm2_token_done(&tokens[i]);
 	}
-	/* CreatePrimary, StartAuthSession twice, PCR_Read; then Load and Unseal for each. */
+	/*
+	 * CreatePrimary, StartAuthSession, PCR_Read; then PolicyPCR, Load, Unseal and FlushContext
+	 * for each; no PolicyRestart.
+	 */
 	tools("test \"$(grep -c 0x131 commands) $(grep -c 0x176 commands) $(grep -c 0x17e commands)"
-	      " $(grep -c 0x157 commands) $(grep -c 0x15e commands)\" = '1 2 1 5 5'");
+	      " $(grep -c 0x17f commands) $(grep -c 0x157 commands) $(grep -c 0x15e commands)"
+	      " $(grep -c 0x165 commands) $(grep -c 0x180 commands)\" = '1 1 1 5 5 5 5 0'");
 }
 
 int main(void)

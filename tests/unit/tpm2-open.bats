@@ -116,8 +116,11 @@ field()
 	echo 4321 >"$PIN"
 	qs cryptopen --test --pin-file "$PIN" "${ID}1"
 	echo 1234 >"$PIN"
+	"$SWTPM" proxy "$TPM" count
+	use_tpm "$TPM/p"
 	run -0 --separate-stderr qs --json cryptopenall --test --pin-file "$PIN"
 	[ "$(jq -c '[.devices[].keyslot]' <<<"$output")" = '[0,0]' ]
+	[ "$(grep -c '0x157\|0x176' "$TPM/commands")" -eq 1 ] # one Load or StartAuthSession, refused
 	[[ $(field tpm2_problem) == *'locked after too many wrong PINs'* ]]
 }
 
@@ -161,7 +164,7 @@ fails_to()
 	run -0 --separate-stderr qs --json cryptopenall --test
 	[ "$(jq -c '[.devices[].token]' <<<"$output")" = '[1,1,1]' ]
 	[ "$(grep -c 0x131 "$TPM/commands")" -eq 1 ] # CreatePrimary
-	[ "$(grep -c 0x176 "$TPM/commands")" -eq 2 ] # StartAuthSession
+	[ "$(grep -c 0x176 "$TPM/commands")" -eq 1 ] # StartAuthSession
 	[ "$(grep -c 0x15e "$TPM/commands")" -eq 3 ] # Unseal
 }
 
