@@ -140,6 +140,11 @@ static int check_bundle_options(const struct qs_context *ctx, struct qs_error *e
 		return qs_fail(
 			err, QS_E_USAGE,
 			"--boot, --early and --bundle each choose devices; give one of them");
+	if (qs_option_given(ctx, "all-ways") &&
+	    (!qs_option_given(ctx, "test") || qs_option_given(ctx, "bundle") ||
+	     qs_option_given(ctx, "early")))
+		return qs_fail(err, QS_E_USAGE,
+			       "--all-ways goes with --test, and not with --bundle or --early");
 	for (size_t i = 0; i < QS_ARRAY_SIZE(names); i++)
 		if (qs_option_given(ctx, names[i]) && !qs_option_given(ctx, "bundle"))
 			return qs_fail(err, QS_E_USAGE,
@@ -163,6 +168,7 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	common_options(ctx, &options);
 	options.boot = qs_option_given(ctx, "boot");
 	options.early = qs_option_given(ctx, "early");
+	options.all_ways = qs_option_given(ctx, "all-ways");
 	r = check_bundle_options(ctx, err);
 	if (r == 0 && bundle)
 		r = qs_bundle_keys_load(&ctx->env, bundle, &unlock, &keys, err);
@@ -243,6 +249,8 @@ static const struct qs_option cryptopenall_options[] = {
 	QS_PIN_OPTIONS,
 	{ .name = "read-only", .help = "map them read-only" },
 	{ .name = "test", .help = "prove the keys, open nothing" },
+	{ .name = "all-ways",
+	  .help = "with --test: prove every way by itself, not only the first that opens" },
 	{ .name = "boot", .help = "leave to systemd the lines of crypttab without noauto" },
 	{ .name = "early", .help = "open what the boot needs before its root file system" },
 	{ .name = "bundle",
@@ -284,6 +292,11 @@ const struct qs_command qs_row_cryptopenall = {
 		"refused before any key is tried, and without a backup the TPM is not asked. Then "
 		"a PCR of every TPM2 keyslot is extended, so that none opens again before the next "
 		"boot: on a running system use --early only with --test.\n"
+		"--test --all-ways, which qs-util-check.timer runs weekly, tries every key file, the key "
+		"command and every TPM2 keyslot of each device. A way that no longer opens it fails the "
+		"device, though others work, and is a message in the journal. Of what needs a person (PIN, "
+		"passphrase, recovery key) it is looked whether the keyslot is as the header backup has "
+		"it and the TPM would play its part.\n"
 		"With --bundle it opens the devices that a bundle of keybackup names instead, with "
 		"the keys in it. No key is written anywhere, and the keys directory may be empty "
 		"or missing. A device whose link has changed is found by its LUKS UUID.\n",

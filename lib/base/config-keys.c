@@ -60,6 +60,14 @@ const struct qs_config_row qs_config_rows[] = {
 	  .number = 30,
 	  .help = "How long the TPM may take, with a quarter of a second more for each device; then\n"
 		  "the next way to open them is tried." },
+	{ .name = "tpm2_self_heal",
+	  .type = QS_CONFIG_BOOL,
+	  .offset = AT(tpm2_self_heal),
+	  .help = "When a device was opened by a key file, the key command, a passphrase or a recovery\n"
+		  "key, and a PCR of its TPM2 keyslot has changed since that was sealed (an update),\n"
+		  "seal it anew to the present values. Only keyslots that this TPM sealed, without a\n"
+		  "PIN and without a signed policy. Off by default: whoever can change what this\n"
+		  "machine boots, and gets somebody to type a key, would have the TPM on his side." },
 	{ .name = "early_wait",
 	  .type = QS_CONFIG_SECONDS,
 	  .offset = AT(early_wait_s),

@@ -24,6 +24,7 @@ struct qs_config {
 	unsigned key_deadline_s; /* for it, and for a keys_dir that does not answer; default 30 */
 	char *tpm2_device; /* "auto" (default): /dev/tpmrm0; "none"; else DRIVER:CONFIGURATION */
 	unsigned tpm2_deadline_s; /* how long the TPM may take; default 30 */
+	bool tpm2_self_heal;      /* seal anew what PCRs moved away from; default false */
 	unsigned early_wait_s;    /* for devices of the initramfs that are absent; default 30 */
 	char *crypttab_options;   /* fourth field of new lines; default "luks" */
 	char **name_order;        /* prefixes of by-id links, best first, NULL-terminated */

@@ -16,6 +16,7 @@
 #include "key/place.h"
 #include "luks/unlock.h"
 #include "ops/bundle.h"
+#include "ops/check.h"
 #include "ops/early.h"
 #include "ops/internal.h"
 #include "ops/open.h"
@@ -263,6 +264,10 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 
 	if (r == 0)
 		r = make_plan(&p, options, err);
+	if (r == 0 && options->all_ways) {
+		r = qs_check_ways(env, p.jobs.requests, ret, p.todo, err);
+		p.todo_count = 0;
+	}
 	if (r == 0 && options->early)
 		r = qs_early_ask_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2,
 				      err);
@@ -270,10 +275,12 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		r = qs_open_ask_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2, err);
 	if (p.todo_count > 1)
 		qs_luks_warm_up();
-	if (r == 0)
+	if (r == 0 && !options->all_ways)
 		r = qs_outcomes_run(env, ret, p.todo, qs_open_job, &p.jobs, err);
 	if (r == 0 && options->early && !options->test)
 		r = qs_early_report(env, ret, p.jobs.requests, err);
+	if (r == 0 && p.todo_count > 0)
+		qs_open_finish(env, options, p.jobs.requests, ret);
 	for (size_t i = 0; p.jobs.requests && i < ret->count; i++)
 		qs_open_request_done(&p.jobs.requests[i]);
 	free(p.jobs.requests);

@@ -72,8 +72,10 @@ void qs_open_add_key(struct qs_open_request *request, const char *key_file)
 
 void qs_open_apply_line(struct qs_open_request *request, const struct qs_crypttab_entry *e)
 {
-	if (e->key && e->key[0] == '/')
+	if (e->key && e->key[0] == '/') {
+		request->line_key = !request->key_files[0];
 		qs_open_add_key(request, e->key);
+	}
 	if (qs_crypttab_has_option(e->options, "readonly") ||
 	    qs_crypttab_has_option(e->options, "read-only"))
 		request->read_only = true;

@@ -22,6 +22,8 @@
 #include "key/recovery.h"
 #include "luks/unlock.h"
 #include "ops/early.h"
+#include "ops/event.h"
+#include "ops/heal.h"
 #include "ops/internal.h"
 #include "tab/crypttab.h"
 
@@ -434,6 +436,14 @@ static int plan_one(const struct qs_env *env, const struct qs_open_options *opti
 	return r < 0 ? r : 1;
 }
 
+void qs_open_finish(const struct qs_env *env, const struct qs_open_options *options,
+		    const struct qs_open_request *requests, struct qs_outcomes *list)
+{
+	if (!options->test)
+		qs_event_report_open(env, list);
+	qs_heal(env, options, requests, list);
+}
+
 int qs_open(const struct qs_env *env, const char *device, const struct qs_open_options *options,
 	    struct qs_outcomes *ret, struct qs_error *err)
 {
@@ -455,6 +465,7 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 		r = qs_outcomes_run(env, ret, NULL, qs_open_job, &jobs, err);
 		if (r < 0)
 			return r;
+		qs_open_finish(env, options, &request, ret);
 	}
 	if (o->error.kind != QS_E_NONE || !options->update_crypttab)
 		return 0;

@@ -38,6 +38,7 @@ struct qs_open_request {
 	/* Called with each secret instead of opening; returns as qs_luks_unlock(). NULL: open. */
 	int (*attempt)(void *cookie, const struct qs_secret *key, struct qs_error *err);
 	void *attempt_cookie;
+	bool line_key; /* the first key file is the one that crypttab names */
 	bool read_only;
 	bool allow_discards;
 	bool test;     /* prove a key, open nothing */
@@ -114,6 +115,10 @@ const char *qs_open_foreign_option(const char *options);
 
 /* What the command line asks for. */
 void qs_open_apply_options(struct qs_open_request *request, const struct qs_open_options *options);
+
+/* When LIST was opened as REQUESTS said: tell the journal, and heal TPM2 keyslots (ops/heal.h). */
+void qs_open_finish(const struct qs_env *env, const struct qs_open_options *options,
+		    const struct qs_open_request *requests, struct qs_outcomes *list);
 
 /* Say that there was nothing to do. */
 void qs_open_note_open(struct qs_outcome *outcome);

@@ -103,6 +103,7 @@ struct qs_open_options {
 	bool read_only;
 	bool allow_discards;
 	bool test;      /* prove the key, open nothing */
+	bool all_ways;  /* of all, with test: each way by itself (ops/check.h) */
 	bool tpm2_only; /* by the TPM, or not at all */
 	bool early;     /* of all: in an initramfs (ops/early.h) */
 	bool boot;      /* of all: leave to systemd the lines without noauto, which its generator

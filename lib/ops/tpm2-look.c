@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "luks/fields.h"
+#include "ops/event.h"
 #include "ops/internal.h"
 #include "ops/tpm2.h"
 
@@ -68,6 +69,24 @@ void qs_tpm2_describe(const json_t *header, json_t *details)
 	if (json_object_size(good) > 0)
 		(void)json_object_set(details, TOKENS, good);
 	json_decref(good);
+}
+
+void qs_tpm2_for_each_token(const json_t *header,
+			    void (*say)(void *cookie, int number,
+					const struct qs_tpm2_token *token),
+			    void *cookie)
+{
+	const char *number;
+	json_t *json;
+
+	json_object_foreach(json_object_get(header, "tokens"), number, json)
+	{
+		QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = {};
+
+		if (qs_tpm2_token_is(json) && qs_fields_slot(number) >= 0 &&
+		    qs_tpm2_token_parse(json, &token, NULL) == 0)
+			say(cookie, qs_fields_slot(number), &token);
+	}
 }
 
 /* ---- in the worker ---- */
@@ -215,15 +234,19 @@ static void merge(const struct look *l, const struct qs_outcome *o, const json_t
 	}
 }
 
-static void warn(const json_t *health)
+static void warn(const struct qs_env *env, const json_t *health)
 {
 	json_int_t failures = json_integer_value(json_object_get(health, "failures"));
 	json_int_t limit = json_integer_value(json_object_get(health, "limit"));
 
-	if (limit > 0 && failures * 2 > limit)
-		qs_log(QS_LOG_WARNING,
-		       "the TPM has counted %d of %d failures after which it locks itself",
-		       (int)failures, (int)limit);
+	QS_AUTO(qs_auto_free)
+	char *text = qs_printf("the TPM has counted %d of %d failures after which it locks itself",
+			       (int)failures, (int)limit);
+
+	if (limit <= 0 || failures * 2 <= limit)
+		return;
+	qs_log(QS_LOG_WARNING, "%s", text);
+	qs_event_send(env, QS_EVENT_LOCKOUT, NULL, NULL, text);
 }
 
 int qs_tpm2_look(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err)
@@ -247,7 +270,7 @@ int qs_tpm2_look(const struct qs_env *env, struct qs_outcomes *list, struct qs_e
 			qs_outcome_detail(o, "tpm", json_incref(health));
 		(void)json_object_del(o->details, TOKENS);
 	}
-	warn(health);
+	warn(env, health);
 	json_decref(l.answers);
 	return r;
 }

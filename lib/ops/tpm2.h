@@ -111,6 +111,12 @@ json_t *qs_tpm2_closed(const struct qs_env *env);
 /* When the worker that talks to it was killed at its deadline: say that it was the TPM's. */
 void qs_tpm2_explain_deadline(const struct qs_env *env, struct qs_error *error);
 
+/* SAY each TPM2 token of HEADER (its metadata) that is well-formed, with its number. */
+void qs_tpm2_for_each_token(const json_t *header,
+			    void (*say)(void *cookie, int number,
+					const struct qs_tpm2_token *token),
+			    void *cookie);
+
 /* tpm2-pcr-signature.json where systemd looks for it, or NULL; a new reference. */
 json_t *qs_tpm2_signatures(const struct qs_env *env);
 

@@ -5,6 +5,8 @@
 # guest: --systemd --disk virtio:d1:64M --disk virtio:d2:64M --disk scsi:d3:64M
 # guest: --disk virtio:usb:64M
 # guest-boots: 2
+# guest-boot 1: --tpm @state/other-tpm
+# guest-boot 2: --tpm @state/tpm
 
 load lib
 
@@ -33,6 +35,7 @@ boot_is_over()
 	qs-util cryptformat --no-crypttab $ID/$SCSI
 	systemctl enable qs-util-openall.service qs-util-check.timer
 	[ "$(find /media/stick -name '*.key' | wc -l)" -eq 3 ]
+	qs-util cryptenroll $ID/$SCSI --tpm2 # by a TPM that is gone at the next start
 }
 
 @test "boot 2: systemd opens its line, qs-util-openall the rest, none fails" {
@@ -69,17 +72,6 @@ boot_is_over()
 	journalctl -b -u 'qs-util-open@*' | grep -q "enc-$SCSI"
 }
 
-@test "boot 2: the weekly check says which key does not open its disk" {
-	systemctl start qs-util-check.service
-	cp /media/stick/enc-virtio-d1.key /root/good
-	install -m 0400 /media/stick/enc-virtio-d2.key /media/stick/enc-virtio-d1.key
-	run ! systemctl start qs-util-check.service
-	journalctl -b -u qs-util-check.service | grep -q 'virtio-d1.*no key\|virtio-d1.*opens none\|opens none.*virtio-d1'
-	install -m 0400 /root/good /media/stick/enc-virtio-d1.key
-	systemctl start qs-util-check.service
-	systemctl is-active qs-util-check.timer
-}
-
 @test "boot 2: the generator survives a broken configuration" {
 	cp /etc/cryptconf/qs-util.conf /root/conf
 	echo 'nonsense' >/etc/cryptconf/qs-util.conf
@@ -89,4 +81,81 @@ boot_is_over()
 	cp /root/conf /etc/cryptconf/qs-util.conf
 	systemctl daemon-reload
 	systemctl show -P RequiresMountsFor qs-util-openall.service | grep -qw /media/stick
+}
+
+# entries ID: what the journal of this start has with this message id, explained.
+entries()
+{
+	journalctl --sync
+	journalctl -b -x "MESSAGE_ID=$1"
+}
+
+# Something else is measured into PCR 7: TPM2_PCR_Extend by a digest for the SHA-256 bank.
+extend_pcr_7()
+{
+	local tpm
+	exec {tpm}<>/dev/tpmrm0
+	printf '\x80\x02\0\0\0\x41\0\0\x01\x82\0\0\0\x07\0\0\0\x09\x40\0\0\x09\0\0\0\0\0\0\0\0\x01\0\x0b%032d' 7 >/run/command
+	cat /run/command >&"$tpm"
+	head -c 19 <&"$tpm" >/run/answer
+	exec {tpm}>&-
+	[ "$(od -An -tx1 -j 6 -N 4 /run/answer | tr -d ' ')" = 00000000 ]
+}
+
+reopen()
+{
+	qs-util cryptclose "$1"
+	qs-util --json cryptopen "$@"
+}
+
+@test "boot 2: the journal explains what was opened by what" {
+	journalctl --update-catalog
+	reopen $ID/virtio-d2
+	run entries b56f21aba2474211b76ca6f71a4743f4
+	[[ $output == *'enc-virtio-d2 was opened by a key file'* ]]
+	[[ $output == *'The encrypted device enc-virtio-d2 was opened'* ]]
+	journalctl --sync
+	journalctl -b QS_NAME=enc-virtio-d2 -o cat | grep -q 'was opened'
+}
+
+@test "boot 2: a TPM2 keyslot heals when its PCR moved, if it may, and it is this TPM's" {
+	qs-util cryptenroll $ID/virtio-d2 --tpm2
+	extend_pcr_7
+	run -0 --separate-stderr reopen $ID/virtio-d2
+	[ "$(jq -c '.devices[0] | [.keyslot, .tpm2_healed]' <<<"$output")" = '[0,null]' ]
+	entries c303c4466e39450788307c398d8670c6 | grep -q 'enc-virtio-d2 was not opened by the TPM: PCR 7'
+	run -2 qs-util cryptenroll --test --tpm2 $ID/virtio-d2
+	echo 'tpm2_self_heal = true;' >>/etc/cryptconf/qs-util.conf
+	run -0 --separate-stderr reopen $ID/virtio-d2
+	[ "$(jq -c '.devices[0] | [.keyslot, .tpm2_healed]' <<<"$output")" = '[0,2]' ]
+	entries 2ded6d3ce00e41f8aa31ceb5906629ff | grep -q 'enc-virtio-d2 was sealed to the TPM anew: PCR 7'
+	run -0 qs-util cryptenroll --test --tpm2 $ID/virtio-d2
+	[ "$(qs-util --json cryptenroll --list $ID/virtio-d2 | jq -c '[.devices[0].keyslots[].kind]')" = '["key-file","tpm2"]' ]
+	cmp <(head -c 256K "$(dev_of d2)") <(head -c 256K /etc/cryptconf/headers/enc-virtio-d2.header)
+	# By a person's key, and the slot of another TPM stays as it is.
+	qs-util cryptenroll $ID/virtio-d2 --recovery-key /root/recovery
+	extend_pcr_7
+	run -0 --separate-stderr reopen $ID/virtio-d2 --passphrase-file /root/recovery
+	[ "$(jq '.devices[0].tpm2_healed' <<<"$output")" = 1 ]
+	run -0 --separate-stderr reopen $ID/$SCSI
+	[ "$(jq -c '.devices[0] | [.keyslot, .tpm2_healed]' <<<"$output")" = '[0,null]' ]
+	sed -i '$d' /etc/cryptconf/qs-util.conf
+}
+
+@test "boot 2: the check says which way is lost, though others work" {
+	run ! systemctl start qs-util-check.service # the keyslot of another TPM
+	entries a8b056d7cf974dc59fc81ba652ee9414 | grep -q "enc-$SCSI is no longer opened by tpm2"
+	qs-util --yes cryptenroll $ID/$SCSI --wipe tpm2
+	systemctl start qs-util-check.service
+}
+
+@test "boot 2: the weekly check says which key does not open its disk" {
+	systemctl start qs-util-check.service
+	cp /media/stick/enc-virtio-d1.key /root/good
+	install -m 0400 /media/stick/enc-virtio-d2.key /media/stick/enc-virtio-d1.key
+	run ! systemctl start qs-util-check.service
+	journalctl -b -u qs-util-check.service | grep -q 'virtio-d1.*no key\|virtio-d1.*opens none\|opens none.*virtio-d1'
+	install -m 0400 /root/good /media/stick/enc-virtio-d1.key
+	systemctl start qs-util-check.service
+	systemctl is-active qs-util-check.timer
 }

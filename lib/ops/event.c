@@ -1,0 +1,120 @@
+#include "ops/event.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "journal/journal.h"
+
+#define SOCKET "/run/systemd/journal/socket"
+
+#define FIELDS 9U
+
+/* Ids of our own (journalctl --new-id128); they never change: people search for them. */
+static const struct {
+	const char *id;
+	enum qs_log_level level;
+	const char *text; /* name of the device (or "the TPM"), then what way and reason add */
+} events[QS_EVENTS] = {
+	[QS_EVENT_OPENED] = { "b56f21aba2474211b76ca6f71a4743f4", QS_LOG_INFO, "was opened" },
+	[QS_EVENT_WAY_FAILED] = { "c303c4466e39450788307c398d8670c6", QS_LOG_WARNING,
+				  "was not opened" },
+	[QS_EVENT_REFUSED] = { "eb6b4fe61d8f4b4396299ab5455c35a2", QS_LOG_ERROR, "was refused" },
+	[QS_EVENT_LOCKOUT] = { "f16d0d2b2a6e4a93a9c7d0376b3de0de", QS_LOG_WARNING,
+			       "is near its lockout" },
+	[QS_EVENT_HEALED] = { "2ded6d3ce00e41f8aa31ceb5906629ff", QS_LOG_NOTICE,
+			      "was sealed to the TPM anew" },
+	[QS_EVENT_WAY_LOST] = { "a8b056d7cf974dc59fc81ba652ee9414", QS_LOG_WARNING,
+				"is no longer opened" },
+};
+
+/* "NAME=value"; a value of somebody else's must not begin another field. */
+static char *field(const char *name, const char *value)
+{
+	QS_AUTO(qs_auto_free) char *safe = qs_utf8_printable(value);
+
+	return qs_printf("%s=%s", name, safe);
+}
+
+static void send_entry(const struct qs_journal_functions *journal, enum qs_event event,
+		       const struct qs_outcome *o, const char *way, const char *reason)
+{
+	const char *name = o && o->name ? o->name : o ? o->device : "the TPM";
+	QS_AUTO(qs_auto_free)
+	char *text = qs_printf("%s %s%s%s%s%s", name, events[event].text, way ? " by " : "",
+			       way ? way : "", reason ? ": " : "", reason ? reason : "");
+	char *fields[FIELDS];
+	size_t count = 0;
+
+	fields[count++] = qs_printf("MESSAGE_ID=%s", events[event].id);
+	fields[count++] = qs_printf("PRIORITY=%d", (int)events[event].level);
+	fields[count++] = field("MESSAGE", text);
+	if (o)
+		fields[count++] = field("QS_NAME", name);
+	if (o && o->node)
+		fields[count++] = field("QS_DEVICE", o->node);
+	if (o && o->uuid)
+		fields[count++] = field("QS_UUID", o->uuid);
+	if (way)
+		fields[count++] = field("QS_WAY", way);
+	if (reason)
+		fields[count++] = field("QS_REASON", reason);
+	if (journal->send((const char *const *)fields, count) < 0)
+		qs_log(QS_LOG_DEBUG, "the journal did not take: %s", text);
+	while (count > 0)
+		free(fields[--count]);
+}
+
+void qs_event_send(const struct qs_env *env, enum qs_event event, const struct qs_outcome *o,
+		   const char *way, const char *reason)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, SOCKET);
+	const struct qs_module *module = NULL;
+	struct qs_error err = {};
+
+	if (access(path, F_OK) < 0)
+		return;
+	if (qs_module_load(QS_JOURNAL_MODULE_NAME, QS_JOURNAL_MODULE_SYMBOL,
+			   QS_JOURNAL_MODULE_VERSION, &module, &err) < 0)
+		qs_log(QS_LOG_DEBUG, "the journal gets no message: %s", err.text);
+	else
+		send_entry((const struct qs_journal_functions *)module, event, o, way, reason);
+}
+
+/* What opened it; NULL: nothing had to. */
+static const char *way_of(const json_t *details)
+{
+	if (json_object_get(details, "token"))
+		return "the TPM";
+	if (json_object_get(details, "key_command"))
+		return "the key command";
+	if (json_object_get(details, "key_file"))
+		return "a key file";
+	return json_object_get(details, "keyslot") ? "a passphrase or recovery key" : NULL;
+}
+
+static void report(const struct qs_env *env, const struct qs_outcome *o)
+{
+	const char *way = way_of(o->details);
+	const char *problem = json_string_value(json_object_get(o->details, "tpm2_problem"));
+
+	if (problem)
+		qs_event_send(env, QS_EVENT_WAY_FAILED, o, "the TPM", problem);
+	if (o->error.kind == QS_E_HOSTILE)
+		qs_event_send(env, QS_EVENT_REFUSED, o, NULL, o->error.text);
+	else if (o->error.kind == QS_E_TPM_LOCKOUT)
+		qs_event_send(env, QS_EVENT_LOCKOUT, NULL, NULL, o->error.text);
+	else if (o->error.kind != QS_E_NONE)
+		qs_event_send(env, QS_EVENT_WAY_FAILED, o, NULL, o->error.text);
+	else if (way)
+		qs_event_send(env, QS_EVENT_OPENED, o, way, NULL);
+}
+
+void qs_event_report_open(const struct qs_env *env, const struct qs_outcomes *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		report(env, &list->items[i]);
+}

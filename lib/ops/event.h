@@ -1,0 +1,31 @@
+/*
+ * What happens to devices while nobody looks, for systemd's journal: entries with a
+ * message id each, which systemd/qs-util.catalog explains (journalctl -x). Where no
+ * journal runs nothing is loaded and nothing is sent.
+ */
+#ifndef QS_OPS_EVENT_H
+#define QS_OPS_EVENT_H
+
+#include "ops/ops.h"
+
+enum qs_event {
+	QS_EVENT_OPENED,     /* by QS_WAY */
+	QS_EVENT_WAY_FAILED, /* QS_WAY did not open it: QS_REASON */
+	QS_EVENT_REFUSED,    /* what is on the device is not what was enrolled: QS_REASON */
+	QS_EVENT_LOCKOUT,    /* the TPM is near its lockout, or locked: QS_REASON */
+	QS_EVENT_HEALED,     /* its TPM2 keyslot was sealed anew: QS_REASON */
+	QS_EVENT_WAY_LOST,   /* the check found that QS_WAY no longer opens it: QS_REASON */
+	QS_EVENTS
+};
+
+/*
+ * Send it. O (may be NULL) is the device that it is about: QS_DEVICE, QS_NAME, QS_UUID;
+ * WAY and REASON may be NULL. That it cannot be sent is no failure of anything.
+ */
+void qs_event_send(const struct qs_env *env, enum qs_event event, const struct qs_outcome *o,
+		   const char *way, const char *reason);
+
+/* What cryptopen and cryptopenall did to each device that they had to do with. */
+void qs_event_report_open(const struct qs_env *env, const struct qs_outcomes *list);
+
+#endif
