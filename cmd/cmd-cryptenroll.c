@@ -5,6 +5,7 @@
 #include "ask.h"
 #include "base/cleanup.h"
 #include "command.h"
+#include "show-key.h"
 
 /* What the command line asks for. */
 struct wish {
@@ -99,30 +100,11 @@ static int ask_fresh(struct wish *w, bool twice, struct qs_error *err)
 	return qs_ask_passphrase(w->ctx, &how, &w->fresh, err);
 }
 
-/* Once, and to nothing but a terminal; past stdio, whose buffers are not wiped. */
 static int show(void *cookie, const struct qs_secret *key, struct qs_error *err)
 {
 	const struct wish *w = cookie;
-	const struct {
-		const void *data;
-		size_t size;
-	} parts[] = {
-		{ "\n    ", 5 },
-		{ key->data, key->size },
-		{ "\n\n", 2 },
-	};
 
-	qs_progress_clear();
-	printf("Recovery key of %s. Write it down now and keep it in a safe place: it opens the "
-	       "device, and it is not shown again.\n",
-	       w->device);
-	if (fflush(stdout) != 0)
-		return qs_fail_errno(err, errno, "cannot show the recovery key");
-	for (size_t i = 0; i < QS_ARRAY_SIZE(parts); i++)
-		if (write(STDOUT_FILENO, parts[i].data, parts[i].size) != (ssize_t)parts[i].size)
-			return qs_fail_errno(err, errno ? errno : EIO,
-					     "cannot show the recovery key");
-	return 0;
+	return qs_show_key(w->device, key, err);
 }
 
 static int ask_pin(struct wish *w, bool twice, struct qs_error *err)
@@ -445,7 +427,7 @@ const struct qs_command qs_row_cryptenroll = {
 		"header is backed up first; the new keyslot is written, proven and backed up before "
 		"anything old goes. It is unlocked for this by its own key, as cryptopen finds it, or "
 		"by what --unlock-... names.\n"
-		"--recovery-key shows the key once on a terminal, or writes it to FILE, which must "
+		"--recovery-key shows the key once on a terminal, also as a QR code if that speaks UTF-8, or writes it to FILE, which must "
 		"not exist. --new-key makes a new key file, puts it in the place of the device's own "
 		"and revokes the old key.\n"
 		"--tpm2 seals a new secret in this machine's TPM, in the format of systemd-cryptenroll "

@@ -87,6 +87,43 @@ is_settled()
 	is_settled
 }
 
+# picture: what the terminal showed, as a camera would see it: light modules white.
+picture()
+{
+	python3 -c '
+import sys
+rows = []
+for line in sys.stdin:
+    if not line.startswith("\033[40;97m"):
+        continue
+    line = line[len("\033[40;97m"):].split("\033")[0]
+    for blocks in "█▀", "█▄":
+        rows.append("".join(("1" if c in blocks else "0") * 4 for c in line))
+print("P5", len(rows[0]), 4 * len(rows), 255, flush=True)
+for row in rows:
+    sys.stdout.buffer.write(bytes(255 if c == "1" else 0 for c in row) * 4)
+'
+}
+
+@test "its QR code reads as the key, where the terminal can show one" {
+	export TERM=xterm LC_ALL=C.UTF-8
+	run -0 typed -- cryptenroll "${ID}1" --recovery-key
+	picture <<<"$output" >"$BATS_TEST_TMPDIR/code.pgm"
+	zbarimg -q --raw "$BATS_TEST_TMPDIR/code.pgm" | head -c 71 >"$REC"
+	stock_opens "$IMAGE" "$REC"
+	LC_ALL=C run -0 typed -- cryptenroll "${ID}1" --recovery-key
+	[[ $output != *█* ]]
+	TERM=dumb run -0 typed -- cryptenroll "${ID}1" --recovery-key
+	[[ $output != *█* ]]
+	# Without the module the key is shown all the same.
+	mkdir "$BATS_TEST_TMPDIR/bin"
+	cp "$QS_UTIL" "$BATS_TEST_TMPDIR/bin/qs-util"
+	QS_UTIL=$BATS_TEST_TMPDIR/bin/qs-util run -0 typed -- cryptenroll "${ID}1" --recovery-key
+	[[ $output != *█* ]]
+	[[ $output == *'no QR code'* ]]
+	[[ $output =~ ([cbdefghijklnrtuv]{8}-){7} ]]
+}
+
 @test "a passphrase, typed twice: Argon2id, proven, known as one" {
 	run -0 typed 'correct horse' 'correct horse' -- cryptenroll "${ID}1" --passphrase
 	[[ $output != *horse* ]]
