@@ -37,6 +37,7 @@ struct check {
 	const struct qs_tpm2_functions *tpm2;
 	struct qs_tpm2 *tpm;
 	struct qs_error no_tpm;
+	struct qs_error refused; /* why it is not asked for this device */
 	json_t *closed, *signatures;
 	struct qs_worker *worker;
 	size_t device;
@@ -227,7 +228,7 @@ static int try_token(const struct check *c, const struct qs_tpm2_token *token, s
 	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
 	int r = -EPERM;
 
-	*err = c->no_tpm;
+	*err = c->refused;
 	if (err->kind != QS_E_NONE)
 		return r;
 	if (!token->pin)
@@ -255,6 +256,21 @@ static void check_token(void *cookie, int number, const struct qs_tpm2_token *to
 	(void)json_array_append_new(c->by_tpm, entry);
 }
 
+static void check_tokens(struct check *c)
+{
+	const struct qs_open_request *request = &c->requests[c->device];
+	const struct qs_tpm2_device device = { request->node, request->name };
+	QS_AUTO(qs_auto_close) int fd = open(request->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+
+	if (fd < 0 || qs_luks_header_peek(fd, &h, NULL) < 0)
+		return;
+	c->refused = c->no_tpm;
+	if (c->refused.kind == QS_E_NONE)
+		(void)qs_tpm2_check_age(c->env, &device, fd, &h, &c->refused);
+	qs_tpm2_for_each_token(h.json, check_token, c);
+}
+
 static int tpm_job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
 		   struct qs_error *err)
 {
@@ -268,12 +284,8 @@ static int tpm_job(struct qs_worker *worker, size_t index, void *cookie, json_t 
 	c->closed = qs_tpm2_closed(c->env);
 	c->signatures = qs_tpm2_signatures(c->env);
 	for (c->device = 0; c->device < c->list->count; c->device++) {
-		const struct qs_device dev = { .node = c->requests[c->device].node };
-		QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
-
-		if (json_is_true(json_object_get(c->list->items[c->device].details, TPM2)) &&
-		    qs_device_peek_header(&dev, &h, NULL) == 0)
-			qs_tpm2_for_each_token(h.json, check_token, c);
+		if (json_is_true(json_object_get(c->list->items[c->device].details, TPM2)))
+			check_tokens(c);
 	}
 	if (c->tpm)
 		c->tpm2->close(c->tpm);

@@ -3,13 +3,15 @@
  * very TPM sealed. One that another TPM sealed belongs to another machine; a signed
  * policy is the signer's to renew; and PCRs that our own boot path closed are as they
  * will be again, so nothing moved. A header that was refused was not opened, and
- * does not come here. The keyslot is replaced in the order of ops/enroll.c, by the
- * key that opened the device.
+ * does not come here; one that is older than its backup is left alone. The keyslot is replaced in
+ * the order of ops/enroll.c, by the key that opened the device.
  */
 #include "ops/heal.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -62,6 +64,18 @@ static void look_at_token(void *cookie, int number, const struct qs_tpm2_token *
 					      "reason", why.text));
 }
 
+static void look_at_device(struct heal *h)
+{
+	const struct qs_open_request *request = &h->requests[h->device];
+	const struct qs_tpm2_device device = { request->node, request->name };
+	QS_AUTO(qs_auto_close) int fd = open(request->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header header = {};
+
+	if (fd >= 0 && qs_luks_header_peek(fd, &header, NULL) == 0 && header.version == 2 &&
+	    qs_tpm2_check_age(h->env, &device, fd, &header, NULL) == 0)
+		qs_tpm2_for_each_token(header.json, look_at_token, h);
+}
+
 static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
 	       struct qs_error *err)
 {
@@ -76,12 +90,8 @@ static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **re
 	h->tpm2->before_closing(h->tpm, closed, QS_TPM2_CLOSING_EVENT);
 	h->found = *ret = json_array();
 	for (h->device = 0; h->device < h->list->count; h->device++) {
-		const struct qs_device dev = { .node = h->requests[h->device].node };
-		QS_AUTO(qs_luks_header_done) struct qs_luks_header header = {};
-
-		if (opened_otherwise(&h->list->items[h->device]) &&
-		    qs_device_peek_header(&dev, &header, NULL) == 0)
-			qs_tpm2_for_each_token(header.json, look_at_token, h);
+		if (opened_otherwise(&h->list->items[h->device]))
+			look_at_device(h);
 	}
 	h->tpm2->close(h->tpm);
 	return 0;

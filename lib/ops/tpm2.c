@@ -213,21 +213,15 @@ static int fetch_job(struct qs_worker *worker, size_t index, void *cookie, json_
 
 /* ---- in other workers: who has tokens ---- */
 
-/*
- * Whoever has the disk can put an old header back, with keyslots that were revoked
- * since; the TPM would unseal for them as ever. Our backup was refreshed then. Against
- * somebody who also writes a larger sequence id only another volume key helps.
- */
-static int check_age(const struct fetch *f, size_t i, int fd, const struct qs_luks_header *peeked,
-		     struct qs_error *err)
+int qs_tpm2_check_age(const struct qs_env *env, const struct qs_tpm2_device *device, int fd,
+		      const struct qs_luks_header *peeked, struct qs_error *err)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header recorded = {};
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
-	const char *node = f->devices[i].node;
+	const char *node = device->node;
 
-	if (qs_backup_peek(f->env, f->devices[i].name, &recorded, NULL) != 1 ||
-	    recorded.version != 2 || strcmp(recorded.uuid, peeked->uuid) != 0 ||
-	    peeked->seqid > recorded.seqid)
+	if (qs_backup_peek(env, device->name, &recorded, NULL) != 1 || recorded.version != 2 ||
+	    strcmp(recorded.uuid, peeked->uuid) != 0 || peeked->seqid > recorded.seqid)
 		return 0;
 	/* The second copy may be newer. */
 	if (qs_luks_header_read(fd, &h, NULL) < 0 || h.version != 2 || h.seqid > recorded.seqid)
@@ -275,7 +269,7 @@ static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 		return 0;
 	if (qs_luks_check_identity(f->env, &h, f->devices[i].name, &why) < 0)
 		(void)json_object_set_new(*ret, "refused", json_string(why.text));
-	else if (check_age(f, i, fd, &h, &why) < 0)
+	else if (qs_tpm2_check_age(f->env, &f->devices[i], fd, &h, &why) < 0)
 		(void)json_object_set_new(*ret, "problem", json_string(why.text));
 	return 0;
 }

@@ -16,6 +16,7 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/secret.h"
+#include "luks/header.h"
 #include "ops/ops.h"
 #include "tpm2/tpm2.h"
 
@@ -110,6 +111,15 @@ json_t *qs_tpm2_closed(const struct qs_env *env);
 
 /* When the worker that talks to it was killed at its deadline: say that it was the TPM's. */
 void qs_tpm2_explain_deadline(const struct qs_env *env, struct qs_error *error);
+
+/*
+ * In a worker: is the header PEEKED, read from FD, at least as new as the backup of DEVICE?
+ * Whoever has the disk can put an old header back, with keyslots that were revoked
+ * since; the TPM would unseal for them as ever. Our backup was refreshed then. Against
+ * somebody who also writes a larger sequence id only another volume key helps. QS_E_HOSTILE.
+ */
+int qs_tpm2_check_age(const struct qs_env *env, const struct qs_tpm2_device *device, int fd,
+		      const struct qs_luks_header *peeked, struct qs_error *err);
 
 /* SAY each TPM2 token of HEADER (its metadata) that is well-formed, with its number. */
 void qs_tpm2_for_each_token(const json_t *header,

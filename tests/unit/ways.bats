@@ -99,6 +99,15 @@ ways()
 	run -64 qs cryptopenall --test --all-ways --early
 }
 
+@test "an old header that was put back: the TPM is not asked for it" {
+	qs cryptenroll "${ID}1" --tpm2
+	cp "$IMAGE" "$BATS_TEST_TMPDIR/old"
+	qs cryptenroll "${ID}1" --recovery-key "$BATS_TEST_TMPDIR/recovery"
+	cp "$BATS_TEST_TMPDIR/old" "$IMAGE"
+	run -7 --separate-stderr check
+	[[ $(ways '.problem // empty') == '["the header is older than its backup'* ]]
+}
+
 # In a mount namespace of its own, as libsystemd knows one socket only.
 journal()
 {
@@ -106,6 +115,7 @@ journal()
 	mkdir -p "$dir" "$ROOT/run/systemd/journal"
 	: >"$ROOT/run/systemd/journal/socket"
 	: >"$dir.log"
+	# shellcheck disable=SC2016 # they expand in there
 	unshare -m sh -euc 'mkdir -p /run/systemd/journal; mount --bind "$1" /run/systemd/journal
 		python3 -B -c "
 import socket, sys
