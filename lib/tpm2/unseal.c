@@ -25,7 +25,7 @@ static int take_secret(TPM2B_SENSITIVE_DATA *data, struct qs_secret *ret, struct
 	int r = data->size > 0 ? qs_secret_init(ret, data->size, err)
 			       : qs_fail(err, QS_E_DAMAGED, "the sealed object is empty");
 
-	if (r == 0)
+	if (r == 0 && ret->data)
 		memcpy(ret->data, data->buffer, data->size);
 	explicit_bzero(data, sizeof(*data));
 	Esys_Free(data);
