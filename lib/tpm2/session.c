@@ -37,18 +37,31 @@ void qs_tpm2_drop_sessions(struct qs_tpm2 *tpm)
 	tpm->parent = ESYS_TR_NONE;
 }
 
+/* Sessions are of one parent at a time: a TPM without a resource manager holds three. */
+static void take_parent(struct qs_tpm2 *tpm, ESYS_TR parent)
+{
+	if (tpm->parent != parent)
+		qs_tpm2_drop_sessions(tpm);
+	tpm->parent = parent;
+}
+
 int qs_tpm2_encryption_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_error *err)
 {
-	int r;
-
-	if (tpm->encryption != ESYS_TR_NONE && tpm->parent == parent)
+	take_parent(tpm, parent);
+	if (tpm->encryption != ESYS_TR_NONE)
 		return 0;
-	qs_tpm2_drop_sessions(tpm);
-	r = qs_tpm2_start_session(tpm, parent, ESYS_TR_NONE, TPM2_SE_HMAC, ESYS_TR_NONE,
-				  &tpm->encryption, err);
-	if (r == 0)
-		tpm->parent = parent;
-	return r;
+	return qs_tpm2_start_session(tpm, parent, ESYS_TR_NONE, TPM2_SE_HMAC, ESYS_TR_NONE,
+				     &tpm->encryption, err);
+}
+
+static int restart_policy(struct qs_tpm2 *tpm, struct qs_error *err)
+{
+	TSS2_RC rc;
+
+	if (tpm->policy_empty)
+		return 0;
+	rc = Esys_PolicyRestart(tpm->esys, tpm->policy, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE);
+	return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "restarting a session");
 }
 
 int qs_tpm2_policy_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_error *err)
@@ -56,20 +69,17 @@ int qs_tpm2_policy_session(struct qs_tpm2 *tpm, ESYS_TR parent, struct qs_error 
 	TSS2_RC rc;
 	int r;
 
-	if (tpm->policy != ESYS_TR_NONE && tpm->parent == parent) {
-		if (tpm->policy_empty)
-			return 0;
-		rc = Esys_PolicyRestart(tpm->esys, tpm->policy, ESYS_TR_NONE, ESYS_TR_NONE,
-					ESYS_TR_NONE);
-		return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "restarting a session");
-	}
-	qs_tpm2_drop_sessions(tpm);
+	take_parent(tpm, parent);
+	if (tpm->policy != ESYS_TR_NONE)
+		return restart_policy(tpm, err);
 	r = qs_tpm2_start_session(tpm, parent, ESYS_TR_NONE, TPM2_SE_POLICY, ESYS_TR_NONE,
 				  &tpm->policy, err);
 	if (r < 0)
 		return r;
-	tpm->parent = parent;
 	rc = Esys_TRSess_SetAttributes(tpm->esys, tpm->policy, TPMA_SESSION_ENCRYPT,
 				       TPMA_SESSION_ENCRYPT);
-	return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "setting up a session");
+	if (rc == TSS2_RC_SUCCESS)
+		return 0;
+	qs_tpm2_flush(tpm, &tpm->policy);
+	return qs_tpm2_fail(err, rc, "setting up a session");
 }
