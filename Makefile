@@ -183,6 +183,7 @@ install: all
 	install -m 0644 $(MAN8) $(DESTDIR)$(MANDIR)/man8
 	install -D -m 0644 man/qs-util.conf.5 $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
 	systemd/install '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)'
+	initramfs/install '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)' '$(MODULEDIR)'
 
 # Keys, headers and the configuration stay: they belong to the disks, not to us.
 uninstall:
@@ -191,13 +192,14 @@ uninstall:
 	! test -d $(DESTDIR)$(MODULEDIR) || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(MODULEDIR)
 	rm -f $(MAN8:man/%=$(DESTDIR)$(MANDIR)/man8/%) $(DESTDIR)$(MANDIR)/man5/qs-util.conf.5
 	systemd/install --remove '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)'
+	initramfs/install --remove '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)' '$(MODULEDIR)'
 
 clean:
 	rm -rf $(BUILD)
 
 help:
 	@echo 'make all        build/qs-util and build/modules'
-	@echo 'make check      all tests: unit, faults, guest (TIERS="unit fault guest" chooses)'
+	@echo 'make check      all tests: unit, faults, guest, boot (TIERS="unit fault" chooses)'
 	@echo 'make lint       clang-format, clang-tidy, cppcheck, shellcheck, warnings as errors'
 	@echo 'make demo       the life of four disks in a virtual machine, explained'
 	@echo 'make bench      our times beside those of stock tools (BENCH="--only G1,G4")'

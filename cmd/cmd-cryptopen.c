@@ -286,7 +286,7 @@ const struct qs_command qs_row_cryptopenall = {
 		"--boot these are left to it, so that two do not open the same device at once; "
 		"qs-util-openall.service runs cryptopenall so. To have all devices opened by "
 		"qs-util, set crypttab_options to \"luks,noauto\".\n"
-		"With --early, which is for an initramfs, it opens the lines "
+		"With --early, which is for the initramfs (qs-util-boot(8)), it opens the lines "
 		"that have the option initramfs or x-initrd.attach, by the TPM or a key file, and "
 		"waits for their devices (early_wait). A header that differs from its backup is "
 		"refused before any key is tried, and without a backup the TPM is not asked. Then "

@@ -26,6 +26,9 @@ struct qs_config {
 	unsigned tpm2_deadline_s; /* how long the TPM may take; default 30 */
 	bool tpm2_self_heal;      /* seal anew what PCRs moved away from; default false */
 	unsigned early_wait_s;    /* for devices of the initramfs that are absent; default 30 */
+	unsigned early_prompt_s;  /* for somebody who types there; default 120 */
+	bool early_keys;          /* key files are copied into the initramfs; default false */
+	bool early_poweroff;      /* what ends a boot that cannot go on; default false: a restart */
 	char *crypttab_options;   /* fourth field of new lines; default "luks" */
 	char **name_order;        /* prefixes of by-id links, best first, NULL-terminated */
 	char *cipher;             /* default "aes-xts-plain64" */

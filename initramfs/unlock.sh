@@ -1,0 +1,117 @@
+# Runs in the initramfs: open what the root file system needs, or end the boot; never
+# fall through to a shell. Nothing here is of one maker of initramfs images.
+# shellcheck shell=sh
+#
+# Only the shell's own commands, cat, mkdir, mkfifo, rm, sleep and reboot are used:
+# an initramfs without busybox has no more.
+
+qs_run=/run/qs-util
+qs_tries=3
+
+# qs_say SENTENCE: on the console, on the splash, and by the kernel's log in the journal.
+qs_say()
+{
+	echo "qs-util: $1"
+	echo "<29>qs-util: $1" >/dev/kmsg 2>/dev/null || true
+	! qs_splash || plymouth display-message --text="$1" || true
+}
+
+qs_splash()
+{
+	command -v plymouth >/dev/null 2>&1 && plymouth --ping 2>/dev/null
+}
+
+# qs_pass_on: each line of what qs-util says.
+qs_pass_on()
+{
+	while read -r qs_line; do
+		qs_say "$qs_line"
+	done
+}
+
+# qs_setting NAME DEFAULT: of qs-util.conf.
+qs_setting()
+{
+	qs-util config "$1" 2>/dev/null || echo "$2"
+}
+
+# qs_stop SENTENCE: the boot cannot go on. A shell would be root's, beside disks that are open.
+qs_stop()
+{
+	qs_say "$1"
+	if [ "$(qs_setting early_poweroff false)" = true ]; then
+		qs_say "switching off"
+		set -- poweroff o
+	else
+		qs_say "starting again in 5 seconds"
+		set -- reboot b
+	fi
+	sleep 5
+	"$1" -f 2>/dev/null
+	echo "$2" >/proc/sysrq-trigger
+	while :; do sleep 3600; done
+}
+
+# qs_ask NAME LINK: one question, with its deadline. The secret goes through a pipe.
+qs_ask()
+{
+	qs_seconds=$(qs_setting early_prompt 120)
+	if ! qs_splash; then
+		qs-util cryptopen --passphrase --ask-deadline "$qs_seconds" "$2" </dev/console
+		return
+	fi
+	rm -f "$qs_run/answer"
+	mkfifo -m 0600 "$qs_run/answer" || return
+	plymouth ask-for-password --prompt="Passphrase of $1" >"$qs_run/answer" &
+	qs_asker=$!
+	qs-util cryptopen --passphrase-file "$qs_run/answer" --ask-deadline "$qs_seconds" "$2"
+	set -- $?
+	kill "$qs_asker" 2>/dev/null
+	rm -f "$qs_run/answer"
+	return "$1"
+}
+
+# qs_ask_for NAME LINK: until it is open, or nobody knows better.
+qs_ask_for()
+{
+	qs_try=0
+	while [ "$qs_try" -lt "$qs_tries" ]; do
+		if qs_ask "$1" "$2" 2>&1; then
+			qs_say "$1 was opened by a key that was typed"
+			return
+		fi
+		qs_try=$((qs_try + 1))
+	done
+	qs_say "$1 was not opened"
+	return 1
+}
+
+# qs_settle STATE NEED NAME LINK: one line of the report. The table is read from
+# descriptor 3, so that a question may have standard input.
+qs_settle()
+{
+	[ "$1" != open ] || return 0
+	# What the boot can do without is left to the system that it boots.
+	[ "$2" = needed ] || return 0
+	case $1 in
+	ask) qs_ask_for "$3" "$4" || qs_stop "the boot cannot go on without $3" ;;
+	refused) qs_stop "$3 is refused, so no key of it may be typed here" ;;
+	absent) qs_stop "the device of $3 is not there: $4" ;;
+	*) qs_stop "$3 cannot be opened" ;;
+	esac
+}
+
+# All of it. Returns only when everything that is needed is open.
+qs_unlock()
+{
+	[ -s /etc/crypttab ] || return 0
+	# dm-crypt may be built in.
+	modprobe -q dm_crypt 2>/dev/null || true
+	mkdir -p "$qs_run"
+	rm -f "$qs_run/early"
+	qs-util cryptopenall --early 2>&1 </dev/null | qs_pass_on
+	[ -e "$qs_run/early" ] || qs_stop "the encrypted devices could not be opened"
+	while read -r qs_state qs_need qs_name qs_link <&3; do
+		qs_settle "$qs_state" "$qs_need" "$qs_name" "$qs_link"
+	done 3<"$qs_run/early"
+}
