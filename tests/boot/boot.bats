@@ -1,0 +1,186 @@
+#!/usr/bin/env bats
+# A Debian that boots from its encrypted root file system through our initramfs: with its
+# TPM and nobody there, and everything that must not open it. Runs on the host; each test
+# is one boot of what build-system makes. Those that must not boot end in the initramfs.
+# QS_BOOT_SYSTEM in the environment names what build-system has made already.
+
+bats_require_minimum_version 1.5.0
+
+setup_file()
+{
+	export TOP=${BATS_TEST_DIRNAME}/../..
+	export QS_BUILD=${QS_BUILD:-$TOP/build}
+	export SYSTEM=${QS_BOOT_SYSTEM:-$BATS_FILE_TMPDIR/system}
+	[ ! -e "$SYSTEM/initrd" ] || return 0
+	mkdir -p "$SYSTEM"
+	"$BATS_TEST_DIRNAME/build-system" "$SYSTEM" >&2
+}
+
+# boot [OPTION...]: with the right disk and the attacker's; $console is what was seen.
+boot()
+{
+	rm -rf "$SYSTEM/kept"
+	run "$TOP/tests/guest/run" "$BATS_TEST_DIRNAME/system.bats" --initrd "$SYSTEM/initrd" --timeout 600 \
+		--append "root=/dev/mapper/enc-virtio-crypt systemd.wants=guest-tests.service" \
+		--keep "$SYSTEM/kept" "$@"
+	console=$(tr -cd '[:print:]\n' <"$SYSTEM/kept/console-1.log")
+	printf '%s\n' "$output" "$console"
+}
+
+# with_disk IMAGE OPTION...: on copies, so that each boot finds what the last one found.
+with_disk()
+{
+	local copies=$SYSTEM/copies name
+	rm -rf "$copies"
+	mkdir "$copies"
+	cp --sparse=always "$SYSTEM/state/$1.img" "$copies/crypt.img"
+	cp --sparse=always "$SYSTEM"/state/{planted,null}.img "$copies/"
+	cp -r "$SYSTEM/state/tpm" "$copies/tpm"
+	shift
+	for name in crypt planted null; do
+		set -- "$@" --disk "virtio:$name:file=$copies/$name.img"
+	done
+	boot "$@"
+}
+
+# It ended by itself, in the initramfs, having said so, and nobody was offered a shell.
+assert_restarted()
+{
+	[ "$status" -eq 125 ]
+	[[ $console == *'starting again in 5 seconds'* ]]
+	[[ $console == *'reboot: Restarting system'* ]]
+	assert_no_shell
+	[[ $console != *'Welcome to'* ]]
+}
+
+assert_no_shell()
+{
+	[[ $console != *'(initramfs)'* && $console != *'BusyBox v'* && $console != *'Dropping to a shell'* ]]
+}
+
+@test "with its TPM it boots and nobody is there; planted and null-cipher volumes beside it stay closed" {
+	with_disk crypt --tpm "$SYSTEM/copies/tpm"
+	[ "$status" -eq 0 ]
+	[[ $console != *'Passphrase of'* ]]
+	assert_no_shell
+}
+
+@test "it boots again after update-initramfs" {
+	"$BATS_TEST_DIRNAME/build-system" --initramfs "$SYSTEM"
+	with_disk crypt --tpm "$SYSTEM/copies/tpm"
+	[ "$status" -eq 0 ]
+}
+
+@test "another machine: said, asked for, and the recovery key opens it" {
+	with_disk crypt --tpm "$SYSTEM/other-tpm" \
+		--when "Passphrase of:$BATS_TEST_DIRNAME/type-in $SYSTEM/results/recovery" \
+		--when "was opened by a key that was typed:sleep 1; kill -9 \$GUEST_QEMU"
+	[[ $console == *'sealed by another TPM'* ]]
+	[[ $console == *'enc-virtio-crypt was opened by a key that was typed'* ]]
+	assert_no_shell
+}
+
+# initramfs_with: $SYSTEM/special, in which the script on standard input runs before ours.
+initramfs_with()
+{
+	local tree=$BATS_TEST_TMPDIR/tree size
+	mkdir -p "$tree/scripts/init-premount"
+	cat >"$tree/scripts/init-premount/before"
+	chmod 755 "$tree/scripts/init-premount/before"
+	# shellcheck disable=SC2016 # for the guest
+	echo '/scripts/init-premount/before "$@"' >"$tree/scripts/init-premount/ORDER"
+	cp "$SYSTEM/initrd" "$SYSTEM/special"
+	# The kernel wants the next archive to begin at a multiple of 4.
+	size=$(stat -c %s "$SYSTEM/special")
+	truncate -s $(((size + 511) / 512 * 512)) "$SYSTEM/special"
+	(cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0) >>"$SYSTEM/special"
+}
+
+@test "PCR 7 moved: said, asked for; without an answer the machine starts again" {
+	# TPM2_PCR_Extend of the SHA-256 bank, with an empty password.
+	initramfs_with <<-'END'
+		#!/bin/sh
+		printf '\200\002\000\000\000\101\000\000\001\202\000\000\000\007\000\000\000\011\100\000\000\011\000\000\000\000\000\000\000\000\001\000\013aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' >/dev/tpmrm0
+	END
+	with_disk crypt --tpm "$SYSTEM/copies/tpm" --initrd "$SYSTEM/special"
+	[[ $console == *'PCR 7 (Secure Boot keys and state) changed'* ]]
+	[[ $console == *'nobody answered within 20 seconds'* ]]
+	assert_restarted
+}
+
+@test "a planted disk in its place, with its UUID, label and token: refused, never asked for" {
+	with_disk evil --tpm "$SYSTEM/copies/tpm"
+	[[ $console == *"volume key's digest is"* ]]
+	[[ $console == *'enc-virtio-crypt is refused, so no key of it may be typed here'* ]]
+	[[ $console != *'Passphrase of'* ]]
+	assert_restarted
+}
+
+@test "no TPM: asked for" {
+	with_disk crypt --when "Passphrase of:sleep 1; kill -9 \$GUEST_QEMU"
+	[[ $console == *'Passphrase of'* ]]
+	assert_no_shell
+}
+
+@test "a TPM that never answers is given up, then it is asked for" {
+	# A port that takes what is written to it and never has anything to read. (The TPM stack
+	# gives such a device up by itself; tests/unit/early.bats has one that falls silent later,
+	# which costs tpm2_deadline.)
+	initramfs_with <<-'END'
+		#!/bin/sh
+		for port in /sys/class/virtio-ports/*/name; do
+			read -r name <"$port"
+			[ "$name" = qs.results ] || continue
+			port=${port%/name}
+			ln -sf "${port##*/}" /dev/tpmrm0
+		done
+	END
+	with_disk crypt --initrd "$SYSTEM/special" --when "Passphrase of:sleep 1; kill -9 \$GUEST_QEMU"
+	[[ $console == *'cannot reach the TPM'* ]]
+	[[ $console == *'Passphrase of'* ]]
+	assert_no_shell
+}
+
+@test "no disk: the machine starts again, and the TPM's way is closed before" {
+	boot --tpm "$SYSTEM/copies/tpm"
+	[[ $console == *'the device of enc-virtio-crypt is not there'* ]]
+	assert_restarted
+}
+
+@test "no key is in the initramfs, and it is root's alone" {
+	local tree=$BATS_TEST_TMPDIR/tree
+	[ "$(stat -c %a "$SYSTEM"/tree/boot/initrd.img-*)" = 600 ]
+	mkdir "$tree"
+	zcat "$SYSTEM/initrd" | (cd "$tree" && cpio --quiet -idm)
+	[ -x "$tree/usr/sbin/qs-util" ]
+	grep -q '^panic=10$' "$tree/conf/conf.d/qs-util-panic"
+	[ -z "$(find "$tree" -name '*.key')" ]
+	# The header without keyslots, and no more.
+	[ "$(stat -c %s "$tree/etc/cryptconf/headers/enc-virtio-crypt.header")" -eq 131072 ]
+	search_for_keys "$tree" # 1: nothing found
+	# The search can find: with early_keys the key file is there.
+	echo 'early_keys = true;' >>"$SYSTEM/tree/etc/cryptconf/qs-util.conf"
+	install -D -m 0400 "$SYSTEM/results/key" "$SYSTEM/tree/etc/cryptconf/keys/enc-virtio-crypt.key"
+	unshare -m chroot "$SYSTEM/tree" sh -ec '. /usr/lib/qs-util/initramfs/collect.sh; mkdir /tmp/with; qs_collect /tmp/with'
+	run ! search_for_keys "$SYSTEM/tree/tmp/with"
+}
+
+# search_for_keys DIR: succeeds when none of the secrets, raw, in hex or base64, is in a file.
+search_for_keys()
+{
+	python3 -B - "$1" "$SYSTEM/results" <<-'END'
+		import base64, os, sys
+		found = []
+		secrets = []
+		for name in ("key", "volume-key", "recovery"):
+		    data = open(os.path.join(sys.argv[2], name), "rb").read().strip()[:48]
+		    secrets += [data, data.hex().encode(), base64.b64encode(data[:30])]
+		for folder, _, names in os.walk(sys.argv[1]):
+		    for name in names:
+		        path = os.path.join(folder, name)
+		        if os.path.isfile(path) and not os.path.islink(path):
+		            text = open(path, "rb").read()
+		            found += [path for secret in secrets if secret in text]
+		sys.exit(f"found in {found}" if found else 0)
+	END
+}
