@@ -205,10 +205,8 @@ bool qs_key_holds_boot(const struct qs_env *env, const struct qs_crypttab_entry 
 	       !qs_crypttab_has_option(e->options, "noauto") && qs_key_is_apart(env, e->key);
 }
 
-/* Options of the configuration that do not hold the boot of a line with this key; malloc'ed. */
-static char *options_for(const struct qs_env *env, const char *key)
+char *qs_key_line_options(const struct qs_env *env, const char *key, const char *options)
 {
-	const char *options = env->config.crypttab_options;
 	const struct qs_crypttab_entry e = { .key = key, .options = options };
 
 	if (strcmp(key, QS_CRYPTTAB_NO_KEY) == 0 && !qs_crypttab_has_option(options, "noauto"))
@@ -222,6 +220,6 @@ int qs_key_set_line(const struct qs_env *env, struct qs_crypttab *tab, const cha
 	QS_AUTO(qs_auto_free) char *options = NULL;
 
 	if (!qs_crypttab_find(tab, name))
-		options = options_for(env, key);
+		options = qs_key_line_options(env, key, env->config.crypttab_options);
 	return qs_crypttab_set(tab, name, device, key, options, err);
 }

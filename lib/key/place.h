@@ -30,9 +30,7 @@ bool qs_key_is_in_dir(const struct qs_env *env, const char *path);
 bool qs_key_is_apart(const struct qs_env *env, const char *path);
 
 /*
- * Add or change the line of a device of ours, as qs_crypttab_set() does, without
- * an option that could hold a boot: a line that exists keeps the options that the
- * administrator gave it; a new one gets those of the configuration, and
+ * OPTIONS for a new line in crypttab, so that it holds no boot; malloc'ed. Added are
  *
  * - "noauto" without a key file (KEY is QS_CRYPTTAB_NO_KEY), and
  * - "nofail" with a key that qs_key_is_apart(),
@@ -40,6 +38,13 @@ bool qs_key_is_apart(const struct qs_env *env, const char *path);
  * unless they stand there. systemd 252 asks for a passphrase where it finds no
  * key file, with no end to it, and a line without nofail makes the boot wait for
  * the answer.
+ */
+char *qs_key_line_options(const struct qs_env *env, const char *key, const char *options);
+
+/*
+ * Add or change the line of a device of ours, as qs_crypttab_set() does: a line
+ * that exists keeps the options that the administrator gave it; a new one gets
+ * qs_key_line_options() of those of the configuration.
  */
 int qs_key_set_line(const struct qs_env *env, struct qs_crypttab *tab, const char *name,
 		    const char *device, const char *key, struct qs_error *err);

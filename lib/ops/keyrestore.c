@@ -32,6 +32,7 @@
 #include "base/utf8.h"
 #include "key/keydir.h"
 #include "key/keyfile.h"
+#include "key/place.h"
 #include "ops/bundle-plan.h"
 #include "ops/bundle.h"
 
@@ -147,6 +148,19 @@ static int write_member(struct qs_member *m, void *cookie, struct qs_error *err)
 	return write_item(&run->plan.env, item, m, err);
 }
 
+/* With the options that it had; its key may be in another place than it was. */
+static int write_line(const struct qs_env *env, struct qs_crypttab *tab,
+		      const struct qs_restore_line *l, struct qs_error *err)
+{
+	const struct qs_manifest_device *d = l->device;
+	const char *had = *d->options ? d->options : NULL;
+	QS_AUTO(qs_auto_free) char *options = NULL;
+
+	if (had && strcmp(l->key, QS_CRYPTTAB_NO_KEY) != 0 && !qs_crypttab_no_options(had))
+		options = qs_key_line_options(env, l->key, had);
+	return qs_crypttab_set(tab, d->name, d->device, l->key, options ? options : had, err);
+}
+
 static int write_lines(const struct restore *run, struct qs_error *err)
 {
 	const struct qs_env *env = &run->plan.env;
@@ -160,8 +174,7 @@ static int write_lines(const struct restore *run, struct qs_error *err)
 
 		r = qs_restore_line_action(tab, l, run->options->force);
 		if (r == QS_RESTORE_CREATE || r == QS_RESTORE_REPLACE)
-			r = qs_crypttab_set(tab, l->device->name, l->device->device, l->key,
-					    *l->device->options ? l->device->options : NULL, err);
+			r = write_line(env, tab, l, err);
 		else
 			r = 0;
 		changed += r;

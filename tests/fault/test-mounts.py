@@ -258,6 +258,22 @@ def missing_files(scratch):
     check(opens(tree.image(), key), "the device opens no more")
 
 
+def restored_elsewhere(scratch):
+    """keyrestore where the keys directory is a mount of its own: the restored line holds no boot"""
+    tree = formatted(scratch)
+    passphrase = scratch / "passphrase"
+    passphrase.write_text("correct horse\n")
+    passphrase.chmod(0o400)
+    bundle = ("--passphrase-file", passphrase, scratch / "bundle")
+    must(*tree.command("keybackup", *bundle))
+    tree.key().unlink()
+    tree.crypttab.write_text(FOREIGN_TAB)
+    with mounted("tmpfs", tree.conf / "keys", "size=4m,mode=700"):
+        must(*tree.command("keyrestore", *bundle))
+        tree.options = "luks,nofail"
+        is_formatted(tree, FOREIGN_TAB, 1)
+
+
 private_mounts()
 main(
     full,
@@ -270,4 +286,5 @@ main(
     absent_device,
     device_vanishes,
     missing_files,
+    restored_elsewhere,
 )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # Keys in other places, on a real kernel: a stick with ext4 and with FAT, one that
-# hangs, one that is pulled, a program.
+# hangs, one that is pulled, an NFS server, a program.
 #
 # guest: --disk virtio:d1:64M --disk virtio:d2:64M --disk scsi:stick:64M
 
@@ -158,4 +158,41 @@ suspendable_stick()
 	run -0 qs-util cryptclose "${ID}d1"
 	run -0 qs-util cryptopen "${ID}d1" updatecrypttab
 	[ "$(</etc/crypttab)" = "enc-virtio-d1  ${ID}d1  none  luks,noauto" ]
+}
+
+# /srv for 127.0.0.1, by what exportfs and rpc.mountd would write: the guest has neither.
+# The number is NFSEXP_INSECURE_PORT, _ROOTSQUASH and _FSID of linux/nfsd/export.h.
+export_srv()
+{
+	local end=2000000000
+	echo "nfsd 127.0.0.1 $end guest" >/proc/net/rpc/auth.unix.ip/channel
+	printf 'guest 1 \\x00000000 %s /srv\n' $end >/proc/net/rpc/nfsd.fh/channel
+	echo "guest /srv $end $((0x2002 | 0x4)) 65534 65534 0" >/proc/net/rpc/nfsd.export/channel
+}
+
+# The kernel's own server, NFSv4 only, which needs no other service.
+nfs_server()
+{
+	modprobe -a nfsd nfs nfsv4
+	mount -t nfsd nfsd /proc/fs/nfsd
+	# SIOCSIFFLAGS, IFF_UP: no "ip" in the guest.
+	perl -MSocket -e 'my $up = pack("a16sx22", "lo", 1);
+		socket(S, AF_INET, SOCK_DGRAM, 0) && ioctl(S, 0x8914, $up) || die $!'
+	mkdir -p /srv/keys
+	chmod 0700 /srv/keys
+	# Where it remembers its clients; without, it refuses to end the time in which they may
+	# come back after a restart, and lets nobody open a file.
+	mkdir -p /var/lib/nfs/v4recovery
+	echo '-3 +4 +4.1 +4.2' >/proc/fs/nfsd/versions
+	echo 'tcp 2049' >/proc/fs/nfsd/portlist
+	echo 2 >/proc/fs/nfsd/threads
+	echo Y >/proc/fs/nfsd/v4_end_grace
+}
+
+@test "NFS: an export that squashes root takes no keys" {
+	nfs_server
+	export_srv
+	timeout 60 mount -i -t nfs4 -o addr=127.0.0.1,clientaddr=127.0.0.1,vers=4.2 127.0.0.1:/ "$STICK"
+	run -2 qs-util cryptformat "${ID}d1"
+	[[ $output == *no_root_squash* ]]
 }
