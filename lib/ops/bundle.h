@@ -22,7 +22,8 @@ struct qs_keybackup_options {
 	bool no_headers;              /* without header backups */
 };
 
-/* The check that needs nothing yet: QS_E_EXISTS when FILE is there and may not be replaced. */
+/* The check that needs nothing yet: QS_E_EXISTS when FILE is there and may not be replaced;
+ * QS_E_FAILED when it can never be, as a directory. */
 int qs_keybackup_check(const struct qs_env *env, const struct qs_keybackup_options *options,
 		       struct qs_error *err);
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,6 +40,13 @@ int qs_keybackup_check(const struct qs_env *env, const struct qs_keybackup_optio
 {
 	QS_AUTO(qs_auto_free) char *real = options->file ? real_of(env, options->file) : NULL;
 
+	struct stat st;
+
+	if (real && stat(real, &st) == 0 && !S_ISREG(st.st_mode))
+		return qs_fail(err, QS_E_FAILED,
+			       "%s is not a regular file; name a file in which "
+			       "the bundle can be kept, or - for standard output",
+			       options->file);
 	if (real && !options->force && faccessat(AT_FDCWD, real, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return qs_fail(err, QS_E_EXISTS, "%s exists already; --force replaces it",
 			       options->file);

@@ -123,6 +123,18 @@ action_of()
 	[ "$(etc_sums)" = "$before" ]
 }
 
+@test "a directory or a FIFO is no place for a bundle, and --force does not make it one" {
+	small_keys
+	mkfifo "$BATS_TEST_TMPDIR/fifo"
+	for place in "$BATS_TEST_TMPDIR" "$BATS_TEST_TMPDIR/fifo"; do
+		for option in --no-headers --force; do
+			run -1 qs keybackup --to backup.crt "$option" "$place"
+			[[ $output == *"$place is not a regular file; name a file"* ]]
+		done
+	done
+	[ -p "$BATS_TEST_TMPDIR/fifo" ]
+}
+
 @test "a key that differs stops everything: 6, and nothing is written" {
 	small_keys
 	backup
