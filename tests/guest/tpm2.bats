@@ -9,6 +9,7 @@
 # guest-boot 2: --tpm @state/tpm
 # guest-boot 3: --tpm @state/other-tpm
 
+# shellcheck disable=SC2030,SC2031 # $output is read by functions of the same test
 load lib
 load luks2
 load tpm2

@@ -9,7 +9,7 @@ setup()
 {
 	make_tree 1
 	make_tpm
-	cd "$BATS_TEST_TMPDIR"
+	cd "$BATS_TEST_TMPDIR" || return
 	(umask 077 && printf 'S3cr3t-P1N' >pin)
 	printf 'S3cr3t-P1N' | openssl dgst -sha256 -binary >auth
 	qs cryptformat --no-open "${ID}1"
