@@ -95,6 +95,19 @@ qs_copy_header()
 	head -c "$qs_size" "$qs_from" >"$2$qs_from"
 }
 
+# qs_copy_config DESTDIR: without healing keyslots, whose new header backup would be lost
+# with the initramfs.
+qs_copy_config()
+{
+	[ -e /etc/cryptconf/qs-util.conf ] || return 0
+	sed -E 's/(tpm2_self_heal[[:space:]]*[=:][[:space:]]*)[Tt][Rr][Uu][Ee]/\1false/' \
+		/etc/cryptconf/qs-util.conf >"$1/etc/cryptconf/qs-util.conf"
+	if [ "$("$qs_util" --config="$1/etc/cryptconf/qs-util.conf" config tpm2_self_heal)" != false ]; then
+		echo "E: qs-util: qs-util.conf is not usable, or tpm2_self_heal is not on one line" >&2
+		exit 1
+	fi
+}
+
 # qs_collect DESTDIR: table, configuration, headers; key files only where the
 # configuration wants them. Returns 1 when the initramfs has nothing to open.
 qs_collect()
@@ -103,7 +116,7 @@ qs_collect()
 	[ -n "$qs_table" ] || return 1
 	mkdir -p "$1/etc/cryptconf"
 	echo "$qs_table" >"$1/etc/crypttab"
-	[ ! -e /etc/cryptconf/qs-util.conf ] || cp /etc/cryptconf/qs-util.conf "$1/etc/cryptconf/"
+	qs_copy_config "$1"
 	echo "$qs_table" | while read -r qs_name _ qs_key _; do
 		qs_copy_header "$qs_name" "$1"
 		[ "$("$qs_util" config early_keys)" = true ] || continue
