@@ -104,7 +104,7 @@ extend_pcr_7()
 
 reopen()
 {
-	qs-util cryptclose "$1"
+	qs-util cryptclose "$1" >&2
 	qs-util --json cryptopen "$@"
 }
 
@@ -136,7 +136,7 @@ reopen()
 	qs-util cryptenroll $ID/virtio-d2 --recovery-key /root/recovery
 	extend_pcr_7
 	run -0 --separate-stderr reopen $ID/virtio-d2 --passphrase-file /root/recovery
-	[ "$(jq '.devices[0].tpm2_healed' <<<"$output")" = 1 ]
+	[ "$(jq '.devices[0].tpm2_healed' <<<"$output")" = 3 ]
 	run -0 --separate-stderr reopen $ID/$SCSI
 	[ "$(jq -c '.devices[0] | [.keyslot, .tpm2_healed]' <<<"$output")" = '[0,null]' ]
 	sed -i '$d' /etc/cryptconf/qs-util.conf
