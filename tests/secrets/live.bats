@@ -30,12 +30,13 @@ key_of()
 }
 
 # watched COMMAND...: its output goes where the host will look. Most of its memory
-# that is not locked goes to swap.
+# that is not locked goes to swap. What locks all of its own would only crawl in so
+# little, and gets MEMORY.
 watched()
 {
 	local number
 	number=$(find "$GUEST_RESULTS" -type f | wc -l)
-	systemd-run --quiet --wait --pipe -p MemoryHigh=10M "$@" >"$GUEST_RESULTS/output-$number" 2>&1 ||
+	systemd-run --quiet --wait --pipe -p MemoryHigh="${MEMORY:-10M}" "$@" >"$GUEST_RESULTS/output-$number" 2>&1 ||
 		{ cat "$GUEST_RESULTS/output-$number"; return 1; }
 }
 
@@ -70,11 +71,6 @@ setup_file()
 	qs cryptformat "${ID}d1" "${ID}d2"
 	(umask 077 && head -c 4096 /dev/urandom >/root/given.key)
 	qs --json cryptformat --pbkdf pbkdf2 --key-file /root/given.key "${ID}d3"
-	# For the host, which gets the volume keys out of it.
-	local disk
-	for disk in d1 d2 d3; do
-		dd if="$ID$disk" of="$GUEST_RESULTS/$disk.header" bs=1M count=5 status=none
-	done
 }
 
 @test "looking, closing, opening" {
@@ -85,6 +81,36 @@ setup_file()
 	qs cryptclose "${ID}d1"
 	qs cryptopen "${ID}d1" updatecrypttab
 	qs devicemap --all
+}
+
+@test "a recovery key, a new key, and all keys in a bundle" {
+	local MEMORY=64M disk
+	mkdir -p /root/ways
+	(umask 077 && cd /root/ways && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+		-keyout backup.pem -out backup.crt -subj /CN=backup -days 2 2>/dev/null)
+	qs --json cryptenroll "${ID}d1" --recovery-key /root/ways/recovery
+	qs cryptenroll "${ID}d1" --list
+	qs --yes cryptenroll "${ID}d1" --new-key
+	# For the host, which gets the volume keys out of it by the keys known in the end.
+	for disk in d1 d2 d3; do
+		dd if="$ID$disk" of="$GUEST_RESULTS/$disk.header" bs=1M count=5 status=none
+	done
+	qs cryptopen --test --passphrase-file /root/ways/recovery "${ID}d1"
+	qs --json keybackup --to /root/ways/backup.crt /root/keys.cms
+	qs --json cryptopenall --test --bundle /root/keys.cms --key-file /root/ways/backup.pem
+	rm /etc/crypttab
+	qs --json --yes keyrestore --key-file /root/ways/backup.pem /root/keys.cms
+}
+
+@test "header backups and tables" {
+	local MEMORY=64M
+	qs --json cryptbackup
+	rm /etc/crypttab
+	qs --json crypttabrepair --keys /root
+	qs cryptclose "${ID}d3"
+	dd if=/dev/zero of="${ID}d3" bs=4096 count=1 conv=fsync status=none
+	qs --json --yes cryptrestore "${ID}d3"
+	qs cryptopen "${ID}d3"
 }
 
 @test "a process that holds a key leaves no core when it crashes" {
@@ -128,5 +154,8 @@ setup_file()
 	known key-d1 <"$(key_of d1)"
 	known key-d4 <"$(key_of d4)"
 	known given-d3 </root/given.key
+	# The middle of the DER form of an EC key is the number itself: the rest is the same in all.
+	openssl ec -in /root/ways/backup.pem -outform DER 2>/dev/null | head -c 39 | tail -c 32 | known private
+	known recovery </root/ways/recovery
 	known control </run/control
 }
