@@ -161,18 +161,24 @@ suspendable_stick()
 }
 
 # /srv for 127.0.0.1, by what exportfs and rpc.mountd would write: the guest has neither.
-# The number is NFSEXP_INSECURE_PORT, _ROOTSQUASH and _FSID of linux/nfsd/export.h.
+# export_srv FLAGS: beside NFSEXP_INSECURE_PORT and _FSID of linux/nfsd/export.h.
 export_srv()
 {
 	local end=2000000000
 	echo "nfsd 127.0.0.1 $end guest" >/proc/net/rpc/auth.unix.ip/channel
 	printf 'guest 1 \\x00000000 %s /srv\n' $end >/proc/net/rpc/nfsd.fh/channel
-	echo "guest /srv $end $((0x2002 | 0x4)) 65534 65534 0" >/proc/net/rpc/nfsd.export/channel
+	echo "guest /srv $end $((0x2002 | $1)) 65534 65534 0" >/proc/net/rpc/nfsd.export/channel
+}
+
+mount_srv()
+{
+	timeout 60 mount -i -t nfs4 -o addr=127.0.0.1,clientaddr=127.0.0.1,vers=4.2 127.0.0.1:/ "$STICK"
 }
 
 # The kernel's own server, NFSv4 only, which needs no other service.
 nfs_server()
 {
+	[ ! -e /proc/fs/nfsd/threads ] || return 0
 	modprobe -a nfsd nfs nfsv4
 	mount -t nfsd nfsd /proc/fs/nfsd
 	# SIOCSIFFLAGS, IFF_UP: no "ip" in the guest.
@@ -191,8 +197,30 @@ nfs_server()
 
 @test "NFS: an export that squashes root takes no keys" {
 	nfs_server
-	export_srv
-	timeout 60 mount -i -t nfs4 -o addr=127.0.0.1,clientaddr=127.0.0.1,vers=4.2 127.0.0.1:/ "$STICK"
+	export_srv 0x4 # _ROOTSQUASH
+	mount_srv
 	run -2 qs-util cryptformat "${ID}d1"
 	[[ $output == *no_root_squash* ]]
+}
+
+@test "NFS: a server that keeps the keys, and then is gone" {
+	nfs_server
+	export_srv 0
+	mount_srv
+	sed -i 's/^open_deadline.*/open_deadline = 60;/' /etc/cryptconf/qs-util.conf
+	run -0 qs-util cryptformat "${ID}d1"
+	cryptsetup open --test-passphrase --key-file /srv/keys/enc-virtio-d1.key "${ID}d1"
+	run -0 qs-util cryptclose "${ID}d1"
+	umount "$STICK"
+	run -2 qs-util cryptopen "${ID}d1"
+	[[ $output == *"/media/stick, which /etc/fstab mounts, is not mounted"* ]]
+	mount_srv
+	run -0 qs-util cryptopen "${ID}d1"
+	run -0 qs-util cryptclose "${ID}d1"
+	sed -i 's/^open_deadline.*/open_deadline = 8;/' /etc/cryptconf/qs-util.conf
+	echo 0 >/proc/fs/nfsd/threads
+	run timeout 60 qs-util cryptopen "${ID}d1"
+	[ "$status" -eq 1 ]
+	[[ $output == *"after "[38]" seconds"* || $output == *"within "[38]" seconds"* ]]
+	[ ! -e /dev/mapper/enc-virtio-d1 ]
 }
