@@ -9,10 +9,11 @@ import subprocess
 from pathlib import Path
 
 from faultbench import FOREIGN_TAB, Tree, check, content, data_is_untouched, main, must, opens
-from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, Scenario, swept
+from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, Scenario, one_in, swept
 
 SWTPM = Path(__file__).resolve().parents[1] / "swtpm"
 SECOND_AT = 128 << 10
+SAMPLE = one_in(5)
 
 
 def metadata(image):
@@ -115,6 +116,11 @@ main(
     swept(Enroll, FULL, "enroll-tpm2, opens as before and after"),
     swept(Enroll, WRITE_ERROR, "enroll-tpm2, opens as before and after"),
     # What the main process reads is the same for every method (test-enroll.py).
-    swept(Enroll, READ_ERROR, "enroll-tpm2, opens as before and after", lambda tree, call: call.process == "worker"),
+    swept(
+        Enroll,
+        READ_ERROR,
+        "enroll-tpm2, opens as before and after",
+        lambda tree, call: call.process == "worker" and SAMPLE(tree, call),
+    ),
     swept(EnrollAgain, KILL, "enroll-tpm2-again, the old keyslot goes last"),
 )
