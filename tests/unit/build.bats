@@ -35,9 +35,11 @@ setup()
 }
 
 @test "a module exports one name" {
-	run -0 nm -D --defined-only "$QS_BUILD/modules/tpm2.so"
-	[ "$(wc -l <<<"$output")" -eq 1 ]
-	[[ $output == *qs_tpm2_module ]]
+	local module
+	for module in tpm2 journal qr; do
+		# The sanitizers add names of their own.
+		[ "$(nm -D --defined-only "$QS_BUILD/modules/$module.so" | awk '$3 !~ /^__/ { print $3 }')" = "qs_${module}_module" ]
+	done
 }
 
 @test "the binary links only what every command needs" {
