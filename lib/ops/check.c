@@ -271,12 +271,10 @@ static void check_tokens(struct check *c)
 	qs_tpm2_for_each_token(h.json, check_token, c);
 }
 
-static int tpm_job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
-		   struct qs_error *err)
+static int tpm_job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct check *c = cookie;
 
-	(void)index;
 	(void)err;
 	c->worker = worker;
 	c->by_tpm = *ret = json_array();
@@ -296,24 +294,9 @@ static int tpm_job(struct qs_worker *worker, size_t index, void *cookie, json_t 
 
 /* ---- in the parent ---- */
 
-static void tpm_done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
-{
-	struct check *c = cookie;
-
-	(void)index;
-	c->failed = *error;
-	qs_tpm2_explain_deadline(c->env, &c->failed);
-	c->by_tpm = json_incref(result);
-}
-
 static int ask_tpm(struct check *c, struct qs_error *err)
 {
-	struct qs_pool pool = {
-		.workers = 1,
-		.job = tpm_job,
-		.done = tpm_done,
-		.cookie = c,
-	};
+	struct qs_tpm2_work work = { .job = tpm_job, .cookie = c };
 	unsigned count = 0;
 
 	for (size_t i = 0; i < c->list->count; i++)
@@ -321,8 +304,8 @@ static int ask_tpm(struct check *c, struct qs_error *err)
 	/* Whoever has switched the TPM off does not want to hear of it. */
 	if (count == 0 || strcmp(c->env->config.tpm2_device, "none") == 0)
 		return 0;
-	pool.deadline_ms = c->env->config.tpm2_deadline_s * 1000 + count * MS_PER_DEVICE;
-	return qs_pool_run(&pool, 1, err);
+	work.extra_ms = count * MS_PER_DEVICE;
+	return qs_tpm2_run(c->env, &work, &c->by_tpm, &c->failed, err);
 }
 
 static void take_answers(const struct check *c)

@@ -138,14 +138,12 @@ static void seal_all(const struct sealing *s)
 	}
 }
 
-static int seal_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
-		    struct qs_error *err)
+static int seal_job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct sealing *s = cookie;
 	const struct qs_env *env = s->batch->env;
 	int r = qs_tpm2_connect(env, &s->tpm2, &s->tpm, err);
 
-	(void)i;
 	(void)ret;
 	if (r < 0)
 		return r;
@@ -162,21 +160,10 @@ static int seal_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 
 /* ---- in the parent ---- */
 
-static void seal_done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
-{
-	struct sealing *s = cookie;
-
-	(void)i;
-	(void)result;
-	s->failed = *error;
-	qs_tpm2_explain_deadline(s->batch->env, &s->failed);
-}
-
-static void seal_step(size_t i, const char *step, void *cookie)
+static void seal_step(const char *step, void *cookie)
 {
 	const struct sealing *s = cookie;
 
-	(void)i;
 	qs_env_progress(s->batch->env, s->batch->outcomes->items[0].device, step, 0,
 			s->batch->count);
 }
@@ -185,23 +172,17 @@ static int seal_together(struct qs_enroll_batch *b, struct qs_error *err)
 {
 	struct sealing s = { .batch = b };
 	size_t count = 0;
-	struct qs_pool pool = {
-		.workers = 1,
-		.job = seal_job,
-		.done = seal_done,
-		.step = seal_step,
-		.cookie = &s,
-	};
+	struct qs_tpm2_work work = { .job = seal_job, .step = seal_step, .cookie = &s };
 	int r;
 
 	for (size_t i = 0; i < b->count; i++)
 		count += is_wanted(b, i);
 	if (count == 0)
 		return 0;
-	pool.deadline_ms = b->env->config.tpm2_deadline_s * 1000 + (unsigned)count * MS_PER_DEVICE;
+	work.extra_ms = (unsigned)count * MS_PER_DEVICE;
 	r = qs_tpm2_keys_make(b->count, &b->sealed, err);
 	if (r == 0)
-		r = qs_pool_run(&pool, 1, err);
+		r = qs_tpm2_run(b->env, &work, NULL, &s.failed, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++) {
 		struct qs_tpm2_key *key = &b->sealed.items[i];
 		struct qs_error *own = &b->outcomes->items[i].error;

@@ -15,7 +15,6 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/pool.h"
 #include "ops/event.h"
 #include "ops/internal.h"
 
@@ -24,7 +23,6 @@ struct heal {
 	const struct qs_open_options *options;
 	const struct qs_open_request *requests;
 	struct qs_outcomes *list;
-	struct qs_error failed;
 	json_t *found; /* array of device, pcrs, bank, reason */
 
 	/* In the worker only: */
@@ -76,15 +74,13 @@ static void look_at_device(struct heal *h)
 		qs_tpm2_for_each_token(header.json, look_at_token, h);
 }
 
-static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
-	       struct qs_error *err)
+static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct heal *h = cookie;
 	QS_AUTO(qs_auto_json) json_t *closed = qs_tpm2_closed(h->env);
 	int r = qs_tpm2_connect(h->env, &h->tpm2, &h->tpm, err);
 
 	(void)worker;
-	(void)index;
 	if (r < 0)
 		return r;
 	h->tpm2->before_closing(h->tpm, closed, QS_TPM2_CLOSING_EVENT);
@@ -98,15 +94,6 @@ static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **re
 }
 
 /* ---- in the parent ---- */
-
-static void done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
-{
-	struct heal *h = cookie;
-
-	(void)index;
-	h->failed = *error;
-	h->found = json_incref(result);
-}
 
 static bool same_policy(const json_t *a, const json_t *b)
 {
@@ -173,13 +160,8 @@ void qs_heal(const struct qs_env *env, const struct qs_open_options *options,
 	     const struct qs_open_request *requests, struct qs_outcomes *list)
 {
 	struct heal h = { .env = env, .options = options, .requests = requests, .list = list };
-	const struct qs_pool pool = {
-		.workers = 1,
-		.deadline_ms = env->config.tpm2_deadline_s * 1000,
-		.job = job,
-		.done = done,
-		.cookie = &h,
-	};
+	const struct qs_tpm2_work work = { .job = job, .cookie = &h };
+	struct qs_error failed = {};
 	bool any = false;
 
 	for (size_t i = 0; i < list->count; i++)
@@ -187,9 +169,9 @@ void qs_heal(const struct qs_env *env, const struct qs_open_options *options,
 	if (!any || !env->config.tpm2_self_heal || options->test || options->early ||
 	    options->bundle || !qs_tpm2_is_there(env))
 		return;
-	if (qs_pool_run(&pool, 1, &h.failed) < 0 || h.failed.kind != QS_E_NONE)
+	if (qs_tpm2_run(env, &work, &h.found, &failed, &failed) < 0 || failed.kind != QS_E_NONE)
 		qs_log(QS_LOG_WARNING, "no TPM2 keyslot could be looked at to seal it anew: %s",
-		       h.failed.text);
+		       failed.text);
 	while (json_array_size(h.found) > 0)
 		heal_alike(&h);
 	json_decref(h.found);

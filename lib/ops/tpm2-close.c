@@ -18,7 +18,6 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/pool.h"
 
 #define RECORD QS_RUN_DIR "/tpm2-closed.json"
 #define RECORD_MAX (64U << 10)
@@ -70,7 +69,6 @@ json_t *qs_tpm2_closed(const struct qs_env *env)
 struct closing {
 	const struct qs_env *env;
 	uint32_t pcrs;
-	struct qs_error failed; /* in the parent */
 };
 
 /* Values that were recorded before win: since then we have extended the PCR. */
@@ -100,8 +98,7 @@ static int record(const struct qs_env *env, json_t *values, struct qs_error *err
 	return r < 0 ? r : qs_file_replace(path, text, strlen(text), &how, err);
 }
 
-static int close_job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
-		     struct qs_error *err)
+static int close_job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	const struct closing *c = cookie;
 	const struct qs_tpm2_functions *functions = NULL;
@@ -111,7 +108,6 @@ static int close_job(struct qs_worker *worker, size_t index, void *cookie, json_
 	int r = qs_tpm2_connect(c->env, &functions, &tpm, err);
 
 	(void)worker;
-	(void)index;
 	(void)ret;
 	if (r < 0)
 		return r;
@@ -125,31 +121,17 @@ static int close_job(struct qs_worker *worker, size_t index, void *cookie, json_
 
 /* ---- in the parent ---- */
 
-static void close_done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
-{
-	struct closing *c = cookie;
-
-	(void)index;
-	(void)result;
-	c->failed = *error;
-}
-
 int qs_tpm2_close_path(const struct qs_env *env, uint32_t pcrs, struct qs_error *err)
 {
 	struct closing c = { .env = env, .pcrs = pcrs };
-	const struct qs_pool pool = {
-		.workers = 1,
-		.deadline_ms = env->config.tpm2_deadline_s * 1000,
-		.job = close_job,
-		.done = close_done,
-		.cookie = &c,
-	};
-	int r = qs_pool_run(&pool, 1, err);
+	const struct qs_tpm2_work work = { .job = close_job, .cookie = &c };
+	struct qs_error failed = {};
+	int r = qs_tpm2_run(env, &work, NULL, &failed, err);
 
-	if (r == 0 && c.failed.kind != QS_E_NONE) {
+	if (r == 0 && failed.kind != QS_E_NONE) {
 		if (err)
-			*err = c.failed;
-		return qs_negative(qs_kind_errno(c.failed.kind));
+			*err = failed;
+		return qs_negative(qs_kind_errno(failed.kind));
 	}
 	return r;
 }

@@ -7,7 +7,6 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/pool.h"
 #include "luks/fields.h"
 #include "ops/event.h"
 #include "ops/internal.h"
@@ -153,7 +152,7 @@ static json_t *answer_device(const struct look *l, const json_t *tokens)
 	return answers;
 }
 
-static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, struct qs_error *err)
+static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct look *l = cookie;
 	struct qs_tpm2_health health;
@@ -161,7 +160,6 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 	int r = qs_tpm2_connect(l->env, &l->tpm2, &l->tpm, err);
 
 	(void)worker;
-	(void)i;
 	if (r < 0)
 		return r;
 	l->closed = qs_tpm2_closed(l->env);
@@ -184,28 +182,12 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 
 /* ---- in the parent ---- */
 
-static void done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
-{
-	struct look *l = cookie;
-
-	(void)i;
-	l->failed = *error;
-	qs_tpm2_explain_deadline(l->env, &l->failed);
-	l->answers = json_incref(result);
-}
-
 static int ask(struct look *l, struct qs_error *err)
 {
-	const struct qs_pool pool = {
-		.workers = 1,
-		.deadline_ms = l->env->config.tpm2_deadline_s * 1000,
-		.job = job,
-		.done = done,
-		.cookie = l,
-	};
+	const struct qs_tpm2_work work = { .job = job, .cookie = l };
 
 	if (qs_tpm2_is_there(l->env))
-		return qs_pool_run(&pool, 1, err);
+		return qs_tpm2_run(l->env, &work, &l->answers, &l->failed, err);
 	(void)qs_fail(&l->failed, QS_E_TPM_ABSENT, "there is no TPM 2.0 to ask");
 	return 0;
 }

@@ -193,13 +193,11 @@ static void try_tokens(struct fetch *f, const json_t *tokens, struct qs_tpm2_key
 	}
 }
 
-static int fetch_job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
-		     struct qs_error *err)
+static int fetch_job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct fetch *f = cookie;
 
 	(void)worker;
-	(void)index;
 	(void)ret;
 	(void)err;
 	for (size_t i = 0; i < f->keys->count; i++)
@@ -317,36 +315,14 @@ static int look(struct fetch *f, struct qs_error *err)
 	return qs_pool_run(&pool, f->keys->count, err);
 }
 
-void qs_tpm2_explain_deadline(const struct qs_env *env, struct qs_error *error)
-{
-	if (error->kind == QS_E_DEADLINE)
-		(void)qs_fail(error, QS_E_DEADLINE,
-			      "the TPM did not answer within %u seconds (tpm2_deadline in "
-			      "qs-util.conf)",
-			      env->config.tpm2_deadline_s);
-}
-
-static void fetch_done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
-{
-	struct fetch *f = cookie;
-
-	(void)index;
-	(void)result;
-	f->failed = *error;
-	qs_tpm2_explain_deadline(f->env, &f->failed);
-}
-
 static int ask_tpm(struct fetch *f, struct qs_error *err)
 {
-	const struct qs_pool pool = {
-		.workers = 1,
-		.deadline_ms = f->env->config.tpm2_deadline_s * 1000 +
-			       (unsigned)f->keys->count * MS_PER_DEVICE,
+	const struct qs_tpm2_work work = {
+		.extra_ms = (unsigned)f->keys->count * MS_PER_DEVICE,
 		.job = fetch_job,
-		.done = fetch_done,
 		.cookie = f,
 	};
-	int r = qs_pool_run(&pool, 1, err);
+	int r = qs_tpm2_run(f->env, &work, NULL, &f->failed, err);
 
 	if (r < 0 || f->failed.kind == QS_E_NONE)
 		return r;

@@ -15,6 +15,7 @@
 
 #include "base/env.h"
 #include "base/error.h"
+#include "base/pool.h"
 #include "base/secret.h"
 #include "luks/header.h"
 #include "ops/ops.h"
@@ -109,8 +110,22 @@ int qs_tpm2_close_path(const struct qs_env *env, uint32_t pcrs, struct qs_error 
  */
 json_t *qs_tpm2_closed(const struct qs_env *env);
 
-/* When the worker that talks to it was killed at its deadline: say that it was the TPM's. */
-void qs_tpm2_explain_deadline(const struct qs_env *env, struct qs_error *error);
+/* What one worker process does with the TPM. */
+struct qs_tpm2_work {
+	unsigned extra_ms; /* beside tpm2_deadline, for many devices */
+	/* In the worker; *ret (may stay NULL) travels to the parent as text: nothing secret. */
+	int (*job)(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err);
+	void (*step)(const char *name, void *cookie); /* in the parent; may be NULL */
+	void *cookie;
+};
+
+/*
+ * Run WORK's job in a worker process with a deadline, as a TPM may never answer. *ret (may be
+ * NULL) is what the job returned, a new reference or NULL; *ret_failed how it ended (QS_E_NONE:
+ * well; a TPM that did not answer is named). Fails only when there was no worker.
+ */
+int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
+		struct qs_error *ret_failed, struct qs_error *err);
 
 /*
  * In a worker: is the header PEEKED, read from FD, at least as new as the backup of DEVICE?
