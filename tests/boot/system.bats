@@ -5,13 +5,8 @@ load lib
 
 readonly ROOT_DISK=/dev/disk/by-id/virtio-crypt
 
-is_over()
-{
-	[[ $(systemctl is-system-running) != @(initializing|starting) ]]
-}
-
 @test "it runs, and nothing failed" {
-	wait_for is_over
+	wait_for boot_is_over
 	run systemctl --failed --no-legend
 	[ -z "$output" ]
 	[ "$(systemctl is-system-running)" = running ]

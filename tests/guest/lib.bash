@@ -38,6 +38,12 @@ not()
 	! "$@"
 }
 
+# Under systemd: every unit of the boot has been started or has failed.
+boot_is_over()
+{
+	[[ $(systemctl is-system-running) != @(initializing|starting) ]]
+}
+
 # Until udev has worked through all events that it knows of. It may not know yet
 # that a program closed a device, so after a format wait for what should come of
 # it instead: a link, or udev_has.

@@ -13,11 +13,6 @@ load lib
 	[ -z "$output" ]
 }
 
-boot_is_over()
-{
-	[[ $(systemctl is-system-running) != @(initializing|starting) ]]
-}
-
 @test "systemd opens a disk of crypttab" {
 	local disk
 	disk=$(dev_of d1)

@@ -13,11 +13,6 @@ load tpm2
 
 readonly ID=/dev/disk/by-id/virtio-d
 
-boot_is_over()
-{
-	[[ $(systemctl is-system-running) != @(initializing|starting) ]]
-}
-
 @test "boot 1: three disks that only the TPM opens" {
 	local n
 	wait_for boot_is_over

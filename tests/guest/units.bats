@@ -13,11 +13,6 @@ load lib
 readonly ID=/dev/disk/by-id
 readonly SCSI=scsi-0QEMU_QEMU_HARDDISK_d3
 
-boot_is_over()
-{
-	[[ $(systemctl is-system-running) != @(initializing|starting) ]]
-}
-
 @test "boot 1: three disks, keys on a file system of their own" {
 	wait_for boot_is_over
 	mkfs.ext4 -q -L keys "$(dev_of usb)"

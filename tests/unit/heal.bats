@@ -9,11 +9,8 @@ load tpm2
 
 setup()
 {
-	make_tree 1
-	make_tpm
+	make_tpm_tree "${ID}1"
 	use_tpm "$TPM/s" 'tpm2_self_heal = true;'
-	qs cryptformat --no-open "${ID}1"
-	IMAGE=$(image_of 1)
 }
 
 teardown()

@@ -7,23 +7,14 @@ load tpm2
 
 setup()
 {
-	make_tree 1
-	make_tpm
+	make_tpm_tree "${ID}1"
 	PIN=$BATS_TEST_TMPDIR/pin
 	(umask 077 && echo 1234 >"$PIN")
-	qs cryptformat --no-open "${ID}1"
-	IMAGE=$(image_of 1)
 }
 
 teardown()
 {
 	drop_tpm
-}
-
-# field JQ: of the only device in $output.
-field()
-{
-	jq -r ".devices[0] | $1" <<<"$output"
 }
 
 # The TPM2 tokens of the header, one a line.

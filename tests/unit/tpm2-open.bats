@@ -20,24 +20,18 @@ teardown()
 	drop_tpm
 }
 
-# The fields of the only device in $output.
-field()
-{
-	jq -r ".devices[0].$1" <<<"$output"
-}
-
 @test "systemd-cryptenroll enrolled, PCR 7: opened by the TPM, before the key file" {
 	systemd_enroll 1 --tpm2-pcrs=7
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
-	[ "$(field 'token, .devices[0].keyslot, .devices[0].key_file')" = $'1\n1\nnull' ]
+	[ "$(field '.token, .keyslot, .key_file')" = $'1\n1\nnull' ]
 }
 
 @test "no PCR, and PIN: opened, with the PIN from a file or a descriptor" {
 	NEWPIN=1234 systemd_enroll 1 --tpm2-pcrs= --tpm2-with-pin=yes
 	run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
-	[ "$(field keyslot)" = 1 ]
+	[ "$(field .keyslot)" = 1 ]
 	run -0 --separate-stderr qs --json cryptopen --test --pin-fd 7 "${ID}1" 7<"$PIN"
-	[ "$(field keyslot)" = 1 ]
+	[ "$(field .keyslot)" = 1 ]
 	[ "$(failures)" = 0x0 ]
 }
 
@@ -45,12 +39,12 @@ field()
 	NEWPIN=1234 systemd_enroll 1 --tpm2-pcrs= --tpm2-with-pin=yes
 	echo 4321 >"$PIN"
 	run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
-	[ "$(field keyslot)" = 0 ]
-	[[ $(field tpm2_problem) == *'PIN is wrong'* ]]
+	[ "$(field .keyslot)" = 0 ]
+	[[ $(field .tpm2_problem) == *'PIN is wrong'* ]]
 	[ "$(failures)" = 0x1 ]
 	rm "$(key_of 1)"
 	run -2 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
-	[ "$(field error.code)" = pin ]
+	[ "$(field .error.code)" = pin ]
 	[ "$(failures)" = 0x2 ]
 }
 
@@ -88,11 +82,11 @@ field()
 	systemd_enroll 1 --tpm2-pcrs=7
 	"$SWTPM" measure "$TPM" update 7
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
-	[[ $(field tpm2_problem) == 'PCR 7 (Secure Boot keys and state) changed since'* ]]
+	[[ $(field .tpm2_problem) == 'PCR 7 (Secure Boot keys and state) changed since'* ]]
 	rm "$(key_of 1)"
 	run -2 --separate-stderr qs --json cryptopen --test "${ID}1"
-	[ "$(field error.code)" = tpm-pcr ]
-	[[ $(field error.message) == 'PCR 7 (Secure Boot keys and state) changed since'* ]]
+	[ "$(field .error.code)" = tpm-pcr ]
+	[[ $(field .error.message) == 'PCR 7 (Secure Boot keys and state) changed since'* ]]
 }
 
 @test "the disk in another machine, or after the TPM was cleared: 2, said as such" {
@@ -121,7 +115,7 @@ field()
 	run -0 --separate-stderr qs --json cryptopenall --test --pin-file "$PIN"
 	[ "$(jq -c '[.devices[].keyslot]' <<<"$output")" = '[0,0]' ]
 	[ "$(grep -c '0x157\|0x176' "$TPM/commands")" -eq 1 ] # one Load or StartAuthSession, refused
-	[[ $(field tpm2_problem) == *'locked after too many wrong PINs'* ]]
+	[[ $(field .tpm2_problem) == *'locked after too many wrong PINs'* ]]
 }
 
 # fails_to RULE WORDS STATUS [SETTING...]: with a TPM behind this rule, the key file opens and the
@@ -131,13 +125,13 @@ fails_to()
 	"$SWTPM" proxy "$TPM" "$1"
 	use_tpm "$TPM/p" "${@:4}"
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
-	[ "$(field keyslot)" = 0 ]
-	[[ $(field tpm2_problem) == *$2* ]]
+	[ "$(field .keyslot)" = 0 ]
+	[[ $(field .tpm2_problem) == *$2* ]]
 	"$SWTPM" proxy "$TPM" "$1"
 	"$SWTPM" flush "$TPM" # no resource manager does it
 	mv "$(key_of 1)" "$BATS_TEST_TMPDIR/key"
 	run "-$3" --separate-stderr qs --json cryptopen --test "${ID}1"
-	[[ $(field error.message) == *$2* ]]
+	[[ $(field .error.message) == *$2* ]]
 	mv "$BATS_TEST_TMPDIR/key" "$(key_of 1)"
 	"$SWTPM" proxy "$TPM" count
 	"$SWTPM" flush "$TPM"
@@ -221,7 +215,7 @@ token_edit()
 		'tpm2_pubkey .tpm2_pubkey_pcrs = [11]'; do
 		token_edit "${row#* }"
 		run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
-		[[ $(field tpm2_problem) == *"field ${row%% *} is"* ]]
+		[[ $(field .tpm2_problem) == *"field ${row%% *} is"* ]]
 	done
 	run ! grep -q 0x131 "$TPM/commands" # CreatePrimary
 }
@@ -232,7 +226,7 @@ token_edit()
 	token_edit '.tpm2_salt = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" | .tpm2_argon2id_lanes = 4 |
 		.tpm2_argon2id_iterations = 4 | .tpm2_argon2id_memcost = 1099511627776'
 	run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
-	[[ $(field tpm2_problem) == *max_kdf_memory* ]]
+	[[ $(field .tpm2_problem) == *max_kdf_memory* ]]
 	[ "$(failures)" = 0x0 ]
 }
 
@@ -244,8 +238,8 @@ token_edit()
 	qs --yes cryptenroll "${ID}1" --wipe tpm2
 	dd if="$BATS_TEST_TMPDIR/old" of="$image" conv=notrunc status=none
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
-	[ "$(field keyslot)" = 0 ]
-	[[ $(field tpm2_problem) == *'older than its backup'*'were revoked'* ]]
+	[ "$(field .keyslot)" = 0 ]
+	[[ $(field .tpm2_problem) == *'older than its backup'*'were revoked'* ]]
 	# Changed until it has the sequence id of the backup.
 	while [ "$(qs --json cryptstatus "${ID}1" | jq '.devices[0].backup.agrees')" = false ]; do
 		cryptsetup config --label x "$image"

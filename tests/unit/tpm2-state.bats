@@ -7,21 +7,12 @@ load tpm2
 
 setup()
 {
-	make_tree 2
-	make_tpm
-	qs cryptformat --no-open "${ID}1" "${ID}2"
-	IMAGE=$(image_of 1)
+	make_tpm_tree "${ID}1" "${ID}2"
 }
 
 teardown()
 {
 	drop_tpm
-}
-
-# field JQ: of the first device in $output.
-field()
-{
-	jq -r ".devices[0] | $1" <<<"$output"
 }
 
 # The TPM's other life: PCRs as after a restart.

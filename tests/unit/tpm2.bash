@@ -13,6 +13,16 @@ make_tpm()
 	use_tpm "$TPM/s"
 }
 
+# make_tpm_tree LINK...: as many disks, formatted, and the TPM; IMAGE is the first one.
+make_tpm_tree()
+{
+	make_tree $#
+	make_tpm
+	qs cryptformat --no-open "$@"
+	# shellcheck disable=SC2034 # used by tests
+	IMAGE=$(image_of 1)
+}
+
 drop_tpm()
 {
 	[ ! -e "$TPM/pid" ] || "$SWTPM" crash "$TPM"
@@ -45,4 +55,11 @@ systemd_enroll()
 	systemd-cryptenroll --unlock-key-file="$(key_of "$n")" --tpm2-device="swtpm:path=$TPM/s" "$@" \
 		"$(image_of "$n")"
 	"$SWTPM" flush "$TPM"
+}
+
+# field JQ: of the first device in $output.
+field()
+{
+	# shellcheck disable=SC2154 # set by run
+	jq -r ".devices[0] | $1" <<<"$output"
 }

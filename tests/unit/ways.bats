@@ -7,10 +7,7 @@ load tpm2
 
 setup()
 {
-	make_tree 2
-	make_tpm
-	qs cryptformat --no-open "${ID}1" "${ID}2"
-	IMAGE=$(image_of 1)
+	make_tpm_tree "${ID}1" "${ID}2"
 }
 
 teardown()
