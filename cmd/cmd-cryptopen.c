@@ -177,7 +177,10 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	if (r == 0)
 		r = qs_open_all(&ctx->env, &options, &ctx->outcomes, err);
 	if (r >= 0 && ctx->outcomes.count == 0 && !ctx->json)
-		qs_log(QS_LOG_NOTICE, "no encrypted device of ours is present");
+		qs_log(QS_LOG_NOTICE, "%s",
+		       options.early ? "no line of crypttab has the option initramfs or "
+				       "x-initrd.attach, so there is nothing to open early"
+				     : "no encrypted device of ours is present");
 	return r;
 }
 

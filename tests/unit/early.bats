@@ -181,6 +181,13 @@ absent optional enc-scsi-30003 ${ID}3" ]
 	wait
 }
 
+@test "no line for the initramfs: said, and nothing is done" {
+	rm "$ROOT/etc/crypttab"
+	run -0 qs cryptopenall --early
+	[[ $output == *'no line of crypttab has the option initramfs or x-initrd.attach'* ]]
+	[ ! -s "$ROOT/run/qs-util/early" ]
+}
+
 @test "a TPM that never answers costs its deadline and no more; then it is asked for" {
 	systemd_enroll 1 --tpm2-pcrs=7
 	qs cryptbackup "${ID}1"
