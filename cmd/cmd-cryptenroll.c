@@ -31,6 +31,7 @@ static const struct {
 	{ "recovery-key", "recovery", "recovery key added to" },
 	{ "new-key", "new-key", "new key made for" },
 	{ "tpm2", "tpm2", "TPM added to" },
+	{ "keystore", "keystore", "keystore added to" },
 };
 
 static const struct qs_ask pin_options = { .file_option = "pin-file", .fd_option = "pin-fd" };
@@ -195,7 +196,7 @@ static int take_unlock(struct wish *w, struct qs_error *err)
 /* Which devices, and behind --recovery-key the file that the key goes to. */
 static int take_arguments(struct wish *w, int argc, char **argv, struct qs_error *err)
 {
-	bool many = is_way(w, "tpm2") || !w->enroll.method;
+	bool many = is_way(w, "tpm2") || is_way(w, "keystore") || !w->enroll.method;
 
 	w->devices = (const char *const *)argv;
 	w->count = many ? (size_t)argc : 1;
@@ -204,7 +205,7 @@ static int take_arguments(struct wish *w, int argc, char **argv, struct qs_error
 	if (argc > (is_way(w, "recovery") ? 2 : 1) && !many)
 		return qs_fail(
 			err, QS_E_USAGE,
-			"'%s': several devices only with --tpm2 or --wipe, and a file behind "
+			"'%s': several devices only with --tpm2, --keystore or --wipe, and a file behind "
 			"the device only with --recovery-key",
 			argv[argc - 1]);
 	w->enroll.file =
@@ -261,7 +262,7 @@ static int test(struct wish *w, int argc, char **argv, struct qs_error *err)
 	if (argc == 2 && is_way(w, "recovery"))
 		return qs_fail(err, QS_E_USAGE, "to test a recovery key, give --passphrase-file=%s",
 			       argv[1]);
-	if (argc > 1 || is_way(w, "new-key") || w->enroll.wipe)
+	if (argc > 1 || is_way(w, "new-key") || is_way(w, "keystore") || w->enroll.wipe)
 		return qs_fail(err, QS_E_USAGE,
 			       "--test changes nothing: it takes one DEVICE and one of "
 			       "--key-file, --passphrase, --recovery-key and --tpm2");
@@ -301,7 +302,7 @@ static int dispatch(struct wish *w, int argc, char **argv, struct qs_error *err)
 	if (!w->enroll.method && !w->enroll.wipe)
 		return qs_fail(err, QS_E_USAGE,
 			       "nothing to do: give --passphrase, --key-file, --recovery-key, "
-			       "--tpm2, --new-key, --wipe, --list or --test");
+			       "--tpm2, --keystore, --new-key, --wipe, --list or --test");
 	return change(w, argc, argv, err);
 }
 
@@ -321,13 +322,26 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 	return r;
 }
 
+static char *keystore_opener(const json_t *keystore)
+{
+	const char *problem = json_string_value(json_object_get(keystore, "problem"));
+
+	if (problem)
+		return qs_printf("not by the keystore: %s", problem);
+	return qs_printf("the keystore, generation %d",
+			 (int)json_integer_value(json_object_get(keystore, "generation")));
+}
+
 /* A key file at hand, the TPM, or why the TPM does not. */
 static char *opener(const json_t *slot)
 {
 	const json_t *tpm2 = json_object_get(slot, "tpm2");
 	const char *problem = json_string_value(json_object_get(tpm2, "problem"));
 	const char *file = json_string_value(json_object_get(slot, "opened_by"));
+	const json_t *keystore = json_object_get(slot, "keystore");
 
+	if (keystore)
+		return keystore_opener(keystore);
 	if (file || !tpm2)
 		return qs_strdup(file);
 	if (problem)
@@ -370,6 +384,7 @@ static const struct qs_option options[] = {
 	  .arg = "PEM",
 	  .help = "bind it to PCR values that this RSA key has signed" },
 	{ .name = "public-key-pcrs", .arg = "PCRS", .help = "the PCRs that are signed: 11" },
+	{ .name = "keystore", .help = "add a keyslot whose key the keystore wraps" },
 	{ .name = "new-key", .help = "replace the device's own key file by a new one" },
 	{ .name = "wipe",
 	  .arg = "WHICH",
@@ -400,6 +415,7 @@ static const struct qs_example examples[] = {
 	{ "cryptenroll /dev/sdj --list", "what opens it" },
 	{ "cryptenroll /dev/sdj --new-key", "another key in its key file; the old one is revoked" },
 	{ "cryptenroll /dev/sdj /dev/sdk --tpm2", "let this machine's TPM open them" },
+	{ "cryptenroll /dev/sdj /dev/sdk --keystore", "let the keystore open them" },
 	{ "--yes cryptenroll /dev/sdj --recovery-key /root/j.new --wipe recovery",
 	  "a new recovery key in the place of all others" },
 	{ "--yes cryptenroll /dev/sdj --wipe recovery", "revoke them" },
@@ -440,10 +456,15 @@ const struct qs_command qs_row_cryptenroll = {
 		"old header still opens on this machine, in that state, until the TPM is cleared or the "
 		"volume key changed (cryptsetup reencrypt). Without a PIN, whoever has the whole machine "
 		"has the data.\n"
+		"--keystore makes a random key of 64 bytes for a new keyslot and wraps it, with the "
+		"identity of the volume, by the keystore's current key (qs-util-keystore(8)); it lies in "
+		"the header as a token of type qs-keystore and in no file. It takes any number of "
+		"devices. cryptopen and cryptopenall try it after the TPM and before key files. The same "
+		"command again puts a new keyslot in the place of the old one.\n"
 		"--tpm2 takes any number of devices, and one session of the TPM seals for all of them; "
 		"a PIN or passphrase is asked for once. Each has a result of its own. So does --wipe.\n"
 		"--wipe revokes keyslots, named by number or kind (passphrase, recovery, key-file, "
-		"tpm2, fido2, pkcs11, other; empty: those that an empty passphrase opens), and erases "
+		"tpm2, keystore, fido2, pkcs11, other; empty: those that an empty passphrase opens), and erases "
 		"the header backups that still hold their keys; copies elsewhere (bundles, copied "
 		"backups) it cannot reach. Together with a new way, the new one is kept. Slots that "
 		"carry no mark of their kind, shown as unknown, go only by number. The last keyslot "

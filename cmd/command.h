@@ -56,6 +56,7 @@ struct qs_file {
 #define QS_FILE_PENDING 4U
 #define QS_FILE_CRYPTTAB 8U
 #define QS_FILE_FSTAB 16U
+#define QS_FILE_KEYSTORE 32U
 
 #define QS_CMD_NEEDS_ROOT 1U   /* refused early for others, unless --root names another tree */
 #define QS_CMD_CHANGES 2U      /* SIGINT and SIGTERM let running jobs finish */
@@ -97,6 +98,7 @@ extern const struct qs_command qs_row_cryptrestore;
 extern const struct qs_command qs_row_crypttabrepair;
 extern const struct qs_command qs_row_keybackup;
 extern const struct qs_command qs_row_keyrestore;
+extern const struct qs_command qs_row_keystore;
 extern const struct qs_command qs_row_config;
 extern const struct qs_command qs_row_help;
 

@@ -34,6 +34,10 @@ const struct qs_file qs_files[] = {
 	{ QS_FILE_HEADERS, "/etc/cryptconf/headers/NAME.header",
 	  "The newest backup of a device's header; older ones are in NAME.d, beside what "
 	  "cryptrestore overwrote (damaged-SUM.raw)." },
+	{ QS_FILE_KEYSTORE, "/etc/cryptconf/keystore/",
+	  "The keystore, readable by root only: keystore.json (its state) and N.kek (the key of "
+	  "generation N). A key bundle (keybackup) has a copy; without N.kek no key that "
+	  "generation N wrapped opens anything." },
 	{ QS_FILE_CRYPTTAB, "/etc/crypttab",
 	  "Only the lines of our own devices are changed. The version before the last change "
 	  "is kept as /etc/crypttab.qs-bak." },
@@ -65,6 +69,7 @@ const struct qs_command *const qs_commands[] = {
 	&qs_row_crypttabrepair,
 	&qs_row_keybackup,
 	&qs_row_keyrestore,
+	&qs_row_keystore,
 	&qs_row_config,
 	&qs_row_help,
 	NULL,

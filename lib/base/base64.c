@@ -7,6 +7,7 @@
 #include <openssl/evp.h>
 
 #include "base/cleanup.h"
+#include "base/env.h"
 
 #define ALPHABET "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
@@ -84,4 +85,20 @@ int qs_base64_encode_secret(const struct qs_secret *secret, struct qs_secret *re
 	text.size--;
 	*ret = qs_secret_move(&text);
 	return 0;
+}
+
+/* The other alphabet is translated; of both, only what an encoder writes passes. */
+int qs_base64url_decode(const char *text, size_t max, struct qs_bytes *ret)
+{
+	size_t length = strlen(text);
+	QS_AUTO(qs_auto_free) char *usual = NULL;
+
+	if (length > max * 2 + 4)
+		return -EFBIG;
+	if (strpbrk(text, "+/="))
+		return -EINVAL;
+	usual = qs_printf("%s%.*s", text, (int)(3 - (length + 3) % 4), "===");
+	for (char *c = usual; *c; c++)
+		*c = *c == '-' ? '+' : *c == '_' ? '/' : *c;
+	return qs_base64_decode(usual, max, ret);
 }

@@ -28,6 +28,9 @@ struct qs_bytes qs_bytes_copy(const void *data, size_t size);
  */
 int qs_base64_decode(const char *text, size_t max, struct qs_bytes *ret);
 
+/* The same for the alphabet of JOSE: '-' and '_', no padding (RFC 4648, chapter 5). */
+int qs_base64url_decode(const char *text, size_t max, struct qs_bytes *ret);
+
 /* malloc'ed text with a NUL behind it; aborts when memory is out. Not for secrets. */
 char *qs_base64_encode(const void *data, size_t size);
 

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "base/secret.h"
 
+#include <malloc.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -9,6 +11,7 @@
 
 #include <linux/capability.h>
 
+#include <jansson.h>
 #include <libcryptsetup.h>
 
 int qs_secret_init(struct qs_secret *ret, size_t size, struct qs_error *err)
@@ -73,6 +76,19 @@ void qs_secret_done(struct qs_secret *s)
 	crypt_safe_free(s->data);
 	s->data = NULL;
 	s->size = 0;
+}
+
+/* What malloc() gave before can be released by this, too: it is asked for the size. */
+static void wipe_and_free(void *p)
+{
+	if (p)
+		explicit_bzero(p, malloc_usable_size(p));
+	free(p);
+}
+
+void qs_secret_wipe_json(void)
+{
+	json_set_alloc_funcs(malloc, wipe_and_free);
 }
 
 struct qs_secret qs_secret_move(struct qs_secret *from)

@@ -38,6 +38,12 @@ void qs_secret_lock_all(void);
  */
 void qs_secret_lock(const struct qs_secret *s);
 
+/*
+ * From now on every piece of JSON is wiped when it is released, in this process: for
+ * libraries that keep keys in JSON. May be called at any time, and again.
+ */
+void qs_secret_wipe_json(void);
+
 /* Hand over to the caller; *from becomes empty. */
 struct qs_secret qs_secret_move(struct qs_secret *from);
 

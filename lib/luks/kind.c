@@ -20,7 +20,7 @@ static const struct {
 	{ "systemd-fido2", "fido2" },
 	{ "systemd-pkcs11", "pkcs11" },
 	{ QS_RECOVERY_TYPE, QS_KIND_RECOVERY },
-	{ "qs-keystore", "keystore" },
+	{ "qs-keystore", QS_KIND_KEYSTORE },
 	{ "clevis", "clevis" },
 	{ QS_FINGERPRINT_TYPE, QS_KIND_KEY_FILE },
 };

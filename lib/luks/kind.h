@@ -20,6 +20,7 @@
 #define QS_KIND_PASSPHRASE "passphrase"
 #define QS_KIND_RECOVERY "recovery"
 #define QS_KIND_TPM2 "tpm2"
+#define QS_KIND_KEYSTORE "keystore"
 #define QS_KIND_UNKNOWN "unknown" /* no token: a passphrase or key file of somebody */
 
 #define QS_SLOT_TYPE "qs-slot"
@@ -29,7 +30,7 @@
 
 /*
  * The kind of keyslot SLOT of the metadata JSON (foreign input); static:
- * one of the above, "fido2", "pkcs11", "keystore", "clevis", or "other".
+ * one of the above, "fido2", "pkcs11", "clevis", or "other".
  * RET_SINCE (may be NULL) gets the time at which it was added, "" if that is not known.
  */
 const char *qs_slot_kind(const json_t *json, int slot, char ret_since[QS_SLOT_TIME_L]);

@@ -161,6 +161,13 @@ static int explain_add(int r, const struct qs_slots *s, struct qs_error *err)
 	return qs_fail_errno(err, r, "cannot add a keyslot to the header of %s", s->node);
 }
 
+int qs_slots_set_token(struct qs_slots *s, const json_t *token, int slot, struct qs_error *err)
+{
+	int r = set_token(s, token, slot, err);
+
+	return r < 0 ? r : reread(s, err);
+}
+
 int qs_slots_add(struct qs_slots *s, const struct qs_slot_new *what, struct qs_error *err)
 {
 	struct crypt_pbkdf_type pbkdf;

@@ -58,6 +58,9 @@ struct qs_slot_new {
 /* Add a keyslot to the copy. Returns its number. QS_E_NO_SPACE: there is no room for another. */
 int qs_slots_add(struct qs_slots *s, const struct qs_slot_new *what, struct qs_error *err);
 
+/* Add TOKEN to the copy, for keyslot SLOT: one that had to know the number of its slot. */
+int qs_slots_set_token(struct qs_slots *s, const json_t *token, int slot, struct qs_error *err);
+
 /*
  * Remove keyslot SLOT from the copy: its key material is overwritten, tokens that
  * name no other slot go with it. The last one is QS_E_FORBIDDEN.

@@ -10,6 +10,7 @@
 #include "luks/slots.h"
 #include "luks/unlock.h"
 #include "ops/internal.h"
+#include "ops/keystore.h"
 #include "ops/open.h"
 #include "ops/tpm2.h"
 
@@ -83,6 +84,20 @@ static int try_key_files(const struct qs_open_jobs *jobs, struct qs_worker *work
 	return 0;
 }
 
+/* Does the keystore open its keyslot? Marked at the slot, as a key file is. */
+static void mark_keystore(const struct qs_env *env, json_t *list, struct crypt_device *cd,
+			  const struct qs_luks_header *h)
+{
+	int slot = -1;
+	QS_AUTO(qs_auto_json) json_t *found = qs_keystore_look(env, cd, h, &slot);
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(list, i, entry) if (found && json_integer_value(json_object_get(
+							entry, "number")) == slot)
+		(void)json_object_set(entry, "keystore", found);
+}
+
 static int list_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 		    struct qs_error *err)
 {
@@ -98,6 +113,8 @@ static int list_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 	list = list_slots(&h);
 	*ret = json_pack("{s:o}", "keyslots", list);
 	qs_tpm2_describe(h.json, *ret);
+	if (h.version == 2)
+		mark_keystore(jobs->env, list, cd, &h);
 	return try_key_files(jobs, worker, list, cd, &h, err);
 }
 

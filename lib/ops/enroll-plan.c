@@ -10,7 +10,7 @@
 
 static const struct qs_enroll_method *const methods[] = {
 	&qs_enroll_key_file, &qs_enroll_passphrase, &qs_enroll_recovery,
-	&qs_enroll_new_key,  &qs_enroll_tpm2,
+	&qs_enroll_new_key,  &qs_enroll_tpm2,       &qs_enroll_keystore,
 };
 
 static const struct qs_enroll_method *find_method(const char *name)
@@ -90,8 +90,8 @@ static int unlock_by_tpm2(struct qs_enroll_batch *b, struct qs_error *err)
 		const struct qs_open_request *request = &b->items[i].request;
 
 		requests[i] = *request;
-		only[i] = b->outcomes->items[i].error.kind == QS_E_NONE && !request->command &&
-			  !qs_open_has_key_file(b->env, request);
+		only[i] = b->outcomes->items[i].error.kind == QS_E_NONE &&
+			  !qs_open_has_own_key(b->env, request);
 		any |= only[i];
 	}
 	if (!any)
@@ -177,6 +177,7 @@ int qs_enroll(const struct qs_env *env, const char *const *devices, size_t count
 		.method = find_method(options->method),
 		.count = count,
 		.outcomes = ret,
+		.lock = -1,
 	};
 	int r = options->wipe ? qs_enroll_check_words(options->wipe, err) : 0;
 
@@ -192,5 +193,6 @@ int qs_enroll(const struct qs_env *env, const char *const *devices, size_t count
 	qs_tpm2_keys_done(&b.unlock);
 	qs_tpm2_keys_done(&b.sealed);
 	qs_secret_done(&b.asked);
+	qs_auto_close(&b.lock);
 	return r;
 }

@@ -1,6 +1,6 @@
 /*
  * The parts of cryptenroll: a method for each kind of thing that can be added
- * (enroll-methods.c, enroll-rekey.c, enroll-tpm2.c), what they share (enroll.c),
+ * (enroll-methods.c, enroll-rekey.c, enroll-tpm2.c, enroll-keystore.c), what they share (enroll.c),
  * revoking (enroll-wipe.c), and which devices it is done to (enroll-plan.c).
  */
 #ifndef QS_OPS_ENROLL_H
@@ -54,6 +54,7 @@ struct qs_enroll_batch {
 	struct qs_tpm2_keys unlock;   /* what the TPM gave to unlock them */
 	struct qs_tpm2_keys sealed;   /* what it made for them */
 	struct qs_secret asked;       /* the passphrase that unlocks them */
+	int lock;                     /* of the keystore, or -1 */
 };
 
 /*
@@ -89,6 +90,7 @@ extern const struct qs_enroll_method qs_enroll_passphrase;
 extern const struct qs_enroll_method qs_enroll_recovery;
 extern const struct qs_enroll_method qs_enroll_new_key;
 extern const struct qs_enroll_method qs_enroll_tpm2;
+extern const struct qs_enroll_method qs_enroll_keystore;
 
 /* qs_job: item INDEX of the batch COOKIE. */
 int qs_enroll_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,

@@ -19,12 +19,14 @@
 #include "ops/check.h"
 #include "ops/early.h"
 #include "ops/internal.h"
+#include "ops/keystore.h"
 #include "ops/open.h"
 
 struct plan {
 	struct qs_open_jobs jobs;
 	struct qs_outcomes *outcomes;
 	struct qs_mapping_list mappings;
+	bool keystore;             /* there is one */
 	struct qs_error keys_hang; /* why keys_dir must not be touched, if so */
 	bool *todo;                /* one per outcome: a worker must open it */
 	size_t todo_count;
@@ -54,6 +56,7 @@ static struct qs_open_request *add_candidate(struct plan *p, const char *name, c
 		.link = qs_strdup(link),
 		.node = qs_env_path(p->jobs.env, link),
 		.command = qs_key_command_is_set(p->jobs.env),
+		.keystore = p->keystore,
 	};
 	return &grown[count - 1];
 }
@@ -83,6 +86,7 @@ static void add_early_line(struct plan *p, const struct qs_crypttab_entry *e)
 	add_line(p, e);
 	request = &p->jobs.requests[p->outcomes->count - 1];
 	request->command = false;
+	request->keystore = false;
 	request->early = true;
 }
 
@@ -165,6 +169,7 @@ static void add_bundle(struct plan *p, const struct qs_bundle_keys *bundle)
 			continue;
 		request = add_candidate(p, d->name, link);
 		request->command = false;
+		request->keystore = false;
 		request->key = &bundle->keys[i];
 		qs_open_apply_line(request, &line);
 	}
@@ -186,7 +191,7 @@ static bool drop_keys(const struct plan *p, struct qs_open_request *request)
 		else
 			request->key_files[kept++] = key;
 	}
-	return kept > 0 || request->command;
+	return kept > 0 || request->command || request->keystore;
 }
 
 /* Returns true when a worker must open it. */
@@ -262,6 +267,7 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 	struct plan p = { .jobs = { .env = env }, .outcomes = ret };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
+	p.keystore = qs_keystore_is_there(env);
 	if (r == 0)
 		r = make_plan(&p, options, err);
 	if (r == 0 && options->all_ways) {

@@ -44,7 +44,7 @@ int qs_open_ask_tpm2_and_pin(const struct qs_env *env, const struct qs_open_opti
 	int r = qs_open_ask_tpm2(env, options, request, 1, NULL, keys, err);
 
 	if (r < 0 || !request->tpm2 || request->tpm2->error.kind != QS_E_PIN || options->pin ||
-	    !options->ask_pin || request->command || qs_open_has_key_file(env, request))
+	    !options->ask_pin || qs_open_has_own_key(env, request))
 		return r;
 	r = options->ask_pin(options->ask_cookie, &pin, err);
 	if (r < 0)
@@ -72,9 +72,9 @@ int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
 	int r;
 
 	request->passphrase = options->passphrase;
+	request->keystore &= !options->passphrase;
 	if (options->passphrase || options->key_file || options->update_crypttab || !options->ask ||
-	    request->command || (request->tpm2 && request->tpm2->there) ||
-	    qs_open_has_key_file(env, request))
+	    (request->tpm2 && request->tpm2->there) || qs_open_has_own_key(env, request))
 		return 0;
 	r = check_before_asking(env, request, err);
 	if (r < 0)

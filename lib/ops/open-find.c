@@ -12,6 +12,7 @@
 #include "luks/make.h"
 #include "luks/unlock.h"
 #include "ops/internal.h"
+#include "ops/keystore.h"
 #include "ops/open.h"
 #include "tab/crypttab.h"
 
@@ -103,6 +104,7 @@ int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
 		ret->key_files[0] = qs_env_absolute(key_file);
 	} else {
 		ret->command = qs_key_command_is_set(env);
+		ret->keystore = qs_keystore_is_there(env);
 		if (e)
 			qs_open_apply_line(ret, e);
 		qs_open_add_key(ret, usual);
@@ -158,13 +160,20 @@ bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request
 	return false;
 }
 
+bool qs_open_has_own_key(const struct qs_env *env, const struct qs_open_request *request)
+{
+	return request->command || qs_open_has_key_file(env, request) ||
+	       qs_open_keystore_has(env, request);
+}
+
 bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
 {
 	if (!e->device || !e->key || qs_open_foreign_option(e->options))
 		return false;
 	if (e->key[0] != '/')
 		return strncmp(e->name, "enc-", 4) == 0 &&
-		       (qs_key_command_is_set(env) || qs_tpm2_is_there(env)) &&
+		       (qs_key_command_is_set(env) || qs_tpm2_is_there(env) ||
+			qs_keystore_is_there(env)) &&
 		       strcmp(e->key, QS_CRYPTTAB_NO_KEY) == 0;
 	return strncmp(e->name, "enc-", 4) == 0 || qs_key_is_in_dir(env, e->key);
 }

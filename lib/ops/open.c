@@ -25,6 +25,7 @@
 #include "ops/event.h"
 #include "ops/heal.h"
 #include "ops/internal.h"
+#include "ops/keystore.h"
 #include "tab/crypttab.h"
 
 /* As long as udev may take under load; see also qs_device_wait_link(). */
@@ -223,10 +224,56 @@ static int try_own_keys(const struct qs_env *env, struct qs_worker *worker,
 
 static bool has_other_way(const struct qs_env *env, const struct qs_open_request *request)
 {
-	return request->command || request->passphrase || qs_open_has_key_file(env, request);
+	return request->passphrase || qs_open_has_own_key(env, request);
 }
 
-/* The TPM, then what lies at hand, then what a person gave. */
+static int no_key_known(const struct qs_env *env, const struct qs_open_request *request,
+			struct qs_error *err)
+{
+	return qs_fail(err, QS_E_NO_KEY,
+		       "no key file is known for %s: name one, or put it at %s/%s.key",
+		       request->node, env->config.keys_dir, request->name);
+}
+
+/* What lies at hand or what a person gave. */
+static int try_given(const struct qs_env *env, struct qs_worker *worker,
+		     const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	if (request->key)
+		return try_bytes(env, worker, request, ret, err);
+	if (request->passphrase)
+		return try_passphrase(env, worker, request, ret, err);
+	if (!request->key_files[0] && !request->command)
+		return no_key_known(env, request, err);
+	return try_own_keys(env, worker, request, ret, err);
+}
+
+/* The keystore goes first; where it fails for anything but the volume's identity, the next. */
+static int try_keystore(const struct qs_env *env, struct qs_worker *worker,
+			const struct qs_open_request *request, json_t **ret, struct qs_error *err)
+{
+	struct qs_error why = {};
+	bool final = false;
+	int r = request->keystore ? qs_open_by_keystore(env, worker, request, ret, &final, &why)
+				  : 1;
+
+	if (r == 1)
+		return try_given(env, worker, request, ret, err);
+	if (r == 0 || final ||
+	    !(request->passphrase || request->command || qs_open_has_key_file(env, request))) {
+		if (r < 0 && err)
+			*err = why;
+		return r;
+	}
+	r = try_given(env, worker, request, ret, err);
+	if (r < 0)
+		qs_error_append(err, "; and by the keystore: %s", why.text);
+	else
+		(void)json_object_set_new(*ret, "keystore_problem", json_string(why.text));
+	return r;
+}
+
+/* The TPM, then the keystore, then the others. */
 static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 		    const struct qs_open_request *request, json_t **ret, struct qs_error *err)
 {
@@ -247,12 +294,7 @@ static int try_keys(const struct qs_env *env, struct qs_worker *worker,
 			return r;
 		}
 	}
-	if (request->key)
-		r = try_bytes(env, worker, request, ret, err);
-	else if (request->passphrase)
-		r = try_passphrase(env, worker, request, ret, err);
-	else
-		r = try_own_keys(env, worker, request, ret, err);
+	r = try_keystore(env, worker, request, ret, err);
 	if (tpm2 && r < 0)
 		qs_error_append(err, "; and by the TPM: %s", why.text);
 	else if (tpm2)
@@ -270,10 +312,8 @@ static int run_request(const struct qs_env *env, struct qs_worker *worker,
 	if (r < 0)
 		return r;
 	if (!request->key_files[0] && !request->command && !request->passphrase && !request->key &&
-	    (!request->tpm2 || request->tpm2->token < 0))
-		return qs_fail(err, QS_E_NO_KEY,
-			       "no key file is known for %s: name one, or put it at %s/%s.key",
-			       request->node, env->config.keys_dir, request->name);
+	    !request->keystore && (!request->tpm2 || request->tpm2->token < 0))
+		return no_key_known(env, request, err);
 	if (request->test)
 		return try_keys(env, worker, request, ret, err);
 	r = qs_open_stat_device(request->node, &dev);
@@ -398,6 +438,7 @@ static int allow_only_tpm2(struct qs_open_request *request, struct qs_error *err
 	for (size_t i = 0; i < QS_OPEN_KEYS; i++)
 		qs_auto_free(&request->key_files[i]);
 	request->command = false;
+	request->keystore = false;
 	return 0;
 }
 

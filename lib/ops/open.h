@@ -31,6 +31,7 @@ struct qs_open_request {
 	char *link;                         /* logical */
 	char *node;                         /* what is really opened */
 	char *key_files[QS_OPEN_KEYS];      /* logical; NULL behind the last */
+	bool keystore;                      /* ask the keystore before the key files */
 	bool command;                       /* ask the key command behind them, if there is one */
 	const struct qs_secret *key;        /* as passphrase, but a key file's bytes */
 	const struct qs_tpm2_key *tpm2;     /* what the TPM gave, tried first; not owned; or NULL */
@@ -104,6 +105,9 @@ int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
 /* Is one of the request's key files there? */
 bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request *request);
 
+/* The same, or is there a key command, or has the keystore a key for its header? */
+bool qs_open_has_own_key(const struct qs_env *env, const struct qs_open_request *request);
+
 /* Another key file to try; one that is there already, or that finds no room, is left out. */
 void qs_open_add_key(struct qs_open_request *request, const char *key_file);
 
@@ -154,7 +158,7 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 
 /*
  * A line that cryptopenall takes: LUKS with a key file, ours by its name or by the key's place;
- * with a key command or a TPM, ours by its name and without a key file, too.
+ * with a key command, a TPM or a keystore, ours by its name and without a key file, too.
  */
 bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e);
 

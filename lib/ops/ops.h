@@ -210,7 +210,7 @@ struct qs_enroll_options {
 	struct qs_open_options unlock; /* key_file, passphrase, ask: what unlocks it for the change
 					*/
 	const char *method; /* what is added: "key-file", "passphrase", "recovery", "tpm2",
-			       "new-key" (the device's key file is replaced); NULL: nothing */
+			       "keystore", "new-key" (the device's key file is replaced); NULL: nothing */
 	const char *file;   /* key-file: the key; recovery: a file for it that is absent, or NULL */
 	const struct qs_secret *passphrase; /* the new one */
 	const struct qs_enroll_tpm2 *tpm2;  /* tpm2: what it is bound to */
@@ -224,7 +224,7 @@ struct qs_enroll_options {
 /*
  * Add a way to open each device, then revoke others: the steps of ops/enroll.c. More than
  * one device only with the methods that need no file of their own: "tpm2" (sealed for
- * all in one session of the TPM), or none.
+ * all in one session of the TPM), "keystore", or none.
  * outcome.details: "keyslot", "kind", "file", "wiped" (keyslots), "backups_erased",
  * "backups_left" (paths of backups of other names that hold a revoked key).
  */
@@ -234,7 +234,8 @@ int qs_enroll(const struct qs_env *env, const char *const *devices, size_t count
 
 /*
  * What opens DEVICE. outcome.details: "keyslots" (array of number, kind, token,
- * kdf, since, opened_by: a key file at hand that was tried now). Never writes.
+ * kdf, since, opened_by: a key file at hand that was tried now; keystore: generation, or
+ * problem). Never writes.
  */
 int qs_enroll_list(const struct qs_env *env, const char *device, struct qs_outcomes *ret,
 		   struct qs_error *err);
@@ -243,6 +244,25 @@ int qs_enroll_list(const struct qs_env *env, const char *device, struct qs_outco
 int qs_enroll_test(const struct qs_env *env, const char *device,
 		   const struct qs_open_options *options, struct qs_outcomes *ret,
 		   struct qs_error *err);
+
+/*
+ * Make the keystore and its first generation, by the provider NAME. QS_E_EXISTS: it is
+ * enabled; QS_E_USAGE: no such provider. A failure leaves nothing behind.
+ */
+int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_error *err);
+
+/* Erase the keystore. QS_E_FORBIDDEN: a device or backup depends on it, or cannot be read. */
+int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
+
+/*
+ * *ret: "state"; unless disabled "provider", "store", "generation" (the current one),
+ * "generations" (number, created, devices, backups: how many it wraps keys of),
+ * "unreadable" (sentences). Reads only.
+ */
+int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err);
+
+/* Prove what the keystore holds, as qs_keystore_scan() does (ops/keystore.h). Reads only. */
+int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err);
 
 struct qs_swap_options {
 	bool now;   /* use the encrypted swap at once; not with a root prefix */

@@ -233,7 +233,7 @@ int qs_outcomes_look(const struct qs_env *env, struct qs_outcomes *list, const b
 	for (size_t i = 0; r == 0 && i < list->count; i++) {
 		struct qs_outcome *o = &list->items[i];
 
-		if (only[i] && o->error.kind == QS_E_DEADLINE)
+		if ((!only || only[i]) && o->error.kind == QS_E_DEADLINE)
 			(void)qs_fail(&o->error, QS_E_DEADLINE,
 				      "%s has not answered for %u seconds: it hangs",
 				      o->node ? o->node : o->device, quick.config.open_deadline_s);

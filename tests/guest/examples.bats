@@ -246,3 +246,18 @@ open_devices()
 	qs-util cryptenroll --test --tpm2 /dev/sdj
 	qs-util cryptenroll --test --tpm2 /dev/sdk
 }
+
+@test "the keystore" {
+	bare /dev/sdj /dev/sdk
+	qs-util cryptformat /dev/sdj /dev/sdk
+	example '--yes keystore enable'
+	example 'cryptenroll /dev/sdj /dev/sdk --keystore'
+	qs-util cryptclose /dev/sdj
+	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 1'
+	[ -b "/dev/mapper/$NAME" ]
+	example 'keystore status' | grep -q 'for 2 devices'
+	example 'keystore verify'
+	qs-util --yes cryptenroll /dev/sdj /dev/sdk --wipe keystore
+	example '--yes keystore disable'
+	[ ! -e /etc/cryptconf/keystore ]
+}

@@ -1,0 +1,183 @@
+/*
+ * keystore: a key-encryption key that wraps the keys of devices.
+ */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "command.h"
+
+/* ---- text ---- */
+
+static void print_generation(FILE *out, const json_t *g)
+{
+	fprintf(out, "  generation %d, of %s, for %d devices and %d header backups\n",
+		(int)json_integer_value(json_object_get(g, "number")),
+		json_string_value(json_object_get(g, "created")),
+		(int)json_integer_value(json_object_get(g, "devices")),
+		(int)json_integer_value(json_object_get(g, "backups")));
+}
+
+static void print_status(FILE *out, const json_t *result)
+{
+	const char *provider = json_string_value(json_object_get(result, "provider"));
+	const json_t *item;
+	size_t i;
+
+	fprintf(out, "The keystore is %s", json_string_value(json_object_get(result, "state")));
+	if (provider)
+		fprintf(out, ": provider %s, store %s", provider,
+			json_string_value(json_object_get(result, "store")));
+	fputs("\n", out);
+	json_array_foreach(json_object_get(result, "generations"), i, item)
+		print_generation(out, item);
+	json_array_foreach(json_object_get(result, "unreadable"), i, item)
+		fprintf(out, "  not looked at: %s\n", json_string_value(item));
+}
+
+/* ---- subcommands ---- */
+
+static int status(struct qs_context *ctx, struct qs_error *err)
+{
+	size_t size = 0;
+	FILE *out;
+	int r = qs_keystore_status(&ctx->env, &ctx->result, err);
+
+	if (r < 0)
+		return r;
+	out = open_memstream(&ctx->text, &size);
+	if (!out)
+		return qs_fail_errno(err, errno, "cannot print the state");
+	print_status(out, ctx->result);
+	return fclose(out) == 0 ? 0 : qs_fail_errno(err, errno, "cannot print the state");
+}
+
+static int say(struct qs_context *ctx, const char *state, const char *text)
+{
+	ctx->result = json_pack("{s:s}", "state", state);
+	ctx->text = qs_strdup(text);
+	return 0;
+}
+
+static int enable(struct qs_context *ctx, struct qs_error *err)
+{
+	const char *provider = qs_option_value(ctx, "provider");
+	const struct qs_outcomes none = {};
+	int r = qs_confirm(ctx,
+			   "devices enrolled in the keystore will need it to open: without a key "
+			   "bundle (keybackup) or another keyslot, its loss is theirs",
+			   &none, err);
+
+	if (r == 0)
+		r = qs_keystore_enable(&ctx->env, provider ? provider : "local", err);
+	return r < 0 ? r
+		     : say(ctx, "enabled",
+			   "The keystore is enabled. Make a key bundle (qs-util keybackup) before "
+			   "devices depend on it.\n");
+}
+
+static int disable(struct qs_context *ctx, struct qs_error *err)
+{
+	const struct qs_outcomes none = {};
+	int r = qs_confirm(ctx,
+			   "the keystore's keys will be erased: a disk that is away now and has no "
+			   "other key will never open again",
+			   &none, err);
+
+	if (r == 0)
+		r = qs_keystore_disable(&ctx->env, err);
+	return r < 0 ? r : say(ctx, "disabled", "The keystore is disabled and erased.\n");
+}
+
+static int verify(struct qs_context *ctx, struct qs_error *err)
+{
+	ctx->done = "checked";
+	return qs_keystore_verify(&ctx->env, &ctx->outcomes, err);
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct qs_context *ctx, struct qs_error *err);
+} actions[] = {
+	{ "enable", enable },
+	{ "status", status },
+	{ "verify", verify },
+	{ "disable", disable },
+};
+
+static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+{
+	bool enabling = strcmp(argv[0], "enable") == 0;
+
+	(void)argc;
+	if (!enabling && qs_option_given(ctx, "provider"))
+		return qs_fail(err, QS_E_USAGE, "--provider is for keystore enable");
+	for (size_t i = 0; i < QS_ARRAY_SIZE(actions); i++)
+		if (strcmp(actions[i].name, argv[0]) == 0)
+			return actions[i].run(ctx, err);
+	return qs_fail(err, QS_E_USAGE, "'%s': it is enable, status, verify or disable", argv[0]);
+}
+
+static const char *const providers[] = { "local", NULL };
+
+static const struct qs_option options[] = {
+	{ .name = "provider",
+	  .arg = "NAME",
+	  .choices = providers,
+	  .help = "where the key lives; local (a file of root's) if not given" },
+	{}
+};
+
+static const struct qs_example examples[] = {
+	{ "--yes keystore enable", "make the first generation" },
+	{ "keystore status", "what it is, and how many devices depend on it" },
+	{ "keystore verify", "prove that it opens what it should" },
+	{ "--yes keystore disable", "erase it, when nothing depends on it" },
+	{}
+};
+
+static const struct qs_status statuses[] = {
+	{ 1, "there is no keystore, or its module is not installed" },
+	{ 2, "a key cannot be unwrapped" },
+	{ 5, "it is enabled already, or another command changes it" },
+	{ 6, "a device or header backup depends on it, or not confirmed; verify: a volume is not "
+	     "the one that was enrolled" },
+	{ 78, "keystore.json is not usable" },
+	{}
+};
+
+const struct qs_command qs_row_keystore = {
+	.name = "keystore",
+	.args = "enable|status|verify|disable",
+	.min_args = 1,
+	.max_args = 1,
+	.help = "keep a key that wraps the keys of devices",
+	.about =
+		"The keystore has a key-encryption key. cryptenroll --keystore gives a device a keyslot "
+		"whose key is wrapped by it and lies in the device's own header: no file for each "
+		"device, and a header that was copied away is of no use without the keystore.\n"
+		"enable makes the first generation of the key, proves it, and asks for 'yes'. status "
+		"tells how many devices and header backups each generation wraps keys of. verify changes "
+		"nothing: it unwraps the key of every device that is present and of every header backup, "
+		"compares the volume with the identity that was wrapped with the key (UUID, cipher, key "
+		"size, sector size, data offset, and a measure of the volume key), and tries the keyslot. "
+		"disable erases the keystore and is refused while a device that is present or a header "
+		"backup depends on it, or cannot be read; of a disk that is away and has no header backup "
+		"it does not know.\n"
+		"A volume whose identity is another one is refused with exit status 6 and no other key "
+		"is tried. Where the keystore fails otherwise (its file lost, another keystore's key, a "
+		"damaged token), key files and passphrases are tried.\n"
+		"The wrapped key is a JSON Web Encryption of 64 bytes, the key, with the identity behind "
+		"them. Without qs-util: make a JWK of N.kek ({\"kty\":\"oct\",\"alg\":\"A256GCMKW\","
+		"\"k\":...} with k in base64url), take the token's member jwe from cryptsetup luksDump "
+		"--dump-json-metadata, and `jose jwe dec -i JWE -k JWK | cryptsetup open --key-file - "
+		"--keyfile-size 64 DEVICE NAME`.\n"
+		"If enable or disable is interrupted, the same command again finishes it; until then "
+		"nothing can be enrolled.\n",
+	.examples = examples,
+	.options = options,
+	.statuses = statuses,
+	.see_also = "qs-util-cryptenroll(8) qs-util-keybackup(8) qs-util-cryptopen(8) jose(1)",
+	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES | QS_CMD_DESTROYS,
+	.files = QS_FILE_KEYSTORE | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
+	.run = run,
+};

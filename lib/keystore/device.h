@@ -1,0 +1,40 @@
+/*
+ * A device's key, into a token and out of it.
+ */
+#ifndef QS_KEYSTORE_DEVICE_H
+#define QS_KEYSTORE_DEVICE_H
+
+#include <jansson.h>
+
+#include "base/env.h"
+#include "base/secret.h"
+#include "keystore/keystore.h"
+#include "keystore/token.h"
+
+struct crypt_device;
+
+/*
+ * Wrap DEVICE_KEY, which opens keyslot SLOT of the loaded header CD, with the current
+ * generation. It is unwrapped again from the text that the header will hold, and its
+ * identity checked, before this returns. *ret: the token without "keyslots".
+ */
+int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
+		     struct crypt_device *cd, int slot, const struct qs_secret *device_key,
+		     json_t **ret, struct qs_error *err);
+
+/*
+ * The key that TOKEN holds for the loaded header CD, whose identity has been checked by
+ * then, and the keyslot. QS_E_DAMAGED: the token; QS_E_HOSTILE: another volume;
+ * QS_E_NO_KEY: another keystore's, a generation that this one does not have, another KEK,
+ * or it does not open the keyslot; QS_E_KEY_FILE: the KEK's file; QS_E_FAILED: the
+ * module; QS_E_CONFIG: the provider is not the keystore's.
+ */
+int qs_keystore_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
+		       struct crypt_device *cd, const json_t *token, struct qs_secret *ret,
+		       struct qs_keystore_token *ret_token, struct qs_error *err);
+
+/* Does this keystore have what TOKEN names? The refusals of qs_keystore_unwrap() before the KEK. */
+int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keystore_token *token,
+			    struct qs_error *err);
+
+#endif

@@ -1,0 +1,259 @@
+#define _GNU_SOURCE
+#include "keystore/keystore.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "key/keyfile.h"
+#include "keystore/provider.h"
+#include "luks/fields.h"
+
+#define VERSION 1
+#define FILE_MAX (64U << 10)
+#define TIME_FORM "%Y-%m-%dT%H:%M:%SZ"
+#define TIME_L sizeof("2026-11-22T02:00:00Z")
+
+static const char *const states[] = {
+	[QS_KEYSTORE_DISABLED] = "disabled",
+	[QS_KEYSTORE_ENABLING] = "enabling",
+	[QS_KEYSTORE_ENABLED] = "enabled",
+	[QS_KEYSTORE_DISABLING] = "disabling",
+};
+
+const char *qs_keystore_state_name(enum qs_keystore_state state)
+{
+	return states[state];
+}
+
+bool qs_keystore_is_uuid(const char *text)
+{
+	static const char form[] = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
+	size_t i;
+
+	for (i = 0; form[i] && text[i]; i++)
+		if (form[i] == '-' ? text[i] != '-' : !strchr("0123456789abcdef", text[i]))
+			return false;
+	return form[i] == text[i];
+}
+
+int qs_keystore_new_uuid(char ret[QS_KEYSTORE_UUID_L], struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret random = {};
+	int r = qs_secret_random(&random, 16, err);
+	unsigned char *b = random.data;
+	size_t used = 0;
+
+	if (r < 0)
+		return r;
+	b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
+	b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
+	for (size_t i = 0; i < 16; i++)
+		used += (size_t)snprintf(ret + used, QS_KEYSTORE_UUID_L - used, "%s%02x",
+					 i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", b[i]);
+	return 0;
+}
+
+const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keystore *ks,
+							    uint32_t number)
+{
+	for (size_t i = 0; i < ks->count; i++)
+		if (ks->generations[i].number == number)
+			return &ks->generations[i];
+	return NULL;
+}
+
+/* ---- the text ---- */
+
+static int bad(const char *field, struct qs_error *err)
+{
+	return qs_fail(err, QS_E_CONFIG,
+		       "%s is not usable: %s is missing or malformed; take it from a key bundle "
+		       "(keyrestore)",
+		       QS_KEYSTORE_FILE, field);
+}
+
+static int parse_time(const char *text, time_t *ret)
+{
+	struct tm utc = {};
+	char again[TIME_L + 8];
+	const char *end = text ? strptime(text, TIME_FORM, &utc) : NULL;
+
+	if (!end || *end)
+		return -EINVAL;
+	*ret = timegm(&utc);
+	/* strptime() also takes other spellings, and days that there are not. */
+	if (!gmtime_r(ret, &utc) || strftime(again, sizeof(again), TIME_FORM, &utc) == 0)
+		return -EINVAL;
+	return strcmp(again, text) == 0 ? 0 : -EINVAL;
+}
+
+static int parse_generation(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
+{
+	struct qs_keystore_generation *g = &ks->generations[ks->count];
+	uint64_t number;
+
+	if (ks->count >= QS_KEYSTORE_GENERATIONS || json_object_size(json) != 2 ||
+	    !qs_fields_number(json, "number", &number) || number < 1 ||
+	    number > QS_KEYSTORE_GENERATION_MAX ||
+	    parse_time(qs_fields_text(json, "created"), &g->created) < 0)
+		return bad("a generation", err);
+	if (ks->count > 0 && g[-1].number >= number)
+		return bad("the order of the generations", err);
+	g->number = (uint32_t)number;
+	ks->count++;
+	return 0;
+}
+
+static int parse_generations(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
+{
+	const json_t *list = json_object_get(json, "generations");
+	uint64_t current;
+	int r = json_is_array(list) ? 0 : bad("generations", err);
+
+	for (size_t i = 0; r == 0 && i < json_array_size(list); i++)
+		r = parse_generation(json_array_get(list, i), ks, err);
+	if (r < 0)
+		return r;
+	if (!qs_fields_number(json, "current", &current) || current > QS_KEYSTORE_GENERATION_MAX)
+		return bad("current", err);
+	ks->current = (uint32_t)current;
+	if (ks->state == QS_KEYSTORE_ENABLING ? current != 0 || ks->count > 0
+					      : !qs_keystore_generation(ks, ks->current))
+		return bad("current", err);
+	return 0;
+}
+
+static int parse_words(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
+{
+	const char *state = qs_fields_text(json, "state");
+	const char *store = qs_fields_text(json, "store");
+	const char *provider = qs_fields_text(json, "provider");
+
+	for (unsigned i = QS_KEYSTORE_ENABLING; state && i < QS_ARRAY_SIZE(states); i++)
+		if (strcmp(states[i], state) == 0)
+			ks->state = (enum qs_keystore_state)i;
+	if (ks->state == QS_KEYSTORE_DISABLED)
+		return bad("state", err);
+	if (!store || !qs_keystore_is_uuid(store))
+		return bad("store", err);
+	if (!provider || !qs_provider_find(provider))
+		return bad("provider", err);
+	(void)snprintf(ks->store, sizeof(ks->store), "%s", store);
+	(void)snprintf(ks->provider, sizeof(ks->provider), "%s", provider);
+	return 0;
+}
+
+int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json)
+	json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
+	struct qs_keystore ks = {};
+	uint64_t version;
+	int r;
+
+	if (!json_is_object(json))
+		return bad("its text", err);
+	if (!qs_fields_number(json, "version", &version))
+		return bad("version", err);
+	if (version != VERSION)
+		return qs_fail(err, QS_E_CONFIG, "%s was written by a newer qs-util",
+			       QS_KEYSTORE_FILE);
+	if (json_object_size(json) != 6)
+		return bad("a field", err);
+	r = parse_words(json, &ks, err);
+	if (r == 0)
+		r = parse_generations(json, &ks, err);
+	if (r == 0)
+		*ret = ks;
+	return r;
+}
+
+static json_t *print_generation(const struct qs_keystore_generation *g)
+{
+	char when[TIME_L + 8] = "";
+	struct tm utc;
+
+	if (gmtime_r(&g->created, &utc))
+		(void)strftime(when, sizeof(when), TIME_FORM, &utc);
+	return json_pack("{s:i,s:s}", "number", (int)g->number, "created", when);
+}
+
+char *qs_keystore_print(const struct qs_keystore *ks)
+{
+	QS_AUTO(qs_auto_json) json_t *json = NULL;
+	json_t *list = json_array();
+	char *text;
+
+	for (size_t i = 0; i < ks->count; i++)
+		(void)json_array_append_new(list, print_generation(&ks->generations[i]));
+	json = json_pack("{s:i,s:s,s:s,s:s,s:i,s:o}", "version", VERSION, "state",
+			 states[ks->state], "store", ks->store, "provider", ks->provider, "current",
+			 (int)ks->current, "generations", list);
+	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	if (!text)
+		abort();
+	return text;
+}
+
+/* ---- the file ---- */
+
+bool qs_keystore_is_there(const struct qs_env *env)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_FILE);
+
+	return access(real, F_OK) == 0;
+}
+
+int qs_keystore_load(const struct qs_env *env, struct qs_keystore *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_FILE);
+	QS_AUTO(qs_secret_done) struct qs_secret text = {};
+	int r;
+
+	*ret = (struct qs_keystore){};
+	if (access(real, F_OK) < 0)
+		return errno == ENOENT || errno == ENOTDIR
+			       ? 0
+			       : qs_fail_errno(err, errno, "cannot look at %s", QS_KEYSTORE_FILE);
+	/* As strict as for keys: who may write it decides which generation opens a device. */
+	r = qs_key_load(env, QS_KEYSTORE_FILE, &text, err);
+	if (r < 0)
+		return r;
+	if (text.size > FILE_MAX)
+		return bad("its size", err);
+	return qs_keystore_parse(text.data, text.size, ret, err);
+}
+
+int qs_keystore_load_enabled(const struct qs_env *env, struct qs_keystore *ret,
+			     struct qs_error *err)
+{
+	int r = qs_keystore_load(env, ret, err);
+
+	if (r < 0 || ret->state == QS_KEYSTORE_ENABLED)
+		return r;
+	if (ret->state == QS_KEYSTORE_DISABLING)
+		return qs_fail(err, QS_E_FAILED,
+			       "the keystore is being disabled: run `qs-util keystore disable` "
+			       "again to finish that");
+	return qs_fail(err, QS_E_FAILED,
+		       "the keystore is %s: enable it first with `qs-util keystore enable`",
+		       ret->state == QS_KEYSTORE_ENABLING ? "not completely enabled" : "disabled");
+}
+
+int qs_keystore_save(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err)
+{
+	const struct qs_replace how = { .mode = 0600 };
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_FILE);
+	QS_AUTO(qs_auto_free) char *text = qs_keystore_print(ks);
+	int r = qs_file_replace(real, text, strlen(text), &how, err);
+
+	if (r == 0)
+		r = qs_file_equals(real, text, strlen(text), err);
+	if (r == 0)
+		r = qs_fail(err, QS_E_IO, "%s reads back differently from what was written", real);
+	return r < 0 ? r : 0;
+}

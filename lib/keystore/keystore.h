@@ -1,0 +1,85 @@
+/*
+ * The keystore: numbered generations of a key-encryption key (KEK) that wraps
+ * device keys. One per appliance:
+ *
+ *   /etc/cryptconf/keystore/keystore.json   state, provider, generations; no secret
+ *   /etc/cryptconf/keystore/N.kek           provider "local": generation N, 32 bytes, 0400
+ *
+ * Devices name store and generation in a token of theirs (keystore/token.h).
+ */
+#ifndef QS_KEYSTORE_KEYSTORE_H
+#define QS_KEYSTORE_KEYSTORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "base/env.h"
+#include "base/error.h"
+
+#define QS_KEYSTORE_DIR QS_CONF_DIR "/keystore"
+#define QS_KEYSTORE_FILE QS_KEYSTORE_DIR "/keystore.json"
+
+#define QS_KEYSTORE_UUID_L 37
+#define QS_KEYSTORE_PROVIDER_L 16
+#define QS_KEYSTORE_GENERATIONS 64          /* that are kept at once */
+#define QS_KEYSTORE_GENERATION_MAX 99999999 /* a week each for longer than there are tables */
+
+enum qs_keystore_state {
+	QS_KEYSTORE_DISABLED, /* there is no keystore.json */
+	QS_KEYSTORE_ENABLING, /* its first generation is being made; nothing is wrapped by it */
+	QS_KEYSTORE_ENABLED,
+	QS_KEYSTORE_DISABLING, /* nothing depends on it, its generations are being erased */
+};
+
+struct qs_keystore_generation {
+	uint32_t number;
+	time_t created;
+};
+
+struct qs_keystore {
+	enum qs_keystore_state state;
+	char store[QS_KEYSTORE_UUID_L]; /* its UUID; "" when disabled, as the next */
+	char provider[QS_KEYSTORE_PROVIDER_L];
+	uint32_t current; /* the generation that wraps; 0 while enabling */
+	struct qs_keystore_generation generations[QS_KEYSTORE_GENERATIONS]; /* oldest first */
+	size_t count;
+};
+
+/* The word in keystore.json and in JSON output; static. */
+const char *qs_keystore_state_name(enum qs_keystore_state state);
+
+/* Is there a keystore.json at all? Opening a device without one costs this look only. */
+bool qs_keystore_is_there(const struct qs_env *env);
+
+/*
+ * Read keystore.json; absent is QS_KEYSTORE_DISABLED. QS_E_CONFIG: malformed;
+ * QS_E_KEY_FILE: not private to root, or no regular file.
+ */
+int qs_keystore_load(const struct qs_env *env, struct qs_keystore *ret, struct qs_error *err);
+
+/* The same, and QS_E_FAILED with the way out unless it is enabled. */
+int qs_keystore_load_enabled(const struct qs_env *env, struct qs_keystore *ret,
+			     struct qs_error *err);
+
+/* Write keystore.json durably, and read it back. The directory must be there. */
+int qs_keystore_save(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err);
+
+/* Parse the text of a keystore.json, strictly: QS_E_CONFIG. */
+int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, struct qs_error *err);
+
+/* The text that qs_keystore_parse() reads; malloc'ed. */
+char *qs_keystore_print(const struct qs_keystore *ks);
+
+/* The generation of this number, or NULL. */
+const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keystore *ks,
+							    uint32_t number);
+
+/* A random UUID (RFC 4122, version 4). */
+int qs_keystore_new_uuid(char ret[QS_KEYSTORE_UUID_L], struct qs_error *err);
+
+/* The one form of UUIDs that we write: 36 lower-case characters. */
+bool qs_keystore_is_uuid(const char *text);
+
+#endif

@@ -1,0 +1,70 @@
+/*
+ * Providers: where the KEK of a keystore lives. One struct of functions each.
+ *
+ * Keys are wrapped and unwrapped in batches, since with some providers a hundred
+ * keys cost one TPM unseal or one request over the network. A provider that keeps
+ * the KEK to itself wraps the JWE's content key instead of handing a KEK to the
+ * module jose.so; for its callers nothing changes.
+ */
+#ifndef QS_KEYSTORE_PROVIDER_H
+#define QS_KEYSTORE_PROVIDER_H
+
+#include <jansson.h>
+
+#include "base/env.h"
+#include "base/secret.h"
+#include "keystore/keystore.h"
+
+/* One key on its way into a wrapping or out of it. All of it is the caller's. */
+struct qs_wrapping {
+	char *volume;           /* what it is bound to: qs_keystore_volume() */
+	uint32_t generation;    /* that wraps it */
+	struct qs_secret plain; /* wrap: given; unwrap: made */
+	json_t *jwe;            /* wrap: made, a new reference; unwrap: given, its form checked */
+	struct qs_error error;  /* of this key; QS_E_NONE: done */
+};
+
+struct qs_provider {
+	const char *name;
+
+	/* Could it work now? Before anything is made. Changes nothing. */
+	int (*health)(const struct qs_env *env, struct qs_error *err);
+
+	/* Make the KEK of generation NUMBER, durably, replacing nothing. */
+	int (*create)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		      struct qs_error *err);
+
+	/*
+	 * COUNT keys. What fails for one stands in its error; -errno only when nothing
+	 * could be begun. In unwrap, -EPERM (QS_E_NO_KEY): changed, or another KEK's.
+	 */
+	int (*wrap)(const struct qs_env *env, const struct qs_keystore *ks,
+		    struct qs_wrapping *items, size_t count, struct qs_error *err);
+	int (*unwrap)(const struct qs_env *env, const struct qs_keystore *ks,
+		      struct qs_wrapping *items, size_t count, struct qs_error *err);
+
+	/* Erase the KEK of generation NUMBER for good. Returns 1 erased, 0 was absent. */
+	int (*retire)(const struct qs_env *env, uint32_t number, struct qs_error *err);
+};
+
+extern const struct qs_provider qs_provider_local;
+
+/* The provider of this name, or NULL. */
+const struct qs_provider *qs_provider_find(const char *name);
+
+void qs_wrapping_done(struct qs_wrapping *w); /* also a QS_AUTO releaser */
+
+/* "LUKS-UUID/KEYSLOT", to which a wrapped key is bound; malloc'ed. */
+char *qs_keystore_volume(const char *uuid, int slot);
+
+/* "STORE/GENERATION", the JWE's kid; malloc'ed. */
+char *qs_keystore_kid(const char *store, uint32_t generation);
+
+/*
+ * Wrap random bytes with generation NUMBER, unwrap them from the text that a header
+ * would hold, and compare: before anything depends on that generation.
+ */
+int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		      struct qs_error *err);
+
+#endif

@@ -1,0 +1,124 @@
+/*
+ * What depends on the keystore, and the proof that all of it opens. Only reads.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "keystore/device.h"
+#include "luks/backup.h"
+#include "luks/unlock.h"
+#include "ops/keystore.h"
+
+struct scan {
+	const struct qs_env *env;
+	const struct qs_keystore *ks;
+	struct qs_outcomes *list;
+	bool prove;
+};
+
+static int add_backups(const struct scan *s, const char *name, struct qs_error *err)
+{
+	QS_AUTO(qs_backup_list_done) struct qs_backup_list found = {};
+	int r = qs_backup_list(s->env, name, &found, err);
+
+	for (size_t i = 0; r >= 0 && i < found.count; i++) {
+		QS_AUTO(qs_auto_free) char *real = qs_env_path(s->env, found.items[i].path);
+		struct qs_outcome *o;
+
+		if (found.items[i].raw)
+			continue;
+		o = qs_outcomes_add(s->list, found.items[i].path);
+		qs_outcome_set(&o->node, real);
+		qs_outcome_set(&o->name, name);
+		qs_outcome_detail(o, "backup", json_true());
+	}
+	return r < 0 ? r : 0;
+}
+
+static int add_all_backups(const struct scan *s, struct qs_error *err)
+{
+	QS_AUTO(qs_backup_names_done) char **names = NULL;
+	int r = qs_backup_names(s->env, &names, err);
+
+	for (size_t i = 0; r >= 0 && names && names[i]; i++)
+		r = add_backups(s, names[i], err);
+	return r < 0 ? r : 0;
+}
+
+/* ---- in a worker ---- */
+
+static int prove(const struct scan *s, const char *node, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	struct qs_keystore_token t;
+	int number, r = qs_luks_load(s->env, node, NULL, &cd, &h, err);
+
+	if (r < 0)
+		return r;
+	r = qs_keystore_unwrap(s->env, s->ks, cd, qs_keystore_token_find(h.json, &number), &key, &t,
+			       err);
+	if (r < 0)
+		qs_error_prefix(err, "%s", node);
+	return r;
+}
+
+static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, struct qs_error *err)
+{
+	const struct scan *s = cookie;
+	const char *node = s->list->items[i].node;
+	QS_AUTO(qs_auto_close) int fd = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	struct qs_keystore_token t;
+	const json_t *token;
+	int number, r;
+
+	if (fd < 0)
+		return qs_fail_errno(err, errno, "cannot open %s", node);
+	qs_worker_step(worker, s->prove ? "prove" : "look");
+	r = qs_luks_header_read(fd, &h, err);
+	if (r == 0 && h.version == 0 && qs_luks_header_is_trace(&h))
+		r = qs_luks_explain(node, err);
+	if (r < 0)
+		return r;
+	token = qs_keystore_token_find(h.json, &number);
+	if (!token) {
+		*ret = json_pack("{s:s}", "note", "has no key in the keystore");
+		return 0;
+	}
+	r = qs_keystore_token_parse(token, h.uuid, &t, err);
+	if (r == 0)
+		r = s->prove ? qs_keystore_check_token(s->ks, &t, err) : 0;
+	if (r < 0) {
+		qs_error_prefix(err, "%s", node);
+		return r;
+	}
+	if (strcmp(t.store, s->ks->store) != 0) {
+		*ret = json_pack("{s:s}", "note", "belongs to another keystore");
+		return 0;
+	}
+	*ret = json_pack("{s:i,s:s,s:s}", "generation", (int)t.generation, "provider", t.provider,
+			 "uuid", h.uuid);
+	if (!s->prove)
+		return 0;
+	(void)json_object_set_new(*ret, "note",
+				  json_sprintf("opens with generation %u", (unsigned)t.generation));
+	return prove(s, node, err);
+}
+
+int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks, bool prove_all,
+		     struct qs_outcomes *ret, struct qs_error *err)
+{
+	struct scan s = { .env = env, .ks = ks, .list = ret, .prove = prove_all };
+	int r = qs_outcomes_init(ret, NULL, 0, err);
+
+	if (r == 0)
+		r = qs_outcomes_add_ours(env, ret, err);
+	if (r == 0)
+		r = add_all_backups(&s, err);
+	return r < 0 ? r : qs_outcomes_look(env, ret, NULL, job, &s, err);
+}

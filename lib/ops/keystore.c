@@ -1,0 +1,289 @@
+/*
+ * keystore enable and disable. What a crash after each step leaves, and what a second
+ * run of the same command does:
+ *
+ *   enable                                left behind                  second run
+ *   refuse, ask the provider              nothing                      all
+ *   directory, keystore.json "enabling"   nothing depends on it        erases the rest, all
+ *   the KEK of generation 1, durable        as before                    as before
+ *   wrap and unwrap a probe with it         as before                    as before
+ *   keystore.json "enabled"               finished                     "enabled already"
+ *
+ *   disable                               left behind                  second run
+ *   refuse while something depends on it  nothing                      all
+ *   keystore.json "disabling"             nothing can depend on it     goes on
+ *   erase every generation                + some are left              erases the rest
+ *   remove keystore.json, the directory   finished                     "not enabled"
+ *
+ * A failure of enabling that is no crash takes all of it back. Enrolling and both of
+ * these hold the keystore's lock, so no device comes to depend on what is going.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "keystore/provider.h"
+#include "ops/keystore.h"
+
+#define LOCK QS_RUN_DIR "/keystore.lock"
+#define FIRST 1
+
+int qs_keystore_lock(const struct qs_env *env, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, QS_RUN_DIR);
+	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, LOCK);
+	int r = qs_file_make_dirs(dir, 0755, err);
+
+	return r < 0 ? r
+		     : qs_file_lock(path, env->config.lock_wait_s * 1000, "the keystore", err);
+}
+
+/* ---- the end of a keystore ---- */
+
+/* The directory stays when somebody has put something else into it. */
+static int remove_all(const struct qs_env *env, const struct qs_provider *provider,
+		      const struct qs_keystore *ks, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, QS_KEYSTORE_DIR);
+	QS_AUTO(qs_auto_free) char *file = qs_env_path(env, QS_KEYSTORE_FILE);
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < ks->count; i++)
+		r = provider->retire(env, ks->generations[i].number, err);
+	if (r >= 0 && ks->state == QS_KEYSTORE_ENABLING)
+		r = provider->retire(env, FIRST, err);
+	if (r >= 0)
+		r = qs_file_remove(file, err);
+	if (r >= 0 && rmdir(dir) == 0)
+		r = qs_file_sync_parent(dir, err);
+	return r < 0 ? r : 0;
+}
+
+/* ---- enable ---- */
+
+/* A KEK without its keystore.json may be all that still opens a device: nothing is overwritten. */
+static int refuse_remains(const struct qs_env *env, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_DIR);
+	QS_AUTO(qs_auto_closedir) DIR *d = opendir(real);
+	const struct dirent *e;
+
+	if (!d)
+		return errno == ENOENT ? 0
+				       : qs_fail_errno(err, errno, "cannot read the directory %s",
+						       QS_KEYSTORE_DIR);
+	while ((e = readdir(d)))
+		if (e->d_name[0] != '.')
+			return qs_fail(err, QS_E_EXISTS,
+				       "%s holds %s but no keystore.json: put that back from a "
+				       "key bundle (keyrestore), or move the directory away",
+				       QS_KEYSTORE_DIR, e->d_name);
+	return 0;
+}
+
+static int refuse_state(const struct qs_env *env, const struct qs_keystore *ks,
+			struct qs_error *err)
+{
+	if (ks->state == QS_KEYSTORE_ENABLED)
+		return qs_fail(err, QS_E_EXISTS, "the keystore is enabled already (provider %s)",
+			       ks->provider);
+	if (ks->state == QS_KEYSTORE_DISABLING)
+		return qs_fail(err, QS_E_FORBIDDEN,
+			       "the keystore is being disabled: run `qs-util keystore disable` "
+			       "again to finish that");
+	return ks->state == QS_KEYSTORE_DISABLED ? refuse_remains(env, err) : 0;
+}
+
+static int make_first(const struct qs_env *env, const struct qs_provider *provider,
+		      struct qs_keystore *ks, struct qs_error *err)
+{
+	int r = provider->create(env, ks, FIRST, err);
+
+	if (r == 0)
+		r = qs_keystore_probe(env, ks, FIRST, err);
+	if (r < 0)
+		return r;
+	ks->state = QS_KEYSTORE_ENABLED;
+	ks->current = FIRST;
+	ks->generations[0] =
+		(struct qs_keystore_generation){ .number = FIRST, .created = time(NULL) };
+	ks->count = 1;
+	return qs_keystore_save(env, ks, err);
+}
+
+static int begin(const struct qs_env *env, const struct qs_provider *provider,
+		 struct qs_keystore *ks, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, QS_KEYSTORE_DIR);
+	int r = 0;
+
+	if (ks->state == QS_KEYSTORE_ENABLING)
+		r = remove_all(env, qs_provider_find(ks->provider), ks, err);
+	*ks = (struct qs_keystore){ .state = QS_KEYSTORE_ENABLING };
+	(void)snprintf(ks->provider, sizeof(ks->provider), "%s", provider->name);
+	if (r == 0)
+		r = qs_keystore_new_uuid(ks->store, err);
+	if (r == 0)
+		r = qs_file_make_dirs(dir, 0700, err);
+	if (r == 0)
+		r = qs_file_sync_parent(dir, err);
+	return r < 0 ? r : qs_keystore_save(env, ks, err);
+}
+
+int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_error *err)
+{
+	const struct qs_provider *provider = qs_provider_find(name);
+	QS_AUTO(qs_auto_close) int lock = -1;
+	struct qs_keystore ks;
+	int r;
+
+	if (!provider)
+		return qs_fail(err, QS_E_USAGE, "no provider is called '%s'", name);
+	lock = qs_keystore_lock(env, err);
+	if (lock < 0)
+		return lock;
+	r = qs_keystore_load(env, &ks, err);
+	if (r == 0)
+		r = refuse_state(env, &ks, err);
+	if (r == 0)
+		r = provider->health(env, err);
+	if (r < 0)
+		return r;
+	r = begin(env, provider, &ks, err);
+	if (r == 0)
+		r = make_first(env, provider, &ks, err);
+	if (r == 0)
+		return 0;
+	ks.state = QS_KEYSTORE_ENABLING;
+	if (remove_all(env, provider, &ks, NULL) < 0)
+		qs_error_append(err, " (something is left in %s; the same command again removes "
+				     "it)",
+				QS_KEYSTORE_DIR);
+	return r;
+}
+
+/* ---- disable ---- */
+
+/* What cannot be read may depend on it: that is no reason to go on. */
+static int refuse_dependents(const struct qs_outcomes *found, struct qs_error *err)
+{
+	const struct qs_outcome *first = NULL;
+	size_t count = 0;
+
+	for (size_t i = 0; i < found->count; i++) {
+		const struct qs_outcome *o = &found->items[i];
+
+		if (o->error.kind != QS_E_NONE)
+			return qs_fail(err, QS_E_FORBIDDEN,
+				       "it cannot be told whether %s depends on the keystore: %s",
+				       o->device, o->error.text);
+		if (!json_object_get(o->details, "generation"))
+			continue;
+		count++;
+		first = first ? first : o;
+	}
+	if (!first)
+		return 0;
+	return qs_fail(err, QS_E_FORBIDDEN,
+		       "%zu device%s and header backup%s depend%s on the keystore, %s first: give "
+		       "the devices another key and run `qs-util cryptenroll DEVICE --wipe "
+		       "keystore`",
+		       count, count == 1 ? "" : "s", count == 1 ? "" : "s", count == 1 ? "s" : "",
+		       first->device);
+}
+
+int qs_keystore_disable(const struct qs_env *env, struct qs_error *err)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(env, err);
+	struct qs_keystore ks;
+	int r;
+
+	if (lock < 0)
+		return lock;
+	r = qs_keystore_load(env, &ks, err);
+	if (r < 0)
+		return r;
+	if (ks.state == QS_KEYSTORE_DISABLED)
+		return qs_fail(err, QS_E_FAILED, "the keystore is not enabled");
+	if (ks.state == QS_KEYSTORE_ENABLED) {
+		r = qs_keystore_scan(env, &ks, false, &found, err);
+		if (r == 0)
+			r = refuse_dependents(&found, err);
+		ks.state = QS_KEYSTORE_DISABLING;
+		if (r == 0)
+			r = qs_keystore_save(env, &ks, err);
+	}
+	return r < 0 ? r : remove_all(env, qs_provider_find(ks.provider), &ks, err);
+}
+
+/* ---- looking ---- */
+
+static json_int_t count_of(const struct qs_outcomes *found, uint32_t generation, bool backups)
+{
+	json_int_t count = 0;
+
+	for (size_t i = 0; i < found->count; i++) {
+		const json_t *details = found->items[i].details;
+		const json_t *its = json_object_get(details, "generation");
+
+		count += its && json_integer_value(its) == generation &&
+			 json_is_true(json_object_get(details, "backup")) == backups;
+	}
+	return count;
+}
+
+static json_t *unreadable(const struct qs_outcomes *found)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < found->count; i++)
+		if (found->items[i].error.kind != QS_E_NONE)
+			(void)json_array_append_new(list, json_string(found->items[i].error.text));
+	return list;
+}
+
+int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	struct qs_keystore ks;
+	json_t *list;
+	int r = qs_keystore_load(env, &ks, err);
+
+	if (r < 0)
+		return r;
+	*ret = json_pack("{s:s}", "state", qs_keystore_state_name(ks.state));
+	if (ks.state == QS_KEYSTORE_DISABLED)
+		return 0;
+	r = qs_keystore_scan(env, &ks, false, &found, err);
+	if (r < 0)
+		return r;
+	list = json_array();
+	for (size_t i = 0; i < ks.count; i++) {
+		const struct qs_keystore_generation *g = &ks.generations[i];
+
+		(void)json_array_append_new(
+			list, json_pack("{s:i,s:o,s:I,s:I}", "number", (int)g->number, "created",
+					qs_json_time(g->created), "devices",
+					count_of(&found, g->number, false), "backups",
+					count_of(&found, g->number, true)));
+	}
+	(void)json_object_set_new(*ret, "provider", json_string(ks.provider));
+	(void)json_object_set_new(*ret, "store", json_string(ks.store));
+	(void)json_object_set_new(*ret, "generation", json_integer(ks.current));
+	(void)json_object_set_new(*ret, "generations", list);
+	(void)json_object_set_new(*ret, "unreadable", unreadable(&found));
+	return 0;
+}
+
+int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err)
+{
+	struct qs_keystore ks;
+	int r = qs_keystore_load_enabled(env, &ks, err);
+
+	return r < 0 ? r : qs_keystore_scan(env, &ks, true, ret, err);
+}

@@ -1,0 +1,50 @@
+/*
+ * The keystore for the commands: enabling, disabling, what depends on it, and its
+ * part in opening devices.
+ */
+#ifndef QS_OPS_KEYSTORE_H
+#define QS_OPS_KEYSTORE_H
+
+#include <jansson.h>
+
+#include "base/pool.h"
+#include "keystore/keystore.h"
+#include "ops/internal.h"
+#include "ops/open.h"
+
+/*
+ * The lock of whoever changes the keystore or makes a device depend on it; waits
+ * lock_wait. Returns a descriptor.
+ */
+int qs_keystore_lock(const struct qs_env *env, struct qs_error *err);
+
+/*
+ * One outcome for every device of ours that is present and for every header backup
+ * (device: its path). outcome.details: "generation" and "provider" of a key that KS
+ * wrapped, absent without one; "backup" (true for backups). With PROVE each of those
+ * is unwrapped, its identity checked and its keyslot tried. Never writes.
+ */
+int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks, bool prove,
+		     struct qs_outcomes *ret, struct qs_error *err);
+
+/* Has the header behind REQUEST a token that the keystore has a generation for? Only looks. */
+bool qs_open_keystore_has(const struct qs_env *env, const struct qs_open_request *request);
+
+/*
+ * Run in a worker: try what the keystore wrapped for REQUEST. Returns 0 opened (*ret gets
+ * "token", "keyslot" and "keystore_generation"), 1 the header has no such token. -errno:
+ * *ret_final says that no other way is to be tried.
+ */
+int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
+			const struct qs_open_request *request, json_t **ret, bool *ret_final,
+			struct qs_error *err);
+
+/*
+ * What can be said of the keystore's keyslot of the loaded header: "generation", and
+ * "problem" when it would not open it now. A new reference; NULL: there is none. *ret_slot
+ * is its keyslot, -1 if that is not known.
+ */
+json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
+			 const struct qs_luks_header *h, int *ret_slot);
+
+#endif

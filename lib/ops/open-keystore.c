@@ -1,0 +1,120 @@
+/*
+ * The keystore's part in opening one device.
+ */
+#include <string.h>
+
+#include <libcryptsetup.h>
+
+#include "base/cleanup.h"
+#include "keystore/device.h"
+#include "luks/fields.h"
+#include "luks/unlock.h"
+#include "ops/keystore.h"
+
+/* Of the header without libcryptsetup: 1 there is a token of KS for it, 0 not. */
+static int peek(const struct qs_open_request *request, const struct qs_keystore *ks)
+{
+	const struct qs_device dev = { .node = request->node };
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	struct qs_keystore_token t;
+	const json_t *token;
+	int number;
+
+	if (qs_device_peek_header(&dev, &h, NULL) < 0)
+		return 0;
+	token = qs_keystore_token_find(h.json, &number);
+	if (!token || !ks)
+		return token != NULL;
+	return qs_keystore_token_parse(token, h.uuid, &t, NULL) == 0 &&
+	       qs_keystore_check_token(ks, &t, NULL) == 0;
+}
+
+bool qs_open_keystore_has(const struct qs_env *env, const struct qs_open_request *request)
+{
+	struct qs_keystore ks;
+
+	return request->keystore && qs_keystore_load(env, &ks, NULL) == 0 && peek(request, &ks);
+}
+
+static int open_with(const struct qs_env *env, struct qs_worker *worker,
+		     const struct qs_open_request *request, struct crypt_device *cd,
+		     const struct qs_luks_header *h, int slot, const struct qs_secret *key,
+		     struct qs_error *err)
+{
+	const struct qs_unlock how = {
+		.name = request->name,
+		.test = request->test,
+		.read_only = request->read_only,
+		.allow_discards = request->allow_discards,
+		.slot = slot,
+		.worker = worker,
+	};
+
+	(void)env;
+	if (request->attempt)
+		return request->attempt(request->attempt_cookie, key, err);
+	return qs_luks_unlock_loaded(cd, request->node, h, key, &how, err);
+}
+
+/*
+ * One load for all of it, so that nothing can change between the check of the identity
+ * and what is activated.
+ */
+int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
+			const struct qs_open_request *request, json_t **ret, bool *ret_final,
+			struct qs_error *err)
+{
+	QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	struct qs_keystore_token t = {};
+	struct qs_keystore ks;
+	const json_t *token;
+	struct qs_error own = {};
+	int number, r;
+
+	if (!peek(request, NULL))
+		return 1;
+	*ret_final = true;
+	r = qs_luks_load(env, request->node, request->name, &cd, &h, err);
+	if (r < 0)
+		return r;
+	token = qs_keystore_token_find(h.json, &number);
+	r = token ? qs_keystore_load(env, &ks, &own) : 1;
+	if (r == 0)
+		r = qs_keystore_unwrap(env, &ks, cd, token, &key, &t, &own);
+	*ret_final = own.kind == QS_E_HOSTILE;
+	if (r < 0 && err)
+		*err = own;
+	if (r != 0)
+		return r;
+	r = open_with(env, worker, request, cd, &h, t.slot, &key, err);
+	if (r >= 0)
+		*ret = json_pack("{s:i,s:i,s:i}", "token", number, "keyslot", r,
+				 "keystore_generation", (int)t.generation);
+	/* The key fits its keyslot; in attempts that keyslot may be excluded. */
+	*ret_final = !request->attempt;
+	return r < 0 ? r : 0;
+}
+
+json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
+			 const struct qs_luks_header *h, int *ret_slot)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	struct qs_keystore_token t = { .slot = -1 };
+	struct qs_keystore ks;
+	struct qs_error err = {};
+	int number, r;
+	const json_t *token = qs_keystore_token_find(h->json, &number);
+
+	if (!token)
+		return NULL;
+	r = qs_keystore_load(env, &ks, &err);
+	if (r == 0)
+		r = qs_keystore_unwrap(env, &ks, cd, token, &key, &t, &err);
+	*ret_slot = qs_fields_slot(json_string_value(json_array_get(
+		json_object_get(token, "keyslots"), 0)) ?: "");
+	if (r < 0)
+		return json_pack("{s:s}", "problem", err.text);
+	return json_pack("{s:i}", "generation", (int)t.generation);
+}

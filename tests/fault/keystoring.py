@@ -1,0 +1,147 @@
+"""The scenarios of the keystore: enabled, disabled, a device enrolled."""
+
+import base64
+import json
+import subprocess
+
+from enrolling import Enroll, metadata
+from faultbench import Tree, check, content, must, opens
+from sweep import Scenario
+
+
+def directory(tree):
+    return tree.conf / "keystore"
+
+
+def files(tree):
+    """Names in the keystore, but temporaries."""
+    if not directory(tree).exists():
+        return []
+    return sorted(path.name for path in directory(tree).iterdir() if not path.name.startswith("."))
+
+
+def state(tree):
+    return json.loads((directory(tree) / "keystore.json").read_text(encoding="ascii"))["state"]
+
+
+def recover(tree, image, key):
+    """What the keystore wrapped for IMAGE, into the file KEY, by jose alone."""
+    kek = (directory(tree) / "1.kek").read_bytes()
+    jwk = {"kty": "oct", "alg": "A256GCMKW", "k": base64.urlsafe_b64encode(kek).decode().rstrip("=")}
+    tokens = [token for token in metadata(image)["tokens"].values() if token["type"] == "qs-keystore"]
+    check(len(tokens) == 1, f"{len(tokens)} keystore tokens")
+    jwe, key_file = tree.root.parent / f"{tree.root.name}.jwe", tree.root.parent / f"{tree.root.name}.jwk"
+    jwe.write_text(json.dumps(tokens[0]["jwe"]))
+    key_file.write_text(json.dumps(jwk))
+    done = subprocess.run(["jose", "jwe", "dec", "-i", jwe, "-k", key_file], stdout=subprocess.PIPE, check=False)
+    check(done.returncode == 0, "jose does not unwrap the device key")
+    key.write_bytes(done.stdout[:64])
+
+
+class Store(Scenario):
+    """One command on the keystore itself, in one process."""
+
+    when_done = 0
+
+    def inspect(self, tree, done, call, fault):
+        if fault.kills:
+            return
+        check(done.status in range(8), "ends in no orderly way")
+        check(done.status == 0 or "qs-util keystore: " in done.err, "says nothing")
+        if "fsync" in call.name and "/run/" not in call.path:
+            check(done.status != 0, "exit status 0 though a sync failed")
+        if done.status == 0:
+            self.finished(tree)
+        elif "same command again" not in done.err:
+            self.undone(tree)
+
+    def finished(self, tree):
+        """All that exit status 0 promises."""
+
+    def undone(self, tree):
+        """What a failure that names nothing left over leaves."""
+
+    def is_finished(self, tree):
+        """The work is done, though that run did not come to say so."""
+
+    def again(self, tree, unsynced):
+        expected = self.when_done if self.is_finished(tree) else 0
+        done = self.second(tree, unsynced)
+        check(done.status == expected, f"the second run: {done}")
+        self.finished(tree)
+        check(not tree.leftovers(), f"left over: {tree.leftovers()}")
+
+
+class Enable(Store):
+    """Its first generation is made."""
+
+    words = ("--yes", "keystore", "enable")
+    when_done = 5
+
+    def __init__(self, scratch):
+        super().__init__(Tree.make(scratch / "template"))
+
+    def is_finished(self, tree):
+        return files(tree) == ["1.kek", "keystore.json"] and state(tree) == "enabled"
+
+    def finished(self, tree):
+        check(self.is_finished(tree), f"not enabled: {files(tree)}")
+        kek = directory(tree) / "1.kek"
+        check(kek.stat().st_mode & 0o7777 == 0o400 and kek.stat().st_size == 32, "the KEK's file is not right")
+        check(directory(tree).stat().st_mode & 0o7777 == 0o700, "others may look into the keystore")
+
+    def undone(self, tree):
+        check(files(tree) == [], f"a failed enabling leaves {files(tree)}")
+
+
+class Disable(Store):
+    """A keystore on which nothing depends is erased."""
+
+    words = ("--yes", "keystore", "disable")
+    when_done = 1
+
+    def __init__(self, scratch):
+        tree = Tree.make(scratch / "template")
+        must(*tree.command("--yes", "keystore", "enable"))
+        super().__init__(tree)
+
+    def is_finished(self, tree):
+        return "keystore.json" not in files(tree)
+
+    def finished(self, tree):
+        check(files(tree) == [], f"disabled, but there is {files(tree)}")
+
+    def inspect(self, tree, done, call, fault):
+        super().inspect(tree, done, call, fault)
+        found = files(tree)
+        check("keystore.json" in found or not found, f"without keystore.json there is still {found}")
+
+
+class Keystore(Enroll):
+    """A device gets a keyslot of the keystore's."""
+
+    option = "--keystore"
+    when_done = 0  # that is another replacement
+
+    def prepare(self, tree):
+        must(*tree.command("--yes", "keystore", "enable"))
+        self.words = ("cryptenroll", tree.link(), "--keystore")
+        self.store = {path.name: content(path) for path in directory(tree).iterdir()}
+
+    def inspect(self, tree, done, call, fault):
+        super().inspect(tree, done, call, fault)
+        self.store_is_untouched(tree)
+
+    def store_is_untouched(self, tree):
+        found = {path.name: content(path) for path in directory(tree).iterdir()}
+        check(found == self.store, "the keystore was written to")
+
+    def finished(self, tree):
+        super().finished(tree)
+        self.store_is_untouched(tree)
+        key = tree.root.parent / f"{tree.root.name}.recovered"
+        recover(tree, tree.image(), key)
+        check(opens(tree.image(), key), "what the keystore wrapped does not open the device")
+        check(opens(tree.backup(), key), "what the keystore wrapped does not open the backup")
+        slots = sorted(metadata(tree.image())["keyslots"])
+        check(len(slots) == 3, f"keyslots: {slots}")

@@ -1,0 +1,49 @@
+#!/usr/bin/python3 -B
+"""The keystore under faults: a failed enabling leaves nothing, nothing is erased before its end is
+written down, and a device that is enrolled opens by its key file at every point."""
+
+import os
+
+from faultbench import Tree, check, main
+from keystoring import Disable, Enable, Keystore, files
+from mounts import private_mounts, read_only
+from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, swept
+
+# Every so manieth point of each kind of call; QS_FAULT_ALL=1 takes them all.
+STRIDE = 1 if os.environ.get("QS_FAULT_ALL") else 8
+
+
+def sample(tree, call):
+    return call.number % STRIDE == 1 % STRIDE
+
+
+def tested(scenario, fault, choose=None):
+    what = f"keystore {scenario.__name__.lower()}, a second run finishes"
+    return swept(scenario, fault, what, choose)
+
+
+def read_only_etc(scratch):
+    """enable where /etc cannot be written changes nothing"""
+    tree = Tree.make(scratch / "tree")
+    with read_only(tree.root / "etc"):
+        done = tree.qs(*Enable.words)
+    check(done.status == 1 and "Read-only" in done.err, f"{done}")
+    check(files(tree) == [], f"there is {files(tree)}")
+
+
+private_mounts()
+main(
+    read_only_etc,
+    tested(Enable, KILL),
+    tested(Enable, FULL),
+    tested(Enable, WRITE_ERROR),
+    tested(Enable, STAYS_FULL),
+    tested(Enable, READ_ERROR, sample),
+    tested(Disable, KILL),
+    tested(Disable, WRITE_ERROR),
+    tested(Disable, READ_ERROR, sample),
+    tested(Keystore, KILL, sample),
+    tested(Keystore, FULL, sample),
+    tested(Keystore, WRITE_ERROR, sample),
+    tested(Keystore, READ_ERROR, sample),
+)
