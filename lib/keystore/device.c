@@ -29,9 +29,8 @@ int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keysto
 	return 0;
 }
 
-static int unwrap(const struct qs_env *env, const struct qs_keystore *ks,
-		  struct crypt_device *cd, const struct qs_keystore_token *t, struct qs_secret *ret,
-		  struct qs_error *err)
+static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct crypt_device *cd,
+		  const struct qs_keystore_token *t, struct qs_secret *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_wrapping_done) struct qs_wrapping w = { .generation = t->generation };
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};

@@ -19,6 +19,7 @@
 #include "luks/unlock.h"
 #include "ops/event.h"
 #include "ops/internal.h"
+#include "ops/keystore.h"
 
 #define TPM2 "tpm2_there" /* in the details: a token was seen */
 
@@ -106,6 +107,25 @@ static void try_command(struct device_check *d)
 				    describe("key-command", d->env->config.key_command, r, &err));
 }
 
+/* Read once and unwrapped from what was loaded: the identity of the volume is checked, too. */
+static void try_keystore(struct device_check *d)
+{
+	int slot = -1;
+	QS_AUTO(qs_auto_json)
+	json_t *found = qs_keystore_look(d->env, d->cd, &d->header, &slot);
+	const char *problem = json_string_value(json_object_get(found, "problem"));
+	struct qs_error err = {};
+
+	if (!found)
+		return;
+	if (problem)
+		(void)snprintf(err.text, sizeof(err.text), "%s", problem);
+	else
+		d->proven |= UINT32_C(1) << slot;
+	(void)json_array_append_new(d->ways,
+				    describe(QS_KIND_KEYSTORE, NULL, problem ? -1 : slot, &err));
+}
+
 static int read_areas(const char *path, struct qs_luks_header *ret_header,
 		      struct qs_header_image *ret)
 {
@@ -179,6 +199,8 @@ static int device_job(struct qs_worker *worker, size_t i, void *cookie, json_t *
 		try_key_file(&d, request->key_files[n], request->line_key && n == 0);
 	if (request->command)
 		try_command(&d);
+	if (d.header.version == 2)
+		try_keystore(&d);
 	look_at_the_rest(&d);
 	qs_tpm2_for_each_token(d.header.json, note_token, &tpm2);
 	*ret = json_pack("{s:o,s:b}", "ways", d.ways, TPM2, tpm2);

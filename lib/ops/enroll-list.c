@@ -94,8 +94,8 @@ static void mark_keystore(const struct qs_env *env, json_t *list, struct crypt_d
 	size_t i;
 
 	json_array_foreach(list, i, entry) if (found && json_integer_value(json_object_get(
-							entry, "number")) == slot)
-		(void)json_object_set(entry, "keystore", found);
+								entry, "number")) == slot)(void)
+		json_object_set(entry, "keystore", found);
 }
 
 static int list_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,

@@ -38,8 +38,7 @@ int qs_keystore_lock(const struct qs_env *env, struct qs_error *err)
 	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, LOCK);
 	int r = qs_file_make_dirs(dir, 0755, err);
 
-	return r < 0 ? r
-		     : qs_file_lock(path, env->config.lock_wait_s * 1000, "the keystore", err);
+	return r < 0 ? r : qs_file_lock(path, env->config.lock_wait_s * 1000, "the keystore", err);
 }
 
 /* ---- the end of a keystore ---- */
@@ -160,8 +159,9 @@ int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_err
 		return 0;
 	ks.state = QS_KEYSTORE_ENABLING;
 	if (remove_all(env, provider, &ks, NULL) < 0)
-		qs_error_append(err, " (something is left in %s; the same command again removes "
-				     "it)",
+		qs_error_append(err,
+				" (something is left in %s; the same command again removes "
+				"it)",
 				QS_KEYSTORE_DIR);
 	return r;
 }

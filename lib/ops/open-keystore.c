@@ -112,8 +112,8 @@ json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
 	r = qs_keystore_load(env, &ks, &err);
 	if (r == 0)
 		r = qs_keystore_unwrap(env, &ks, cd, token, &key, &t, &err);
-	*ret_slot = qs_fields_slot(json_string_value(json_array_get(
-		json_object_get(token, "keyslots"), 0)) ?: "");
+	*ret_slot = qs_fields_slot(
+		json_string_value(json_array_get(json_object_get(token, "keyslots"), 0)) ?: "");
 	if (r < 0)
 		return json_pack("{s:s}", "problem", err.text);
 	return json_pack("{s:i}", "generation", (int)t.generation);

@@ -210,7 +210,8 @@ struct qs_enroll_options {
 	struct qs_open_options unlock; /* key_file, passphrase, ask: what unlocks it for the change
 					*/
 	const char *method; /* what is added: "key-file", "passphrase", "recovery", "tpm2",
-			       "keystore", "new-key" (the device's key file is replaced); NULL: nothing */
+			       "keystore", "new-key" (the device's key file is replaced); NULL:
+			       nothing */
 	const char *file;   /* key-file: the key; recovery: a file for it that is absent, or NULL */
 	const struct qs_secret *passphrase; /* the new one */
 	const struct qs_enroll_tpm2 *tpm2;  /* tpm2: what it is bound to */

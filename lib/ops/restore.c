@@ -47,7 +47,7 @@ static int find_keys(const struct qs_restore_run *run, struct qs_open_request *r
 	if (r == 0)
 		r = qs_open_make_request(run->env, t->dev, &t->from.h, tab, NULL, ret, NULL);
 	ret->test = true;
-	ret->command = false;
+	ret->command = ret->keystore = false;
 	return r == 0 && qs_open_has_key_file(run->env, ret);
 }
 

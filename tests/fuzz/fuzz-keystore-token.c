@@ -46,8 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!json)
 		return 0;
 	r = qs_keystore_token_parse(json, UUID, &token, &err);
-	demand(r == 0 ||
-	       ((err.kind == QS_E_DAMAGED || err.kind == QS_E_HOSTILE) && err.text[0]));
+	demand(r == 0 || ((err.kind == QS_E_DAMAGED || err.kind == QS_E_HOSTILE) && err.text[0]));
 	if (r == 0)
 		check_accepted(&token);
 	return 0;

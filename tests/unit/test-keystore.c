@@ -62,7 +62,8 @@ static void test_refused(void **state)
 		HEAD "\"current\":4294967297,\"generations\":[" ONE "]}",
 		HEAD "\"current\":1,\"generations\":{\"number\":1}}",
 		HEAD "\"current\":1,\"generations\":[{\"number\":1,\"created\":\"yesterday\"}]}",
-		HEAD "\"current\":1,\"generations\":[{\"number\":1,\"created\":\"2026-02-30T00:00:00Z\"}]}",
+		HEAD
+		"\"current\":1,\"generations\":[{\"number\":1,\"created\":\"2026-02-30T00:00:00Z\"}]}",
 		"{\"version\":1,\"state\":\"disabled\",\"store\":\"" UUID
 		"\",\"provider\":\"local\",\"current\":1,\"generations\":[" ONE "]}",
 		"{\"version\":1,\"state\":\"enabling\",\"store\":\"" UUID
@@ -86,7 +87,9 @@ static void test_refused(void **state)
 
 static void test_base64url(void **state)
 {
-	static const char *const bad[] = { "A", "AA==", "AB", "+A", "A/", "AAA=", " AAAA", "AAAAA" };
+	static const char *const bad[] = {
+		"A", "AA==", "AB", "+A", "A/", "AAA=", " AAAA", "AAAAA"
+	};
 	QS_AUTO(qs_bytes_done) struct qs_bytes bytes = {}, none = {};
 
 	(void)state;
@@ -218,7 +221,7 @@ static void test_batch(void **state)
 /* Everything that stands in a token is either needed as it is, or its absence is seen. */
 static void test_token(void **state)
 {
-	static const char *const needed[] = { "type",     "keyslots", "version", "store",
+	static const char *const needed[] = { "type",     "keyslots", "version",   "store",
 					      "provider", "jwe",      "generation" };
 	static const char *const members[] = { "protected", "header", "encrypted_key",
 					       "iv",        "tag",    "ciphertext" };
