@@ -8,7 +8,6 @@
 #include "base/cleanup.h"
 #include "keystore/device.h"
 #include "luks/fields.h"
-#include "luks/unlock.h"
 #include "ops/keystore.h"
 
 /* Of the header without libcryptsetup: 1 there is a token of KS for it, 0 not. */
@@ -36,21 +35,12 @@ bool qs_open_keystore_has(const struct qs_env *env, const struct qs_open_request
 	return request->keystore && qs_keystore_load(env, &ks, NULL) == 0 && peek(request, &ks);
 }
 
-static int open_with(const struct qs_env *env, struct qs_worker *worker,
-		     const struct qs_open_request *request, struct crypt_device *cd,
-		     const struct qs_luks_header *h, int slot, const struct qs_secret *key,
-		     struct qs_error *err)
+static int open_with(struct qs_worker *worker, const struct qs_open_request *request,
+		     struct crypt_device *cd, const struct qs_luks_header *h, int slot,
+		     const struct qs_secret *key, struct qs_error *err)
 {
-	const struct qs_unlock how = {
-		.name = request->name,
-		.test = request->test,
-		.read_only = request->read_only,
-		.allow_discards = request->allow_discards,
-		.slot = slot,
-		.worker = worker,
-	};
+	const struct qs_unlock how = qs_open_how(request, slot, worker);
 
-	(void)env;
 	if (request->attempt)
 		return request->attempt(request->attempt_cookie, key, err);
 	return qs_luks_unlock_loaded(cd, request->node, h, key, &how, err);
@@ -88,7 +78,7 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 		*err = own;
 	if (r != 0)
 		return r;
-	r = open_with(env, worker, request, cd, &h, t.slot, &key, err);
+	r = open_with(worker, request, cd, &h, t.slot, &key, err);
 	if (r >= 0)
 		*ret = json_pack("{s:i,s:i,s:i}", "token", number, "keyslot", r,
 				 "keystore_generation", (int)t.generation);

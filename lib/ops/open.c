@@ -33,12 +33,10 @@
 
 /* ---- in the worker ---- */
 
-/* SLOT -1: all that are cheap, then the others. */
-static int try_slot(const struct qs_env *env, struct qs_worker *worker,
-		    const struct qs_open_request *request, const struct qs_secret *key, int slot,
-		    struct qs_error *err)
+struct qs_unlock qs_open_how(const struct qs_open_request *request, int slot,
+			     struct qs_worker *worker)
 {
-	const struct qs_unlock how = {
+	return (struct qs_unlock){
 		.name = request->name,
 		.test = request->test,
 		.read_only = request->read_only,
@@ -46,6 +44,14 @@ static int try_slot(const struct qs_env *env, struct qs_worker *worker,
 		.slot = slot,
 		.worker = worker,
 	};
+}
+
+/* SLOT -1: all that are cheap, then the others. */
+static int try_slot(const struct qs_env *env, struct qs_worker *worker,
+		    const struct qs_open_request *request, const struct qs_secret *key, int slot,
+		    struct qs_error *err)
+{
+	const struct qs_unlock how = qs_open_how(request, slot, worker);
 
 	if (request->attempt)
 		return request->attempt(request->attempt_cookie, key, err);

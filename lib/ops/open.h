@@ -15,6 +15,7 @@
 #include "device/device.h"
 #include "luks/header.h"
 #include "luks/mapping.h"
+#include "luks/unlock.h"
 #include "ops/ops.h"
 #include "ops/tpm2.h"
 #include "tab/crypttab.h"
@@ -123,6 +124,10 @@ void qs_open_apply_options(struct qs_open_request *request, const struct qs_open
 /* When LIST was opened as REQUESTS said: tell the journal, and heal TPM2 keyslots (ops/heal.h). */
 void qs_open_finish(const struct qs_env *env, const struct qs_open_options *options,
 		    const struct qs_open_request *requests, struct qs_outcomes *list);
+
+/* How REQUEST opens by keyslot SLOT; -1: all that are cheap, then the others. */
+struct qs_unlock qs_open_how(const struct qs_open_request *request, int slot,
+			     struct qs_worker *worker);
 
 /* Say that there was nothing to do. */
 void qs_open_note_open(struct qs_outcome *outcome);
