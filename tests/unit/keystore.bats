@@ -91,7 +91,7 @@ tree_sum()
 	run -1 "$BATS_TEST_TMPDIR/alone" --root="$ROOT" --yes keystore enable
 	[[ $output == *'module jose'* ]]
 	[ ! -e "$KEYSTORE" ]
-	mkdir -m 0700 -p "$KEYSTORE"
+	mkdir -p "$KEYSTORE"
 	head -c 32 /dev/urandom >"$KEYSTORE/1.kek"
 	before=$(sum "$KEYSTORE/1.kek")
 	run -5 qs --yes keystore enable
