@@ -2,19 +2,12 @@
 """The keystore under faults: a failed enabling leaves nothing, nothing is erased before its end is
 written down, and a device that is enrolled opens by its key file at every point."""
 
-import os
-
 from faultbench import Tree, check, main
 from keystoring import Disable, Enable, Keystore, files
 from mounts import private_mounts, read_only
-from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, swept
+from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, one_in, swept
 
-# Every so manieth point of each kind of call; QS_FAULT_ALL=1 takes them all.
-STRIDE = 1 if os.environ.get("QS_FAULT_ALL") else 8
-
-
-def sample(tree, call):
-    return call.number % STRIDE == 1 % STRIDE
+SAMPLED = one_in(8)
 
 
 def tested(scenario, fault, choose=None):
@@ -38,12 +31,12 @@ main(
     tested(Enable, FULL),
     tested(Enable, WRITE_ERROR),
     tested(Enable, STAYS_FULL),
-    tested(Enable, READ_ERROR, sample),
+    tested(Enable, READ_ERROR, SAMPLED),
     tested(Disable, KILL),
     tested(Disable, WRITE_ERROR),
-    tested(Disable, READ_ERROR, sample),
-    tested(Keystore, KILL, sample),
-    tested(Keystore, FULL, sample),
-    tested(Keystore, WRITE_ERROR, sample),
-    tested(Keystore, READ_ERROR, sample),
+    tested(Disable, READ_ERROR, SAMPLED),
+    tested(Keystore, KILL, SAMPLED),
+    tested(Keystore, FULL, SAMPLED),
+    tested(Keystore, WRITE_ERROR, SAMPLED),
+    tested(Keystore, READ_ERROR, SAMPLED),
 )
