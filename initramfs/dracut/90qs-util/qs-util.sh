@@ -1,0 +1,33 @@
+#!/bin/sh
+# dracut runs this again and again in its loop, each time udev has come to rest. Devices
+# may lie on LVM, which is put together in that loop, too: so it is not held up while one is
+# missing, for as long as early_wait.
+
+qs_missing()
+{
+	while read -r _ qs_device _ qs_options; do
+		case ,$qs_options, in
+		*,nofail,*) continue ;;
+		esac
+		[ -e "$(label_uuid_to_dev "$qs_device")" ] || return 0
+	done </etc/crypttab
+	return 1
+}
+
+qs_may_wait()
+{
+	read -r qs_now _ </proc/uptime
+	: "${qs_since:=${qs_now%.*}}"
+	[ $((${qs_now%.*} - qs_since)) -lt "$(qs-util config early_wait)" ]
+}
+
+if ! qs_missing || ! qs_may_wait; then
+	# Under systemd standard output is the journal's.
+	(
+		# shellcheck source=initramfs/unlock.sh
+		. /lib/qs-util/unlock.sh
+		qs_unlock
+	) >/dev/console 2>&1
+	# shellcheck disable=SC2154 # dracut's: this very file
+	rm -f -- "$job"
+fi
