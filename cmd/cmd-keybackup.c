@@ -1,26 +1,9 @@
-#include <string.h>
-#include <unistd.h>
 
 #include "ask.h"
 #include "base/cleanup.h"
 #include "command.h"
 #include "ops/bundle.h"
-
-/* `-` as FILE: a pipe or a redirection, never a terminal, and not beside our own output. */
-static int use_stdout(const struct qs_context *ctx, struct qs_keybackup_options *options,
-		      struct qs_error *err)
-{
-	if (ctx->json)
-		return qs_fail(
-			err, QS_E_USAGE,
-			"with --json standard output carries the result, so FILE cannot be -");
-	if (isatty(STDOUT_FILENO))
-		return qs_fail(err, QS_E_USAGE,
-			       "a bundle is not written to a terminal; redirect standard output");
-	options->file = NULL;
-	options->fd = STDOUT_FILENO;
-	return 0;
-}
+#include "output-option.h"
 
 /* Certificates alone need no passphrase; it is asked for when there are none. */
 static int take_passphrase(const struct qs_context *ctx, struct qs_keybackup_options *options,
@@ -54,25 +37,21 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 {
 	const char *certificates[QS_OPTIONS_MAX];
 	struct qs_keybackup_options options = {
-		.file = argv[0],
 		.to.certificates = certificates,
 		.to.certificate_count = qs_option_values(ctx, "to", certificates, QS_OPTIONS_MAX),
-		.force = qs_option_given(ctx, "force"),
 		.no_headers = qs_option_given(ctx, "no-headers"),
 	};
 	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
-	int r = 0;
+	int r = qs_output_option(ctx, argv[0], &options.out, err);
 
 	(void)argc;
-	if (strcmp(argv[0], "-") == 0)
-		r = use_stdout(ctx, &options, err);
 	if (r == 0)
-		r = qs_keybackup_check(&ctx->env, &options, err);
+		r = qs_output_file_check(&ctx->env, &options.out, err);
 	if (r == 0)
 		r = take_passphrase(ctx, &options, &passphrase, err);
 	if (r == 0)
 		r = qs_keybackup(&ctx->env, &options, &ctx->result, err);
-	if (r == 0 && options.file && !ctx->quiet)
+	if (r == 0 && options.out.file && !ctx->quiet)
 		ctx->text = say(ctx);
 	return r;
 }

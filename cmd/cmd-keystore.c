@@ -5,6 +5,8 @@
 
 #include "base/cleanup.h"
 #include "command.h"
+#include "keystore-actions.h"
+#include "keystore/keystore.h"
 
 /* ---- text ---- */
 
@@ -102,19 +104,29 @@ static const struct {
 	{ "status", status },
 	{ "verify", verify },
 	{ "disable", disable },
+	{ "export", qs_keystore_action_export },
+};
+
+/* Which action an option is for. */
+static const struct {
+	const char *option, *action;
+} only[] = {
+	{ "provider", "enable" }, { "public-key", "export" }, { "generation", "export" },
+	{ "output", "export" },   { "force", "export" },
 };
 
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
-	bool enabling = strcmp(argv[0], "enable") == 0;
-
 	(void)argc;
-	if (!enabling && qs_option_given(ctx, "provider"))
-		return qs_fail(err, QS_E_USAGE, "--provider is for keystore enable");
+	for (size_t i = 0; i < QS_ARRAY_SIZE(only); i++)
+		if (strcmp(only[i].action, argv[0]) != 0 && qs_option_given(ctx, only[i].option))
+			return qs_fail(err, QS_E_USAGE, "--%s is for keystore %s", only[i].option,
+				       only[i].action);
 	for (size_t i = 0; i < QS_ARRAY_SIZE(actions); i++)
 		if (strcmp(actions[i].name, argv[0]) == 0)
 			return actions[i].run(ctx, err);
-	return qs_fail(err, QS_E_USAGE, "'%s': it is enable, status, verify or disable", argv[0]);
+	return qs_fail(err, QS_E_USAGE, "'%s': it is enable, status, verify, export or disable",
+		       argv[0]);
 }
 
 static const char *const providers[] = { "local", NULL };
@@ -124,6 +136,18 @@ static const struct qs_option options[] = {
 	  .arg = "NAME",
 	  .choices = providers,
 	  .help = "where the key lives; local (a file of root's) if not given" },
+	{ .name = "public-key",
+	  .arg = "PEM",
+	  .help = "export: of who may open it; RSA of at least 3072 bits" },
+	{ .name = "generation",
+	  .arg = "N",
+	  .min = 1,
+	  .max = QS_KEYSTORE_GENERATION_MAX,
+	  .help = "export: another one than the present one" },
+	{ .name = "output",
+	  .arg = "FILE",
+	  .help = "export: where it goes; - (as without it) is standard output" },
+	{ .name = "force", .help = "export: replace FILE if it exists" },
 	{}
 };
 
@@ -131,14 +155,37 @@ static const struct qs_example examples[] = {
 	{ "--yes keystore enable", "make the first generation" },
 	{ "keystore status", "what it is, and how many devices depend on it" },
 	{ "keystore verify", "prove that it opens what it should" },
+	{ "keystore export --public-key /root/escrow.pub --output /root/kek.rsa",
+	  "for somebody who keeps it elsewhere" },
 	{ "--yes keystore disable", "erase it, when nothing depends on it" },
 	{}
 };
 
+/* tests/unit/keystore-export.bats runs them as they are printed. */
+static const char *const recovery_lines[] = {
+	"cd \"$(mktemp -d -p /dev/shm)\"",
+	"openssl pkeyutl -decrypt -inkey /root/escrow.key -pkeyopt rsa_padding_mode:oaep "
+	"-pkeyopt rsa_oaep_md:sha256 -in /root/kek.rsa -out kek.jwk",
+	"number=$(cryptsetup luksDump /dev/sdj | sed -n 's/^ *\\([0-9]*\\): qs-keystore$/\\1/p')",
+	"cryptsetup token export --token-id \"$number\" --json-file token.json /dev/sdj",
+	"jose fmt -j token.json -g jwe -o jwe.json",
+	"jose jwe dec -i jwe.json -k kek.jwk | cryptsetup open --key-file - --keyfile-size 64 "
+	"/dev/sdj enc-sdj",
+	NULL
+};
+
+static const struct qs_recipe recovery = {
+	.title = "Recovery without qs-util",
+	.about = "With the disk, an exported key and the private key that it was encrypted to, any "
+		 "Linux machine that has openssl, jose and cryptsetup opens the device:",
+	.lines = recovery_lines,
+};
+
 static const struct qs_status statuses[] = {
-	{ 1, "there is no keystore, or its module is not installed" },
+	{ 1, "there is no keystore, or its module is not installed; export: the public key is not "
+	     "fit" },
 	{ 2, "a key cannot be unwrapped" },
-	{ 5, "it is enabled already, or another command changes it" },
+	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
 	{ 6, "a device or header backup depends on it, or not confirmed; verify: a volume is not "
 	     "the one that was enrolled" },
 	{ 78, "keystore.json is not usable" },
@@ -147,7 +194,7 @@ static const struct qs_status statuses[] = {
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable|status|verify|disable",
+	.args = "enable|status|verify|export|disable",
 	.min_args = 1,
 	.max_args = 1,
 	.help = "keep a key that wraps the keys of devices",
@@ -163,20 +210,23 @@ const struct qs_command qs_row_keystore = {
 		"disable erases the keystore and is refused while a device that is present or a header "
 		"backup depends on it, or cannot be read; of a disk that is away and has no header backup "
 		"it does not know.\n"
+		"export encrypts the key of one generation to somebody's RSA key (OAEP with SHA-256) and "
+		"changes nothing. What comes out is a JWK, a JSON Web Key, for whoever has the private "
+		"key: keep it away from the disks. Export again after each rotation.\n"
 		"A volume whose identity is another one is refused with exit status 6 and no other key "
 		"is tried. Where the keystore fails otherwise (its file lost, another keystore's key, a "
 		"damaged token), key files and passphrases are tried.\n"
 		"The wrapped key is a JSON Web Encryption of 64 bytes, the key, with the identity behind "
-		"them. Without qs-util: make a JWK of N.kek ({\"kty\":\"oct\",\"alg\":\"A256GCMKW\","
-		"\"k\":...} with k in base64url), take the token's member jwe from cryptsetup luksDump "
-		"--dump-json-metadata, and `jose jwe dec -i JWE -k JWK | cryptsetup open --key-file - "
-		"--keyfile-size 64 DEVICE NAME`.\n"
+		"them. Where N.kek is at hand no export is needed: its bytes in base64url are the member "
+		"k of the JWK {\"kty\":\"oct\",\"alg\":\"A256GCMKW\",\"k\":...}.\n"
 		"If enable or disable is interrupted, the same command again finishes it; until then "
 		"nothing can be enrolled.\n",
 	.examples = examples,
+	.recipe = &recovery,
 	.options = options,
 	.statuses = statuses,
-	.see_also = "qs-util-cryptenroll(8) qs-util-keybackup(8) qs-util-cryptopen(8) jose(1)",
+	.see_also =
+		"qs-util-cryptenroll(8) qs-util-keybackup(8) qs-util-cryptopen(8) jose(1) openssl-pkeyutl(1)",
 	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES | QS_CMD_DESTROYS,
 	.files = QS_FILE_KEYSTORE | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
 	.run = run,

@@ -44,6 +44,13 @@ struct qs_status {
 	const char *when; /* as help of an option */
 };
 
+/* Commands of other programs that belong together, in the order in which they are typed. */
+struct qs_recipe {
+	const char *title;
+	const char *about;        /* a paragraph */
+	const char *const *lines; /* NULL-terminated */
+};
+
 /* A file that commands share, described once. A list ends with an empty row. */
 struct qs_file {
 	unsigned bit; /* QS_FILE_..., or 0: in the overview only */
@@ -72,6 +79,7 @@ struct qs_command {
 	const struct qs_option *options;   /* this and the next two end with an empty row */
 	const struct qs_status *statuses;  /* exit statuses that mean something particular here */
 	const struct qs_example *examples; /* tests/guest/examples.bats runs each of them */
+	const struct qs_recipe *recipe;    /* or NULL; in the manual only, its lines are long */
 	const char *see_also; /* manual pages besides those of our files: "crypttab(5)" */
 	int min_args, max_args;
 	unsigned flags; /* QS_CMD_... */

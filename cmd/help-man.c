@@ -91,6 +91,20 @@ static void about(FILE *out, const char *s)
 	}
 }
 
+static void recipe(FILE *out, const struct qs_recipe *r)
+{
+	fputs(".SS ", out);
+	string(out, r->title);
+	fputc('\n', out);
+	string(out, r->about);
+	fputs("\n.PP\n.EX\n", out);
+	for (const char *const *line = r->lines; *line; line++) {
+		string(out, *line);
+		fputc('\n', out);
+	}
+	fputs(".EE\n", out);
+}
+
 static void term(FILE *out, const char *left, const char *help)
 {
 	fputs(".TP\n\\fB", out);
@@ -170,6 +184,8 @@ static void page(FILE *out, const struct qs_command *c)
 	head_line(out, c);
 	fputs(".SH DESCRIPTION\n", out);
 	about(out, c->about);
+	if (c->recipe)
+		recipe(out, c->recipe);
 	fputs(".SH OPTIONS\n", out);
 	options(out, c->options);
 	fprintf(out, "%sThe options that every command takes are in \\fBqs\\-util\\fR(8).\n",

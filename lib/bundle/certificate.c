@@ -2,11 +2,9 @@
  * Certificates that a bundle may be sealed to. There is no chain to check:
  * whoever seals names the file himself.
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -15,25 +13,9 @@
 #include "base/file.h"
 #include "bundle/internal.h"
 
-/* What DESIGN asks of RSA keys for exports, and its equal among curves (NIST SP 800-57: 128 bits).
- */
-#define RSA_BITS_MIN 3072
-#define EC_BITS_MIN 256
+#define EC_BITS_MIN 256 /* as strong as QS_RSA_BITS_MIN */
 
 #define CERTIFICATE_MAX (256U << 10)
-
-int qs_openssl_error(struct qs_error *err, enum qs_kind kind, const char *format, ...)
-{
-	const char *reason = ERR_reason_error_string(ERR_peek_last_error());
-	char text[512];
-	va_list args;
-
-	va_start(args, format);
-	(void)vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	ERR_clear_error();
-	return qs_error_set(err, kind, "%s%s%s", text, reason ? ": " : "", reason ? reason : "");
-}
 
 static int check_time(const X509 *x, const char *path, struct qs_error *err)
 {
@@ -63,7 +45,7 @@ static int check_key(X509 *x, const char *path, struct qs_error *err)
 {
 	const EVP_PKEY *key = X509_get0_pubkey(x);
 	bool rsa = key && EVP_PKEY_is_a(key, "RSA"), ec = key && EVP_PKEY_is_a(key, "EC");
-	int least = rsa ? RSA_BITS_MIN : EC_BITS_MIN;
+	int least = rsa ? QS_RSA_BITS_MIN : EC_BITS_MIN;
 
 	if (!rsa && !ec)
 		return qs_fail(err, QS_E_FAILED,

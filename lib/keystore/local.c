@@ -102,6 +102,13 @@ static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct
 	return r;
 }
 
+static int export_kek(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		      struct qs_secret *ret, struct qs_error *err)
+{
+	(void)ks;
+	return load_kek(env, number, ret, err);
+}
+
 static int retire(const struct qs_env *env, uint32_t number, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = kek_path(number);
@@ -116,5 +123,6 @@ const struct qs_provider qs_provider_local = {
 	.create = create,
 	.wrap = wrap,
 	.unwrap = unwrap,
+	.export_kek = export_kek,
 	.retire = retire,
 };

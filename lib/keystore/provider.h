@@ -43,6 +43,11 @@ struct qs_provider {
 	int (*unwrap)(const struct qs_env *env, const struct qs_keystore *ks,
 		      struct qs_wrapping *items, size_t count, struct qs_error *err);
 
+	/* The KEK of generation NUMBER, to be encrypted for an escrow; NULL: it is given to nobody.
+	 */
+	int (*export_kek)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			  struct qs_secret *ret, struct qs_error *err);
+
 	/* Erase the KEK of generation NUMBER for good. Returns 1 erased, 0 was absent. */
 	int (*retire)(const struct qs_env *env, uint32_t number, struct qs_error *err);
 };

@@ -13,19 +13,13 @@
 #include "base/error.h"
 #include "bundle/bundle.h"
 #include "bundle/seal.h"
+#include "ops/output-file.h"
 
 struct qs_keybackup_options {
-	const char *file;             /* as the user typed it; NULL: write to FD */
-	int fd;                       /* a pipe or file that is open for writing */
+	struct qs_output_file out;
 	struct qs_seal_recipients to; /* at least one */
-	bool force;                   /* replace a FILE that exists */
 	bool no_headers;              /* without header backups */
 };
-
-/* The check that needs nothing yet: QS_E_EXISTS when FILE is there and may not be replaced;
- * QS_E_FAILED when it can never be, as a directory. */
-int qs_keybackup_check(const struct qs_env *env, const struct qs_keybackup_options *options,
-		       struct qs_error *err);
 
 /*
  * Seal keys, header backups, configuration and tables into one file, durably.

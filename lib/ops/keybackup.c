@@ -27,32 +27,6 @@
 #include "ops/bundle.h"
 #include "ops/internal.h"
 
-/* The real path of the file that the user typed. */
-static char *real_of(const struct qs_env *env, const char *typed)
-{
-	QS_AUTO(qs_auto_free) char *absolute = qs_env_absolute(typed);
-
-	return qs_env_path(env, absolute);
-}
-
-int qs_keybackup_check(const struct qs_env *env, const struct qs_keybackup_options *options,
-		       struct qs_error *err)
-{
-	QS_AUTO(qs_auto_free) char *real = options->file ? real_of(env, options->file) : NULL;
-
-	struct stat st;
-
-	if (real && stat(real, &st) == 0 && !S_ISREG(st.st_mode))
-		return qs_fail(err, QS_E_FAILED,
-			       "%s is not a regular file; name a file in which "
-			       "the bundle can be kept, or - for standard output",
-			       options->file);
-	if (real && !options->force && faccessat(AT_FDCWD, real, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return qs_fail(err, QS_E_EXISTS, "%s exists already; --force replaces it",
-			       options->file);
-	return 0;
-}
-
 static size_t count_kind(const struct qs_collected *c, enum qs_member_kind kind)
 {
 	size_t n = 0;
@@ -176,34 +150,6 @@ static int put_all(struct qs_member_writer *w, const struct qs_collected *c, str
 	return r == 0 ? qs_member_end(w, err) : r;
 }
 
-/* ---- the file ---- */
-
-static int write_file(const struct qs_env *env, const struct qs_keybackup_options *options,
-		      const void *data, size_t size, struct qs_error *err)
-{
-	QS_AUTO(qs_auto_free) char *real = real_of(env, options->file);
-	const struct qs_replace how = { .mode = 0600, .exclusive = !options->force };
-	int r = qs_file_replace(real, data, size, &how, err);
-
-	if (r == 0)
-		r = qs_file_equals(real, data, size, err);
-	if (r == 0)
-		r = qs_fail(err, QS_E_IO, "%s reads back differently from what was written",
-			    options->file);
-	return r < 0 ? r : 0;
-}
-
-static int write_out(const struct qs_env *env, const struct qs_keybackup_options *options,
-		     const void *data, size_t size, struct qs_error *err)
-{
-	int r;
-
-	if (options->file)
-		return write_file(env, options, data, size, err);
-	r = qs_file_write(options->fd, data, size);
-	return r < 0 ? qs_fail_errno(err, r, "cannot write the bundle") : 0;
-}
-
 static json_t *describe(const struct qs_keybackup_options *options, const struct qs_collected *c,
 			size_t size)
 {
@@ -213,8 +159,8 @@ static json_t *describe(const struct qs_keybackup_options *options, const struct
 		(void)json_array_append_new(devices, qs_utf8_json(c->devices[i].name));
 	for (size_t i = 0; i < c->missing_count; i++)
 		(void)json_array_append_new(missing, qs_utf8_json(c->missing[i]));
-	return json_pack("{s:o?,s:I,s:I,s:I,s:o,s:o}", "file", qs_utf8_json(options->file), "size",
-			 (json_int_t)size, "keys", (json_int_t)count_kind(c, QS_MEMBER_KEY),
+	return json_pack("{s:o?,s:I,s:I,s:I,s:o,s:o}", "file", qs_utf8_json(options->out.file),
+			 "size", (json_int_t)size, "keys", (json_int_t)count_kind(c, QS_MEMBER_KEY),
 			 "headers", (json_int_t)count_kind(c, QS_MEMBER_HEADER), "devices", devices,
 			 "missing", missing);
 }
@@ -230,7 +176,7 @@ int qs_keybackup(const struct qs_env *env, const struct qs_keybackup_options *op
 	int r;
 
 	qs_secret_lock_all();
-	r = qs_keybackup_check(env, options, err);
+	r = qs_output_file_check(env, &options->out, err);
 	if (r == 0)
 		r = qs_collect(env, !options->no_headers, &c, err);
 	if (r == 0)
@@ -245,7 +191,7 @@ int qs_keybackup(const struct qs_env *env, const struct qs_keybackup_options *op
 	if (r == 0)
 		r = qs_seal_end(seal, &data, &size, err);
 	if (r == 0)
-		r = write_out(env, options, data, size, err);
+		r = qs_output_file_write(env, &options->out, data, size, err);
 	if (r == 0)
 		*ret = describe(options, &c, size);
 	return r;

@@ -257,6 +257,11 @@ open_devices()
 	[ -b "/dev/mapper/$NAME" ]
 	example 'keystore status' | grep -q 'for 2 devices'
 	example 'keystore verify'
+	openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out /root/escrow.key 2>/dev/null
+	openssl pkey -in /root/escrow.key -pubout -out /root/escrow.pub
+	example 'keystore export --public-key /root/escrow.pub --output /root/kek.rsa'
+	openssl pkeyutl -decrypt -inkey /root/escrow.key -pkeyopt rsa_padding_mode:oaep \
+		-pkeyopt rsa_oaep_md:sha256 -in /root/kek.rsa | jq -e '.alg == "A256GCMKW"'
 	qs-util --yes cryptenroll /dev/sdj /dev/sdk --wipe keystore
 	example '--yes keystore disable'
 	[ ! -e /etc/cryptconf/keystore ]
