@@ -36,10 +36,12 @@ enum slot_state {
 	SLOT_CHEAP,   /* runs a job */
 	SLOT_WAITING, /* asked for a reservation */
 	SLOT_HEAVY,   /* runs with a reservation */
+	SLOT_BESIDE,  /* runs the job beside all others */
 };
 
 struct slot {
 	enum slot_state state;
+	const struct qs_pool *pool; /* whose jobs the process does */
 	pid_t pid;
 	int fd;
 	size_t job;
@@ -52,7 +54,10 @@ struct run {
 	const struct qs_pool *pool;
 	struct slot *slots;
 	size_t slot_count;
-	size_t next, count; /* jobs not yet handed out: next .. count-1 */
+	size_t count;
+	bool *begun; /* one per job: handed out, or given up */
+	size_t left; /* those that are not */
+	bool beside; /* the job beside them has not ended */
 	unsigned cores;
 	uint64_t memory_limit;
 	int64_t interrupted_at; /* 0: not */
@@ -99,7 +104,7 @@ static void close_other_ends(const struct run *run)
 			close(run->slots[i].fd);
 }
 
-static int start_worker(struct run *run, struct slot *slot)
+static int start_worker(const struct run *run, struct slot *slot, const struct qs_pool *pool)
 {
 	pid_t parent = getpid();
 	int ends[2];
@@ -123,18 +128,28 @@ static int start_worker(struct run *run, struct slot *slot)
 			_exit(1);
 		close_other_ends(run);
 		close(ends[0]);
-		qs_worker_run(run->pool, ends[1]);
+		qs_worker_run(pool, ends[1]);
 	}
 	close(ends[1]);
 	slot->fd = ends[0];
+	slot->pool = pool;
 	slot->state = SLOT_IDLE;
 	return 0;
 }
 
-static void report(struct run *run, size_t job, json_t *result, const struct qs_error *err)
+static void report(const struct qs_pool *pool, size_t job, json_t *result,
+		   const struct qs_error *err)
 {
-	if (run->pool->done)
-		run->pool->done(job, result, err, run->pool->cookie);
+	if (pool->done)
+		pool->done(job, result, err, pool->cookie);
+}
+
+/* The job of SLOT has ended, and with it, if it was the one beside, what others waited for. */
+static void report_slot(struct run *run, const struct slot *slot, json_t *result,
+			const struct qs_error *err)
+{
+	run->beside &= slot->pool == run->pool;
+	report(slot->pool, slot->job, result, err);
 }
 
 static void drop_worker(struct slot *slot, bool force)
@@ -164,7 +179,7 @@ static void worker_died(struct run *run, struct slot *slot)
 	else
 		(void)qs_fail(&err, QS_E_FAILED, "the worker process ended with status %d",
 			      WEXITSTATUS(status));
-	report(run, slot->job, NULL, &err);
+	report_slot(run, slot, NULL, &err);
 }
 
 static void job_done(struct run *run, struct slot *slot, json_t *message)
@@ -177,7 +192,9 @@ static void job_done(struct run *run, struct slot *slot, json_t *message)
 	slot->state = SLOT_IDLE;
 	slot->memory = 0;
 	slot->threads = 0;
-	report(run, slot->job, json_object_get(message, "result"), &err);
+	report_slot(run, slot, json_object_get(message, "result"), &err);
+	if (slot->pool != run->pool)
+		drop_worker(slot, false);
 }
 
 static void handle_message(struct run *run, struct slot *slot)
@@ -208,8 +225,8 @@ static void handle_message(struct run *run, struct slot *slot)
 	}
 	value = json_object_get(message, "step");
 	if (value) {
-		if (run->pool->step)
-			run->pool->step(slot->job, json_string_value(value), run->pool->cookie);
+		if (slot->pool->step)
+			slot->pool->step(slot->job, json_string_value(value), slot->pool->cookie);
 		return;
 	}
 	job_done(run, slot, message);
@@ -238,25 +255,58 @@ static struct slot *free_slot(struct run *run)
 	return found;
 }
 
+static void begin(struct slot *slot, size_t index, enum slot_state state, int64_t now)
+{
+	uint64_t job = index;
+
+	slot->job = index;
+	slot->since = now;
+	slot->state = state;
+	/* A worker that died meanwhile is seen by its closed socket. */
+	(void)send(slot->fd, &job, sizeof(job), MSG_NOSIGNAL);
+}
+
+/* The first job that may begin, or the number of all. */
+static size_t next_job(const struct run *run)
+{
+	const struct qs_pool *pool = run->pool;
+	size_t i = 0;
+
+	while (i < run->count &&
+	       (run->begun[i] || (run->beside && pool->ready && !pool->ready(i, pool->cookie))))
+		i++;
+	return i;
+}
+
 static int hand_out(struct run *run, int64_t now)
 {
-	while (run->next < run->count && !run->interrupted_at &&
-	       busy_cheap(run, now) < run->cores) {
+	while (run->left > 0 && !run->interrupted_at && busy_cheap(run, now) < run->cores) {
 		struct slot *slot = free_slot(run);
-		uint64_t job = run->next;
+		size_t job = next_job(run);
 		int r;
 
-		if (!slot)
+		if (!slot || job == run->count)
 			return 0;
-		r = slot->state == SLOT_FREE ? start_worker(run, slot) : 0;
+		r = slot->state == SLOT_FREE ? start_worker(run, slot, run->pool) : 0;
 		if (r < 0)
 			return busy_cheap(run, now) > 0 ? 0 : r;
-		slot->job = run->next++;
-		slot->since = now;
-		slot->state = SLOT_CHEAP;
-		/* A worker that died meanwhile is seen by its closed socket. */
-		(void)send(slot->fd, &job, sizeof(job), MSG_NOSIGNAL);
+		begin(slot, job, SLOT_CHEAP, now);
+		run->begun[job] = true;
+		run->left--;
 	}
+	return 0;
+}
+
+/* Before all others, so that there is a free slot for it. */
+static int begin_beside(struct run *run)
+{
+	struct slot *slot = &run->slots[0];
+	int r = run->pool->beside ? start_worker(run, slot, run->pool->beside) : 0;
+
+	if (r < 0 || !run->pool->beside)
+		return r;
+	begin(slot, 0, SLOT_BESIDE, now_ms());
+	run->beside = true;
 	return 0;
 }
 
@@ -265,7 +315,7 @@ static void grant(struct run *run, int64_t now)
 	uint64_t memory = 0;
 	unsigned threads = 0, heavy = 0;
 
-	if (run->next < run->count || busy_cheap(run, now) > 0)
+	if (run->left > 0 || busy_cheap(run, now) > 0)
 		return;
 	for (size_t i = 0; i < run->slot_count; i++) {
 		if (run->slots[i].state != SLOT_HEAVY)
@@ -297,10 +347,10 @@ static int64_t deadline_of(const struct run *run, const struct slot *slot)
 {
 	int64_t deadline = INT64_MAX;
 
-	if (slot->state != SLOT_CHEAP && slot->state != SLOT_HEAVY)
+	if (slot->state <= SLOT_IDLE || slot->state == SLOT_WAITING)
 		return deadline;
-	if (run->pool->deadline_ms > 0)
-		deadline = slot->since + run->pool->deadline_ms;
+	if (slot->pool->deadline_ms > 0)
+		deadline = slot->since + slot->pool->deadline_ms;
 	if (run->interrupted_at && run->interrupted_at + GRACE_MS < deadline)
 		deadline = run->interrupted_at + GRACE_MS;
 	return deadline;
@@ -319,9 +369,9 @@ static void kill_overdue(struct run *run, int64_t now)
 		else
 			(void)qs_fail(&err, QS_E_DEADLINE,
 				      "not finished after %u seconds; its worker was killed",
-				      run->pool->deadline_ms / 1000);
+				      slot->pool->deadline_ms / 1000);
 		drop_worker(slot, true);
-		report(run, slot->job, NULL, &err);
+		report_slot(run, slot, NULL, &err);
 	}
 }
 
@@ -330,13 +380,15 @@ static void cancel_rest(struct run *run)
 	struct qs_error err = {};
 
 	(void)qs_fail(&err, QS_E_INTERRUPTED, "interrupted before it was begun");
-	while (run->next < run->count)
-		report(run, run->next++, NULL, &err);
+	for (size_t i = 0; i < run->count; i++)
+		if (!run->begun[i])
+			report(run->pool, i, NULL, &err);
+	run->left = 0;
 	for (size_t i = 0; i < run->slot_count; i++) {
 		if (run->slots[i].state != SLOT_WAITING)
 			continue;
 		drop_worker(&run->slots[i], true);
-		report(run, run->slots[i].job, NULL, &err);
+		report_slot(run, &run->slots[i], NULL, &err);
 	}
 }
 
@@ -376,9 +428,12 @@ static void wait_for_event(struct run *run, int64_t now, const sigset_t *mask)
 
 static int run_jobs(struct run *run, const sigset_t *mask, struct qs_error *err)
 {
+	int r = begin_beside(run);
+
+	if (r < 0)
+		return qs_fail_errno(err, r, "cannot start a worker process");
 	for (;;) {
 		int64_t now = now_ms();
-		int r;
 
 		if (interrupted && !run->interrupted_at) {
 			run->interrupted_at = now;
@@ -388,7 +443,7 @@ static int run_jobs(struct run *run, const sigset_t *mask, struct qs_error *err)
 		if (r < 0)
 			return qs_fail_errno(err, r, "cannot start a worker process");
 		grant(run, now);
-		if (run->next >= run->count && jobs_running(run) == 0)
+		if (run->left == 0 && jobs_running(run) == 0)
 			return 0;
 		wait_for_event(run, now, mask);
 		kill_overdue(run, now_ms());
@@ -397,16 +452,18 @@ static int run_jobs(struct run *run, const sigset_t *mask, struct qs_error *err)
 
 int qs_pool_run(const struct qs_pool *pool, size_t count, struct qs_error *err)
 {
-	struct run run = { .pool = pool, .count = count, .slot_count = count };
+	struct run run = { .pool = pool, .count = count, .left = count, .slot_count = count + 1 };
 	QS_AUTO(qs_auto_free) struct slot *slots = calloc(count + 1, sizeof(*slots));
 	QS_AUTO(qs_auto_free) struct pollfd *fds = calloc(count + 1, sizeof(*fds));
+	QS_AUTO(qs_auto_free) bool *begun = calloc(count + 1, sizeof(*begun));
 	QS_AUTO(qs_auto_free) char *buffer = malloc(QS_WORKER_MESSAGE_MAX + 1);
 	sigset_t block, before;
 	int r;
 
-	if (!slots || !fds || !buffer)
+	if (!slots || !fds || !begun || !buffer)
 		return qs_fail(err, QS_E_MEMORY, "no memory for %zu workers", count);
 	run.slots = slots;
+	run.begun = begun;
 	run.buffer = buffer;
 	run.fds = fds;
 	run.cores = pool->workers ? pool->workers : qs_pool_cores();

@@ -43,6 +43,17 @@ struct qs_pool {
 	qs_job_done *done;
 	qs_job_step *step; /* may be NULL */
 	void *cookie;
+	/*
+	 * Another pool, whose only job runs beside these all the while, with that pool's callbacks
+	 * and deadline. It shall be one that mostly waits (for a TPM): it takes no core from them.
+	 * NULL: none.
+	 */
+	const struct qs_pool *beside;
+	/*
+	 * In the parent, as long as that one runs: may job INDEX begin? Asked again whenever
+	 * anything happens; afterwards every job may. NULL: at once.
+	 */
+	bool (*ready)(size_t index, void *cookie);
 };
 
 /*

@@ -226,6 +226,143 @@ static void test_reservations_stay_within_cores(void **state)
 	assert_int_equal(most_heavy_at_once(&r), 1);
 }
 
+/* ---- a job beside the others ---- */
+
+#define BESIDE_MS 20000
+
+struct line {
+	struct record others; /* first: what note_end() gets */
+	size_t named;         /* steps of the job beside them, in the parent */
+	size_t ended_before;  /* of the others, when it ended */
+	enum qs_kind kind;
+	bool dies;
+	struct {
+		atomic_size_t done; /* of the others */
+	} * shared;
+};
+
+/* Names each job, and goes on to the next only when that one was done. */
+static int lead(struct qs_worker *w, size_t i, void *cookie, json_t **ret, struct qs_error *err)
+{
+	struct line *line = cookie;
+
+	(void)i;
+	(void)ret;
+	(void)err;
+	for (size_t n = 0; n < JOBS; n++) {
+		qs_worker_step(w, "next");
+		while (n + 1 < JOBS && atomic_load(&line->shared->done) <= n)
+			(void)usleep(1000);
+	}
+	return 0;
+}
+
+static int lead_and_stop(struct qs_worker *w, size_t i, void *cookie, json_t **ret,
+			 struct qs_error *err)
+{
+	const struct line *line = cookie;
+
+	(void)i;
+	(void)ret;
+	(void)err;
+	qs_worker_step(w, "next");
+	if (line->dies)
+		_exit(3);
+	(void)pause();
+	return 0;
+}
+
+static void note_next(size_t i, const char *step, void *cookie)
+{
+	struct line *line = cookie;
+
+	(void)i;
+	line->named += strcmp(step, "next") == 0;
+}
+
+static void note_beside(size_t i, json_t *result, const struct qs_error *error, void *cookie)
+{
+	struct line *line = cookie;
+
+	(void)result;
+	assert_int_equal(i, 0);
+	line->kind = error->kind;
+	line->ended_before = line->others.ended;
+}
+
+static bool is_named(size_t i, void *cookie)
+{
+	const struct line *line = cookie;
+
+	return i < line->named;
+}
+
+static int follow(struct qs_worker *w, size_t i, void *cookie, json_t **ret, struct qs_error *err)
+{
+	const struct line *line = cookie;
+
+	(void)w;
+	(void)i;
+	(void)ret;
+	(void)err;
+	atomic_fetch_add(&line->shared->done, 1);
+	return 0;
+}
+
+static void run_beside(qs_job *leader, unsigned deadline_ms, struct line *line)
+{
+	const struct qs_pool beside = {
+		.deadline_ms = deadline_ms,
+		.job = leader,
+		.step = note_next,
+		.done = note_beside,
+		.cookie = line,
+	};
+	const struct qs_pool pool = {
+		.workers = 1,
+		.job = follow,
+		.done = note_end,
+		.cookie = line,
+		.beside = &beside,
+		.ready = is_named,
+	};
+	struct qs_error err = {};
+
+	line->shared = mmap(NULL, sizeof(*line->shared), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(line->shared, MAP_FAILED);
+	assert_int_equal(qs_pool_run(&pool, JOBS, &err), 0);
+	assert_int_equal(line->others.ended, JOBS);
+	assert_int_equal(atomic_load(&line->shared->done), JOBS);
+	munmap(line->shared, sizeof(*line->shared));
+}
+
+/* It takes no core from them: there is one only. */
+static void test_a_job_beside_lets_the_others_begin_one_by_one(void **state)
+{
+	struct line line = {};
+
+	(void)state;
+	run_beside(lead, BESIDE_MS, &line);
+	assert_int_equal(line.kind, QS_E_NONE);
+	assert_int_equal(line.named, JOBS);
+	assert_true(line.ended_before >= JOBS - 2);
+	for (size_t i = 0; i < JOBS; i++)
+		assert_int_equal(line.others.order[i], i);
+}
+
+static void test_the_others_go_on_without_the_job_beside(void **state)
+{
+	struct line dies = { .dies = true }, hangs = {};
+
+	(void)state;
+	run_beside(lead_and_stop, BESIDE_MS, &dies);
+	assert_int_equal(dies.kind, QS_E_FAILED);
+	run_beside(lead_and_stop, 200, &hangs);
+	assert_int_equal(hangs.kind, QS_E_DEADLINE);
+	assert_true(hangs.ended_before <= 1);
+}
+
 static int interrupt(struct qs_worker *w, size_t i, void *cookie, json_t **ret,
 		     struct qs_error *err)
 {
@@ -267,6 +404,8 @@ int main(void)
 		cmocka_unit_test(test_reservations_stay_within_memory),
 		cmocka_unit_test(test_a_demand_above_the_limit_runs_alone),
 		cmocka_unit_test(test_reservations_stay_within_cores),
+		cmocka_unit_test(test_a_job_beside_lets_the_others_begin_one_by_one),
+		cmocka_unit_test(test_the_others_go_on_without_the_job_beside),
 		cmocka_unit_test(test_an_interrupt_reports_what_was_not_begun),
 	};
 
