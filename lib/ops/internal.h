@@ -111,6 +111,16 @@ int qs_device_check_unused(const struct qs_env *env, const struct qs_device *dev
 int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
 		    qs_job *job, void *cookie, struct qs_error *err);
 
+/* What runs beside such jobs, as base/pool.h says; READY gets the item's index in the list. */
+struct qs_beside {
+	const struct qs_pool *pool;
+	bool (*ready)(size_t index, void *cookie);
+	void *cookie;
+};
+int qs_outcomes_run_beside(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
+			   qs_job *job, void *cookie, const struct qs_beside *beside,
+			   struct qs_error *err);
+
 /*
  * One outcome at the end of LIST for every device of ours that is present, named by
  * its node or its line in crypttab: subsystem qs-util in the header, a key or a

@@ -260,10 +260,29 @@ static int make_plan(struct plan *p, const struct qs_open_options *options, stru
 	return 0;
 }
 
+static bool has_its_key(size_t i, void *cookie)
+{
+	return qs_tpm2_fetch_is_settled(cookie, i);
+}
+
+/* Each device as soon as the TPM has come to it, or at once. FETCH may be NULL. */
+static int open_beside(const struct qs_env *env, struct plan *p, struct qs_tpm2_fetch *fetch,
+		       struct qs_error *err)
+{
+	const struct qs_beside tpm = {
+		.pool = fetch ? qs_tpm2_fetch_pool(fetch) : NULL,
+		.ready = has_its_key,
+		.cookie = fetch,
+	};
+
+	return qs_outcomes_run_beside(env, p->outcomes, p->todo, qs_open_job, &p->jobs, &tpm, err);
+}
+
 int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		struct qs_outcomes *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_tpm2_keys_done) struct qs_tpm2_keys tpm2 = {};
+	QS_AUTO(qs_tpm2_fetch_done) struct qs_tpm2_fetch *fetch = NULL;
 	struct plan p = { .jobs = { .env = env }, .outcomes = ret };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
@@ -278,11 +297,12 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		r = qs_early_ask_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2,
 				      err);
 	else if (r == 0 && p.todo_count > 0)
-		r = qs_open_ask_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2, err);
+		r = qs_open_begin_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2,
+				       &fetch, err);
 	if (p.todo_count > 1)
 		qs_luks_warm_up();
 	if (r == 0 && !options->all_ways)
-		r = qs_outcomes_run(env, ret, p.todo, qs_open_job, &p.jobs, err);
+		r = open_beside(env, &p, fetch, err);
 	if (r == 0 && options->early && !options->test)
 		r = qs_early_report(env, ret, p.jobs.requests, err);
 	if (r == 0 && p.todo_count > 0)

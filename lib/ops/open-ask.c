@@ -9,9 +9,9 @@
 #include "luks/unlock.h"
 #include "ops/internal.h"
 
-int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
-		     struct qs_open_request *requests, size_t count, const bool *only,
-		     struct qs_tpm2_keys *keys, struct qs_error *err)
+int qs_open_begin_tpm2(const struct qs_env *env, const struct qs_open_options *options,
+		       struct qs_open_request *requests, size_t count, const bool *only,
+		       struct qs_tpm2_keys *keys, struct qs_tpm2_fetch **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) struct qs_tpm2_device *devices = NULL;
 	bool there = qs_tpm2_is_there(env);
@@ -29,9 +29,21 @@ int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *opt
 	for (size_t i = 0; i < count; i++)
 		if (!only || only[i])
 			devices[i] = (struct qs_tpm2_device){ requests[i].node, requests[i].name };
-	r = qs_tpm2_keys_fetch(env, devices, count, options->pin, false, keys, err);
+	r = qs_tpm2_fetch_begin(env, devices, count, options->pin, false, keys, ret, err);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		requests[i].tpm2 = &keys->items[i];
+	return r;
+}
+
+int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
+		     struct qs_open_request *requests, size_t count, const bool *only,
+		     struct qs_tpm2_keys *keys, struct qs_error *err)
+{
+	QS_AUTO(qs_tpm2_fetch_done) struct qs_tpm2_fetch *f = NULL;
+	int r = qs_open_begin_tpm2(env, options, requests, count, only, keys, &f, err);
+
+	if (r == 0 && f && qs_tpm2_fetch_pool(f))
+		r = qs_pool_run(qs_tpm2_fetch_pool(f), 1, err);
 	return r;
 }
 

@@ -59,6 +59,14 @@ int qs_open_ask_tpm2(const struct qs_env *env, const struct qs_open_options *opt
 		     struct qs_open_request *requests, size_t count, const bool *only,
 		     struct qs_tpm2_keys *keys, struct qs_error *err);
 
+/*
+ * As that, but only the headers are read: *ret's pool asks the TPM, before or beside the opening
+ * (qs_tpm2_fetch_begin()). NULL when it is not to be asked.
+ */
+int qs_open_begin_tpm2(const struct qs_env *env, const struct qs_open_options *options,
+		       struct qs_open_request *requests, size_t count, const bool *only,
+		       struct qs_tpm2_keys *keys, struct qs_tpm2_fetch **ret, struct qs_error *err);
+
 /* For one device: asked again with the PIN, if it lacked that and no other key is at hand. */
 int qs_open_ask_tpm2_and_pin(const struct qs_env *env, const struct qs_open_options *options,
 			     struct qs_open_request *request, struct qs_tpm2_keys *keys,

@@ -137,6 +137,7 @@ struct outcomes_run {
 	size_t total, finished;
 	qs_job *job;
 	void *cookie;
+	const struct qs_beside *beside;
 };
 
 static int run_one(struct qs_worker *worker, size_t job, void *cookie, json_t **ret,
@@ -190,11 +191,27 @@ static void one_step(size_t job, const char *step, void *cookie)
 			run->total);
 }
 
+static bool one_is_ready(size_t job, void *cookie)
+{
+	const struct outcomes_run *run = cookie;
+
+	return run->beside->ready(run->index[job], run->beside->cookie);
+}
+
 int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
 		    qs_job *job, void *cookie, struct qs_error *err)
 {
+	const struct qs_beside none = {};
+
+	return qs_outcomes_run_beside(env, list, only, job, cookie, &none, err);
+}
+
+int qs_outcomes_run_beside(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
+			   qs_job *job, void *cookie, const struct qs_beside *beside,
+			   struct qs_error *err)
+{
 	QS_AUTO(qs_auto_free) size_t *index = calloc(list->count + 1, sizeof(*index));
-	struct outcomes_run run = { env, list, index, 0, 0, job, cookie };
+	struct outcomes_run run = { env, list, index, 0, 0, job, cookie, beside };
 	const struct qs_pool pool = {
 		.workers = env->config.workers,
 		.memory_limit = env->config.memory_limit,
@@ -203,6 +220,8 @@ int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bo
 		.done = one_done,
 		.step = one_step,
 		.cookie = &run,
+		.beside = beside->pool,
+		.ready = one_is_ready,
 	};
 
 	if (!index)

@@ -1,60 +1,63 @@
 #include "ops/tpm2.h"
 
-#include "base/pool.h"
-
-struct run {
-	const struct qs_env *env;
-	const struct qs_tpm2_work *work;
-	json_t *result;
-	struct qs_error *failed;
-};
-
 static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
 	       struct qs_error *err)
 {
-	const struct run *run = cookie;
+	const struct qs_tpm2_run *run = cookie;
 
 	(void)index;
-	return run->work->job(worker, run->work->cookie, ret, err);
+	return run->work.job(worker, run->work.cookie, ret, err);
 }
 
 static void step(size_t index, const char *name, void *cookie)
 {
-	const struct run *run = cookie;
+	const struct qs_tpm2_run *run = cookie;
 
 	(void)index;
-	if (run->work->step)
-		run->work->step(name, run->work->cookie);
+	if (run->work.step)
+		run->work.step(name, run->work.cookie);
 }
 
 static void done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
 {
-	struct run *run = cookie;
+	struct qs_tpm2_run *run = cookie;
 
 	(void)index;
 	run->result = json_incref(result);
-	*run->failed = *error;
+	run->failed = *error;
 	if (error->kind == QS_E_DEADLINE)
-		(void)qs_fail(run->failed, QS_E_DEADLINE,
+		(void)qs_fail(&run->failed, QS_E_DEADLINE,
 			      "the TPM did not answer within %u seconds (tpm2_deadline in "
 			      "qs-util.conf)",
 			      run->env->config.tpm2_deadline_s);
+	if (run->work.done)
+		run->work.done(&run->failed, run->work.cookie);
 }
 
-int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
-		struct qs_error *ret_failed, struct qs_error *err)
+void qs_tpm2_run_prepare(const struct qs_env *env, const struct qs_tpm2_work *work,
+			 struct qs_tpm2_run *ret)
 {
-	struct run run = { .env = env, .work = work, .failed = ret_failed };
-	const struct qs_pool pool = {
+	*ret = (struct qs_tpm2_run){ .env = env, .work = *work };
+	ret->pool = (struct qs_pool){
 		.workers = 1,
 		.deadline_ms = env->config.tpm2_deadline_s * 1000 + work->extra_ms,
 		.job = job,
 		.step = step,
 		.done = done,
-		.cookie = &run,
+		.cookie = ret,
 	};
-	int r = qs_pool_run(&pool, 1, err);
+}
 
+int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
+		struct qs_error *ret_failed, struct qs_error *err)
+{
+	struct qs_tpm2_run run;
+	int r;
+
+	qs_tpm2_run_prepare(env, work, &run);
+	r = qs_pool_run(&run.pool, 1, err);
+	if (ret_failed)
+		*ret_failed = run.failed;
 	if (r == 0 && ret)
 		*ret = json_incref(run.result);
 	json_decref(run.result);

@@ -24,15 +24,16 @@
 /* A disk may have to spin up first; one that takes longer is opened without the TPM. */
 #define LOOK_MS 15000
 
-struct fetch {
+struct qs_tpm2_fetch {
 	const struct qs_env *env;
-	const struct qs_tpm2_device *devices;
+	const struct qs_tpm2_device *devices; /* while headers are read only */
 	const struct qs_secret *pin;
 	bool closable;
 	struct qs_tpm2_keys *keys;
-	json_t **tokens;        /* of each device, by number; NULL: not looked at */
-	bool found;             /* there are any */
-	struct qs_error failed; /* in the parent: the worker as a whole */
+	json_t **tokens; /* of each device, by number; NULL: not looked at */
+	bool *wanted;    /* in the parent: the TPM is to be asked for it, and has not been */
+	bool found;      /* there are any */
+	struct qs_tpm2_run run;
 
 	/* In the worker only: */
 	const struct qs_tpm2_functions *functions;
@@ -119,7 +120,7 @@ static bool is_final(enum qs_kind kind)
 	return kind == QS_E_TPM_LOCKOUT || kind == QS_E_TPM_ABSENT;
 }
 
-static int unseal(struct fetch *f, const struct qs_tpm2_token *token, struct qs_secret *ret,
+static int unseal(struct qs_tpm2_fetch *f, const struct qs_tpm2_token *token, struct qs_secret *ret,
 		  struct qs_error *err)
 {
 	struct qs_tpm2_unseal with = {
@@ -163,7 +164,8 @@ static int check_closable(const struct qs_tpm2_token *token, struct qs_error *er
 		"open after the boot; enrol it again with --pcrs");
 }
 
-static void try_token(struct fetch *f, const json_t *json, int number, struct qs_tpm2_key *key)
+static void try_token(struct qs_tpm2_fetch *f, const json_t *json, int number,
+		      struct qs_tpm2_key *key)
 {
 	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = {};
 	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
@@ -180,10 +182,10 @@ static void try_token(struct fetch *f, const json_t *json, int number, struct qs
 		remember(key, &err);
 }
 
-static void try_tokens(struct fetch *f, const json_t *tokens, struct qs_tpm2_key *key)
+static void try_tokens(struct qs_tpm2_fetch *f, const json_t *tokens, struct qs_tpm2_key *key)
 {
 	for (int number = key->token; number < TOKENS_MAX && !key->there; number++) {
-		char name[8];
+		char name[12];
 		const json_t *json;
 
 		(void)snprintf(name, sizeof(name), "%d", number);
@@ -193,16 +195,22 @@ static void try_tokens(struct fetch *f, const json_t *tokens, struct qs_tpm2_key
 	}
 }
 
+/* Each key is named as soon as it is settled: see fetch_step(). */
 static int fetch_job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
-	struct fetch *f = cookie;
+	struct qs_tpm2_fetch *f = cookie;
 
-	(void)worker;
 	(void)ret;
 	(void)err;
-	for (size_t i = 0; i < f->keys->count; i++)
-		if (f->keys->items[i].token >= 0 && f->keys->items[i].error.kind == QS_E_NONE)
-			try_tokens(f, f->tokens[i], &f->keys->items[i]);
+	for (size_t i = 0; i < f->keys->count; i++) {
+		QS_AUTO(qs_auto_free) char *number = NULL;
+
+		if (!f->wanted[i])
+			continue;
+		try_tokens(f, f->tokens[i], &f->keys->items[i]);
+		number = qs_printf("%zu", i);
+		qs_worker_step(worker, number);
+	}
 	if (f->tpm)
 		f->functions->close(f->tpm);
 	json_decref(f->signatures);
@@ -244,7 +252,7 @@ int qs_tpm2_check_age(const struct qs_env *env, const struct qs_tpm2_device *dev
 static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 		    struct qs_error *err)
 {
-	const struct fetch *f = cookie;
+	const struct qs_tpm2_fetch *f = cookie;
 	QS_AUTO(qs_auto_close) int fd = -1;
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	struct qs_error why = {};
@@ -276,7 +284,7 @@ static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 
 static void look_done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
 {
-	struct fetch *f = cookie;
+	struct qs_tpm2_fetch *f = cookie;
 	struct qs_tpm2_key *key = &f->keys->items[i];
 	const char *problem = json_string_value(json_object_get(result, "problem"));
 	const char *refused = json_string_value(json_object_get(result, "refused"));
@@ -296,13 +304,14 @@ static void look_done(size_t i, json_t *result, const struct qs_error *error, vo
 		(void)qs_fail(&key->error, QS_E_HOSTILE, "%s", refused);
 	else if (problem)
 		(void)qs_fail(&key->error, QS_E_TPM, "%s", problem);
-	f->found |= key->token >= 0 && key->error.kind == QS_E_NONE;
+	f->wanted[i] = key->token >= 0 && key->error.kind == QS_E_NONE;
+	f->found |= f->wanted[i];
 	f->keys->closing |= qs_tpm2_closing_pcrs(tokens);
 	f->tokens[i] = json_incref(tokens);
 }
 
 /* In parallel, so that a disk that does not answer holds up nobody for long. */
-static int look(struct fetch *f, struct qs_error *err)
+static int look(struct qs_tpm2_fetch *f, struct qs_error *err)
 {
 	const struct qs_pool pool = {
 		.workers = f->env->config.workers,
@@ -315,25 +324,26 @@ static int look(struct fetch *f, struct qs_error *err)
 	return qs_pool_run(&pool, f->keys->count, err);
 }
 
-static int ask_tpm(struct fetch *f, struct qs_error *err)
+static void fetch_step(const char *name, void *cookie)
 {
-	const struct qs_tpm2_work work = {
-		.extra_ms = (unsigned)f->keys->count * MS_PER_DEVICE,
-		.job = fetch_job,
-		.cookie = f,
-	};
-	int r = qs_tpm2_run(f->env, &work, NULL, &f->failed, err);
+	const struct qs_tpm2_fetch *f = cookie;
+	size_t i = strtoul(name, NULL, 10);
 
-	if (r < 0 || f->failed.kind == QS_E_NONE)
-		return r;
-	/* The worker ended early: what it did not come to failed as it did. */
-	for (size_t i = 0; i < f->keys->count; i++) {
+	if (i < f->keys->count)
+		f->wanted[i] = false;
+}
+
+/* When the worker ended early, what it did not come to failed as it did. */
+static void fetch_ended(const struct qs_error *failed, void *cookie)
+{
+	const struct qs_tpm2_fetch *f = cookie;
+
+	for (size_t i = 0; failed->kind != QS_E_NONE && i < f->keys->count; i++) {
 		struct qs_tpm2_key *key = &f->keys->items[i];
 
 		if (key->token >= 0 && !key->there && key->error.kind == QS_E_NONE)
-			key->error = f->failed;
+			key->error = *failed;
 	}
-	return 0;
 }
 
 int qs_tpm2_keys_make(size_t count, struct qs_tpm2_keys *ret, struct qs_error *err)
@@ -361,27 +371,71 @@ void qs_tpm2_keys_done(struct qs_tpm2_keys *keys)
 	*keys = (struct qs_tpm2_keys){};
 }
 
+int qs_tpm2_fetch_begin(const struct qs_env *env, const struct qs_tpm2_device *devices,
+			size_t count, const struct qs_secret *pin, bool closable,
+			struct qs_tpm2_keys *ret_keys, struct qs_tpm2_fetch **ret,
+			struct qs_error *err)
+{
+	struct qs_tpm2_fetch *f = *ret = calloc(1, sizeof(*f));
+	int r;
+
+	if (f) {
+		f->keys = ret_keys;
+		f->tokens = calloc(count + 1, sizeof(*f->tokens));
+		f->wanted = calloc(count + 1, sizeof(*f->wanted));
+	}
+	if (!f || !f->tokens || !f->wanted)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
+	f->env = env;
+	f->devices = devices;
+	f->pin = pin;
+	f->closable = closable;
+	qs_tpm2_run_prepare(env,
+			    &(struct qs_tpm2_work){
+				    .extra_ms = (unsigned)count * MS_PER_DEVICE,
+				    .job = fetch_job,
+				    .step = fetch_step,
+				    .done = fetch_ended,
+				    .cookie = f,
+			    },
+			    &f->run);
+	r = qs_tpm2_keys_make(count, ret_keys, err);
+	return r < 0 ? r : look(f, err);
+}
+
+const struct qs_pool *qs_tpm2_fetch_pool(const struct qs_tpm2_fetch *f)
+{
+	return f->found ? &f->run.pool : NULL;
+}
+
+bool qs_tpm2_fetch_is_settled(const struct qs_tpm2_fetch *f, size_t i)
+{
+	return !f->wanted[i];
+}
+
+void qs_tpm2_fetch_done(struct qs_tpm2_fetch **fetch)
+{
+	struct qs_tpm2_fetch *f = *fetch;
+
+	if (!f)
+		return;
+	for (size_t i = 0; f->tokens && i < f->keys->count; i++)
+		json_decref(f->tokens[i]);
+	free(f->tokens);
+	free(f->wanted);
+	json_decref(f->run.result);
+	free(f);
+	*fetch = NULL;
+}
+
 int qs_tpm2_keys_fetch(const struct qs_env *env, const struct qs_tpm2_device *devices, size_t count,
 		       const struct qs_secret *pin, bool closable, struct qs_tpm2_keys *ret,
 		       struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) json_t **tokens = calloc(count + 1, sizeof(json_t *));
-	struct fetch f = {
-		.env = env,
-		.devices = devices,
-		.pin = pin,
-		.closable = closable,
-		.keys = ret,
-		.tokens = tokens,
-	};
-	int r = tokens ? qs_tpm2_keys_make(count, ret, err)
-		       : qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
+	QS_AUTO(qs_tpm2_fetch_done) struct qs_tpm2_fetch *f = NULL;
+	int r = qs_tpm2_fetch_begin(env, devices, count, pin, closable, ret, &f, err);
 
-	if (r == 0)
-		r = look(&f, err);
-	if (r == 0 && f.found)
-		r = ask_tpm(&f, err);
-	for (size_t i = 0; tokens && i < count; i++)
-		json_decref(tokens[i]);
+	if (r == 0 && qs_tpm2_fetch_pool(f))
+		r = qs_pool_run(qs_tpm2_fetch_pool(f), 1, err);
 	return r;
 }

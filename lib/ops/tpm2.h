@@ -66,6 +66,22 @@ int qs_tpm2_keys_fetch(const struct qs_env *env, const struct qs_tpm2_device *de
 		       const struct qs_secret *pin, bool closable, struct qs_tpm2_keys *ret,
 		       struct qs_error *err);
 
+/*
+ * The same in two steps, for whoever begins with what there is while the TPM goes on with the
+ * next: qs_tpm2_fetch_begin() reads the headers; then the pool (NULL: nobody has a token) asks the
+ * TPM, alone or beside another one (base/pool.h). Its job ends as tpm2_deadline says. Once it
+ * runs, qs_tpm2_fetch_is_settled() tells in the parent that key I will not change any more. PIN
+ * must live as long as that.
+ */
+struct qs_tpm2_fetch;
+int qs_tpm2_fetch_begin(const struct qs_env *env, const struct qs_tpm2_device *devices,
+			size_t count, const struct qs_secret *pin, bool closable,
+			struct qs_tpm2_keys *ret_keys, struct qs_tpm2_fetch **ret,
+			struct qs_error *err);
+const struct qs_pool *qs_tpm2_fetch_pool(const struct qs_tpm2_fetch *f);
+bool qs_tpm2_fetch_is_settled(const struct qs_tpm2_fetch *f, size_t i);
+void qs_tpm2_fetch_done(struct qs_tpm2_fetch **f); /* also a QS_AUTO releaser */
+
 /* Shared memory for COUNT of them, none there, no tokens. */
 int qs_tpm2_keys_make(size_t count, struct qs_tpm2_keys *ret, struct qs_error *err);
 
@@ -116,13 +132,26 @@ struct qs_tpm2_work {
 	/* In the worker; *ret (may stay NULL) travels to the parent as text: nothing secret. */
 	int (*job)(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err);
 	void (*step)(const char *name, void *cookie); /* in the parent; may be NULL */
+	/* In the parent, at its end; may be NULL. FAILED as *ret_failed of qs_tpm2_run(). */
+	void (*done)(const struct qs_error *failed, void *cookie);
 	void *cookie;
 };
 
+/* The same as a pool of one job, to run alone or beside another pool (base/pool.h). */
+struct qs_tpm2_run {
+	const struct qs_env *env;
+	struct qs_tpm2_work work;
+	struct qs_pool pool;
+	json_t *result;
+	struct qs_error failed;
+};
+void qs_tpm2_run_prepare(const struct qs_env *env, const struct qs_tpm2_work *work,
+			 struct qs_tpm2_run *ret);
+
 /*
  * Run WORK's job in a worker process with a deadline, as a TPM may never answer. *ret (may be
- * NULL) is what the job returned, a new reference or NULL; *ret_failed how it ended (QS_E_NONE:
- * well; a TPM that did not answer is named). Fails only when there was no worker.
+ * NULL) is what the job returned, a new reference or NULL; *ret_failed (may be NULL) how it ended
+ * (QS_E_NONE: well; a TPM that did not answer is named). Fails only when there was no worker.
  */
 int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
 		struct qs_error *ret_failed, struct qs_error *err);
