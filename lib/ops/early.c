@@ -61,13 +61,27 @@ static uint32_t recorded_pcrs(const struct qs_env *env, const char *name, bool *
 			  : USUAL_PCRS;
 }
 
-static void close_path(const struct qs_env *env, uint32_t pcrs)
+static void drop_key(struct qs_tpm2_key *key, const struct qs_error *why)
+{
+	key->there = false;
+	explicit_bzero(key->passphrase, sizeof(key->passphrase));
+	(void)qs_fail(
+		&key->error, QS_E_TPM,
+		"what the TPM gave is not used, as its way could not be closed for this boot: %s",
+		why->text);
+}
+
+/* What the TPM gave is used only if nobody else can have it afterwards. */
+static void close_path(const struct qs_env *env, uint32_t pcrs, struct qs_tpm2_keys *keys)
 {
 	struct qs_error err = {};
 
-	if (pcrs && qs_tpm2_close_path(env, pcrs, &err) < 0)
-		qs_log(QS_LOG_WARNING, "the TPM's way could not be closed for this boot: %s",
-		       err.text);
+	if (!pcrs || qs_tpm2_close_path(env, pcrs, &err) == 0)
+		return;
+	qs_log(QS_LOG_WARNING, "the TPM's way could not be closed for this boot: %s", err.text);
+	for (size_t i = 0; i < keys->count; i++)
+		if (keys->items[i].there)
+			drop_key(&keys->items[i], &err);
 }
 
 int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
@@ -100,7 +114,7 @@ int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *op
 	for (size_t i = 0; r == 0 && i < count; i++)
 		requests[i].tpm2 = &keys->items[i];
 	if (!options->test)
-		close_path(env, closing | keys->closing);
+		close_path(env, closing | keys->closing, keys);
 	return r;
 }
 

@@ -4,7 +4,15 @@
  * policy is the signer's to renew; and PCRs that our own boot path closed are as they
  * will be again, so nothing moved. A header that was refused was not opened, and
  * does not come here; one that is older than its backup is left alone. The keyslot is replaced in
- * the order of ops/enroll.c, by the key that opened the device.
+ * the order of ops/enroll.c, by the key that opened the device:
+ *
+ *   step                                left behind                    second run
+ *   look, seal, unseal (TPM only)       nothing                        all
+ *   add, prove, refresh the backup      both keyslots, the old one     adds another, removes
+ *                                         does not open                  all old ones
+ *   remove the old one, backup          healed; older backups hold     nothing moved any more:
+ *   erase older backups that hold it      the old keyslot                the next change of
+ *                                                                        keyslots erases them
  */
 #include "ops/heal.h"
 

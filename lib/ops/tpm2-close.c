@@ -111,9 +111,12 @@ static int close_job(struct qs_worker *worker, void *cookie, json_t **ret, struc
 	(void)ret;
 	if (r < 0)
 		return r;
-	/* Without a record a later enrolment has to wait for a restart; that is the lesser evil. */
+	/* Not closing would be the greater evil. */
 	if (functions->values(tpm, c->pcrs, &values, &own) < 0 || record(c->env, values, &own) < 0)
-		qs_log(QS_LOG_WARNING, "the PCRs' values at boot are not recorded: %s", own.text);
+		qs_log(QS_LOG_WARNING,
+		       "the PCRs' values at boot are not recorded, so enrol the TPM only after the "
+		       "next start: %s",
+		       own.text);
 	r = functions->extend(tpm, c->pcrs, QS_TPM2_CLOSING_EVENT, err);
 	functions->close(tpm);
 	return r;

@@ -5,13 +5,11 @@ left that nobody can open, and the same command again ends with one TPM2 keyslot
 import json
 import os
 import shutil
-import subprocess
-from pathlib import Path
 
 from faultbench import FOREIGN_TAB, Tree, check, content, data_is_untouched, main, must, opens
-from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, Scenario, one_in, swept
+from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, one_in, swept
+from tpm import TpmScenario
 
-SWTPM = Path(__file__).resolve().parents[1] / "swtpm"
 SECOND_AT = 128 << 10
 SAMPLE = one_in(5)
 
@@ -21,13 +19,12 @@ def metadata(image):
     return json.loads(done.out)
 
 
-class Enroll(Scenario):
+class Enroll(TpmScenario):
     """The first TPM2 keyslot. Each tree has a TPM of its own."""
 
     before = ()  # what is done to the template, besides its format
 
     def __init__(self, scratch):
-        self.tpms = []
         tree = Tree.make(scratch / "template")
         must(*tree.command("cryptformat", "--no-open", tree.link()))
         self.words = ("cryptenroll", tree.link(), "--tpm2", "--pcrs", "none")
@@ -36,33 +33,6 @@ class Enroll(Scenario):
             self.use_tpm(tree)
             must(*tree.command(*(tree.link() if word == "LINK" else word for word in words)))
         self.key = content(tree.key())
-
-    def sweep(self, scratch, fault, choose=None):
-        try:
-            return super().sweep(scratch, fault, choose)
-        finally:
-            while self.tpms:
-                self.drop_tpm(self.tpms.pop())
-
-    @staticmethod
-    def drop_tpm(directory):
-        if (directory / "pid").exists():
-            subprocess.run([SWTPM, "crash", directory], check=False, capture_output=True)
-        shutil.rmtree(directory, ignore_errors=True)
-
-    def use_tpm(self, tree):
-        """Start it, or drop what a killed run left in it: it has no resource manager."""
-        directory = tree.root.parent / f"{tree.root.name}.tpm"
-        if (directory / "pid").exists():
-            must(SWTPM, "flush", directory)
-            return
-        self.tpms.append(directory)
-        must(SWTPM, "start", directory)
-        (tree.conf / "qs-util.conf").write_text(f'tpm2_device = "swtpm:path={directory}/s";\n')
-
-    def run(self, tree, process, log, *options, main_too=False):
-        self.use_tpm(tree)
-        return super().run(tree, process, log, *options, main_too=main_too)
 
     def inspect(self, tree, done, call, fault):
         data_is_untouched(tree)
@@ -102,7 +72,7 @@ class Enroll(Scenario):
         check(not tree.leftovers() and not tree.journals(), "something is left over")
         head = tree.image().open("rb").read(SECOND_AT)
         check(tree.backup().open("rb").read(SECOND_AT) == head, "the backup is not the header")
-        self.drop_tpm(tree.root.parent / f"{tree.root.name}.tpm")
+        self.drop_tpm(self.directory_of(tree))
 
 
 class EnrollAgain(Enroll):
