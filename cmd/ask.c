@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "key/passphrase.h"
 
 /* How often somebody may type two passphrases that differ. */
@@ -194,6 +195,7 @@ static void stop_alarm(const struct sigaction *before)
 int qs_ask_passphrase(const struct qs_context *ctx, const struct qs_ask *ask, struct qs_secret *ret,
 		      struct qs_error *err)
 {
+	char seconds[QS_TEXT_SIZE_L];
 	struct sigaction before;
 	struct qs_error own = {};
 	int r;
@@ -204,8 +206,8 @@ int qs_ask_passphrase(const struct qs_context *ctx, const struct qs_ask *ask, st
 	r = get(ctx, ask, ret, &own);
 	stop_alarm(&before);
 	if (r < 0 && own.kind == QS_E_INTERRUPTED && alarmed)
-		return qs_fail(err, QS_E_DEADLINE, "nobody answered within %u seconds",
-			       ask->deadline_s);
+		return qs_fail(err, QS_E_DEADLINE, "nobody answered within %s",
+			       qs_text_seconds(ask->deadline_s, seconds));
 	if (r < 0)
 		*err = own;
 	return r;

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "base/worker.h"
 
 /*
@@ -360,6 +361,7 @@ static void kill_overdue(struct run *run, int64_t now)
 {
 	for (size_t i = 0; i < run->slot_count; i++) {
 		struct slot *slot = &run->slots[i];
+		char seconds[QS_TEXT_SIZE_L];
 		struct qs_error err = {};
 
 		if (now < deadline_of(run, slot))
@@ -368,8 +370,8 @@ static void kill_overdue(struct run *run, int64_t now)
 			(void)qs_fail(&err, QS_E_INTERRUPTED, "interrupted");
 		else
 			(void)qs_fail(&err, QS_E_DEADLINE,
-				      "not finished after %u seconds; its worker was killed",
-				      slot->pool->deadline_ms / 1000);
+				      "not finished after %s; its worker was killed",
+				      qs_text_seconds(slot->pool->deadline_ms / 1000, seconds));
 		drop_worker(slot, true);
 		report_slot(run, slot, NULL, &err);
 	}

@@ -66,6 +66,13 @@ void qs_text_print_size(uint64_t bytes, char ret[QS_TEXT_SIZE_L])
 		       unit->name);
 }
 
+const char *qs_text_seconds(uint64_t seconds, char ret[QS_TEXT_SIZE_L])
+{
+	(void)snprintf(ret, QS_TEXT_SIZE_L, "%llu second%s", (unsigned long long)seconds,
+		       seconds == 1 ? "" : "s");
+	return ret;
+}
+
 bool qs_text_is_plain(char c)
 {
 	return c > ' ' && c < 0x7f && !strchr("\\\"'`$", c);

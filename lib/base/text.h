@@ -24,6 +24,9 @@ int qs_text_parse_seconds(const char *text, uint64_t *ret);
 /* The shortest exact form, "128 KiB"; what is no multiple of a unit in bytes: "1000 B". */
 void qs_text_print_size(uint64_t bytes, char ret[QS_TEXT_SIZE_L]);
 
+/* For a sentence: "1 second", "30 seconds". Returns RET. */
+const char *qs_text_seconds(uint64_t seconds, char ret[QS_TEXT_SIZE_L]);
+
 /*
  * True for a byte that systemd and Debian's scripts both take literally in a
  * field of crypttab: visible ASCII but no backslash, quote or '$' (which systemd

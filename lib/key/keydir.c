@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/pool.h"
+#include "base/text.h"
 #include "key/keyfile.h"
 #include "key/place.h"
 #include "tab/crypttab.h"
@@ -61,15 +62,16 @@ int qs_key_in_time(const struct qs_env *env, const char *what, qs_key_look *look
 		.done = timed_done,
 		.cookie = &t,
 	};
+	char seconds[QS_TEXT_SIZE_L];
 	int r = qs_pool_run(&pool, 1, err);
 
 	if (r < 0 || t.error.kind == QS_E_NONE)
 		return r;
 	if (t.error.kind == QS_E_DEADLINE)
 		return qs_fail(err, QS_E_DEADLINE,
-			       "%s has not answered for %u seconds (key_deadline): the file system "
+			       "%s has not answered for %s (key_deadline): the file system "
 			       "that it is on, or the server behind that, hangs",
-			       what, env->config.key_deadline_s);
+			       what, qs_text_seconds(env->config.key_deadline_s, seconds));
 	if (err)
 		*err = t.error;
 	return qs_kind_errno(t.error.kind);

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "ops/internal.h"
 
@@ -242,6 +243,7 @@ int qs_outcomes_look(const struct qs_env *env, struct qs_outcomes *list, const b
 		     qs_job *job, void *cookie, struct qs_error *err)
 {
 	struct qs_env quick = *env;
+	char seconds[QS_TEXT_SIZE_L];
 	int r;
 
 	if (quick.config.open_deadline_s > LOOK_DEADLINE_S)
@@ -254,8 +256,9 @@ int qs_outcomes_look(const struct qs_env *env, struct qs_outcomes *list, const b
 
 		if ((!only || only[i]) && o->error.kind == QS_E_DEADLINE)
 			(void)qs_fail(&o->error, QS_E_DEADLINE,
-				      "%s has not answered for %u seconds: it hangs",
-				      o->node ? o->node : o->device, quick.config.open_deadline_s);
+				      "%s has not answered for %s: it hangs",
+				      o->node ? o->node : o->device,
+				      qs_text_seconds(quick.config.open_deadline_s, seconds));
 	}
 	return r;
 }

@@ -1,5 +1,7 @@
 #include "ops/tpm2.h"
 
+#include "base/text.h"
+
 static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
 	       struct qs_error *err)
 {
@@ -21,15 +23,16 @@ static void step(size_t index, const char *name, void *cookie)
 static void done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
 {
 	struct qs_tpm2_run *run = cookie;
+	char seconds[QS_TEXT_SIZE_L];
 
 	(void)index;
 	run->result = json_incref(result);
 	run->failed = *error;
 	if (error->kind == QS_E_DEADLINE)
 		(void)qs_fail(&run->failed, QS_E_DEADLINE,
-			      "the TPM did not answer within %u seconds (tpm2_deadline in "
+			      "the TPM did not answer within %s (tpm2_deadline in "
 			      "qs-util.conf)",
-			      run->env->config.tpm2_deadline_s);
+			      qs_text_seconds(run->env->config.tpm2_deadline_s, seconds));
 	if (run->work.done)
 		run->work.done(&run->failed, run->work.cookie);
 }

@@ -188,7 +188,7 @@ hanging()
 	for words in "cryptformat --no-open ${ID}2" "cryptopenall --test" "--yes cryptdestroy ${ID}1"; do
 		# shellcheck disable=SC2086
 		hanging 1 $words
-		[[ $stderr == *'/etc/usb/keys has not answered for 1 seconds (key_deadline)'* ]]
+		[[ $stderr == *'/etc/usb/keys has not answered for 1 second (key_deadline)'* ]]
 	done
 	hanging 0 --json cryptstatus "${ID}1"
 	[ "$(jq -r '.devices[0].crypttab.problem' <<<"$output")" = 'names a key file that cannot be looked for' ]

@@ -67,11 +67,22 @@ static void test_printed_sizes_are_exact_and_read_back(void **state)
 	assert_string_equal(text, "128 KiB");
 }
 
+static void test_seconds_in_a_sentence(void **state)
+{
+	char text[QS_TEXT_SIZE_L];
+
+	(void)state;
+	assert_string_equal(qs_text_seconds(0, text), "0 seconds");
+	assert_string_equal(qs_text_seconds(1, text), "1 second");
+	assert_string_equal(qs_text_seconds(UINT64_MAX, text), "18446744073709551615 seconds");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes_and_times_as_text),
 		cmocka_unit_test(test_printed_sizes_are_exact_and_read_back),
+		cmocka_unit_test(test_seconds_in_a_sentence),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
