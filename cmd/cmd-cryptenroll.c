@@ -227,9 +227,12 @@ static int confirm(struct wish *w, struct qs_error *err)
 	char *what = qs_printf("the keys of these keyslots will never open the device again (%s)",
 			       w->enroll.wipe);
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes shown = {};
-	int r = w->enroll.wipe ? qs_outcomes_init(&shown, w->devices, w->count, err) : 0;
+	int r;
 
-	return r == 0 && w->enroll.wipe ? qs_confirm(w->ctx, what, &shown, err) : r;
+	if (!w->enroll.wipe)
+		return 0;
+	r = qs_enroll_preview_wipe(&w->ctx->env, w->devices, w->count, w->enroll.wipe, &shown, err);
+	return r < 0 ? r : qs_confirm(w->ctx, what, &shown, err);
 }
 
 static int change(struct wish *w, int argc, char **argv, struct qs_error *err)

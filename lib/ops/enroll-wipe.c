@@ -79,21 +79,25 @@ static int find_empty(struct qs_enroll *e, uint32_t *ret, struct qs_error *err)
 	}
 }
 
-static int find_word(struct qs_enroll *e, const char *word, uint32_t *ret, struct qs_error *err)
+/* By the metadata; what an empty passphrase opens is not among them. */
+static uint32_t slots_of_word(const json_t *json, const char *word)
 {
-	const json_t *json = e->slots.header.json;
-	uint32_t active = qs_slots_mask(json);
+	uint32_t active = qs_slots_mask(json), found = 0;
 	int number = slot_of(word);
 
-	if (number >= 0) {
-		*ret |= active & 1U << number;
-		return 0;
-	}
-	if (strcmp(word, EMPTY) == 0)
-		return find_empty(e, ret, err);
+	if (number >= 0)
+		return active & 1U << number;
 	for (int slot = 0; slot < QS_LUKS_AREAS_MAX; slot++)
 		if (active >> slot & 1 && strcmp(qs_slot_kind(json, slot, NULL), word) == 0)
-			*ret |= 1U << slot;
+			found |= 1U << slot;
+	return found;
+}
+
+static int find_word(struct qs_enroll *e, const char *word, uint32_t *ret, struct qs_error *err)
+{
+	if (strcmp(word, EMPTY) == 0)
+		return find_empty(e, ret, err);
+	*ret |= slots_of_word(e->slots.header.json, word);
 	return 0;
 }
 
@@ -109,6 +113,48 @@ static int find_slots(struct qs_enroll *e, uint32_t *ret, struct qs_error *err)
 	/* What was just added stays, also when it is of a kind that shall go. */
 	if (e->slot >= 0)
 		*ret &= ~(1U << e->slot);
+	return r;
+}
+
+/* Names of the words' slots; what cannot be read, or only be tried, has no note. */
+static void describe(const struct qs_env *env, const char *words, struct qs_outcome *o)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+	QS_AUTO(qs_auto_free) char *note = NULL;
+	char word[WORD_L];
+	uint32_t found = 0;
+
+	if (qs_device_find(env, o->device, &dev, NULL) < 0 ||
+	    qs_device_peek_header(dev, &h, NULL) < 0 || h.version != 2)
+		return;
+	for (const char *at = next_word(words, word); at; at = next_word(at, word)) {
+		if (strcmp(word, EMPTY) == 0)
+			return;
+		found |= slots_of_word(h.json, word);
+	}
+	for (int slot = 0; slot < QS_LUKS_AREAS_MAX; slot++) {
+		char *longer;
+
+		if (!(found >> slot & 1))
+			continue;
+		longer = qs_printf("%s%d", note ? note : "keyslot ", slot);
+		free(note);
+		note = qs_printf("%s%s", longer, found >> slot >> 1 ? ", " : "");
+		free(longer);
+	}
+	qs_outcome_set(&o->note, note ? note : "it has no such keyslot");
+}
+
+int qs_enroll_preview_wipe(const struct qs_env *env, const char *const *devices, size_t count,
+			   const char *words, struct qs_outcomes *ret, struct qs_error *err)
+{
+	int r = qs_enroll_check_words(words, err);
+
+	if (r == 0)
+		r = qs_outcomes_init(ret, devices, count, err);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		describe(env, words, &ret->items[i]);
 	return r;
 }
 

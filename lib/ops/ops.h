@@ -234,6 +234,13 @@ int qs_enroll(const struct qs_env *env, const char *const *devices, size_t count
 	      struct qs_error *err);
 
 /*
+ * Before a person is asked: *ret gets a note for each device on which keyslots WORDS (as
+ * options->wipe) mean, or that none is meant. Never writes. QS_E_USAGE: not such words.
+ */
+int qs_enroll_preview_wipe(const struct qs_env *env, const char *const *devices, size_t count,
+			   const char *words, struct qs_outcomes *ret, struct qs_error *err);
+
+/*
  * What opens DEVICE. outcome.details: "keyslots" (array of number, kind, token,
  * kdf, since, opened_by: a key file at hand that was tried now; keystore: generation, or
  * problem). Never writes.

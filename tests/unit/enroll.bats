@@ -229,6 +229,24 @@ for row in rows:
 	is_settled
 }
 
+@test "what would go is said before it is asked for, and also that nothing would" {
+	qs cryptenroll "${ID}1" --recovery-key "$REC"
+	local words said
+	for words in recovery '0,recovery' tpm2 7; do
+		case $words in
+		recovery) said='keyslot 1' ;;
+		0,*) said='keyslot 0, 1' ;;
+		*) said='it has no such keyslot' ;;
+		esac
+		run -6 timeout 60 "$BATS_TEST_DIRNAME/../on-terminal" no "$QS_UTIL" --root="$ROOT" \
+			cryptenroll "${ID}1" --wipe "$words"
+		[[ $output == *"${ID}1: $said"*"Type 'yes' to go on: "* ]]
+	done
+	run -64 timeout 60 "$BATS_TEST_DIRNAME/../on-terminal" no "$QS_UTIL" --root="$ROOT" \
+		cryptenroll "${ID}1" --wipe nonsense
+	[[ $output != *"Type 'yes'"* ]]
+}
+
 @test "slots without a mark go by number only; an empty passphrase is found" {
 	printf '' >"$BATS_TEST_TMPDIR/empty"
 	printf other >"$KEY"
