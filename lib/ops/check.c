@@ -32,7 +32,7 @@ struct check {
 	struct qs_outcomes *list;
 	const bool *todo;
 	struct qs_error failed; /* in the parent: the TPM's worker as a whole */
-	json_t *by_tpm;         /* in the parent: ways, each with its "device" */
+	json_t *by_tpm;         /* "ways", each with its "device", and "health" */
 
 	/* In the TPM's worker only: */
 	const struct qs_tpm2_functions *tpm2;
@@ -275,7 +275,7 @@ static void check_token(void *cookie, int number, const struct qs_tpm2_token *to
 
 	(void)json_object_set_new(entry, "token", json_integer(number));
 	(void)json_object_set_new(entry, "device", json_integer((json_int_t)c->device));
-	(void)json_array_append_new(c->by_tpm, entry);
+	(void)json_array_append_new(json_object_get(c->by_tpm, "ways"), entry);
 }
 
 static void check_tokens(struct check *c)
@@ -299,7 +299,7 @@ static int tpm_job(struct qs_worker *worker, void *cookie, json_t **ret, struct 
 
 	(void)err;
 	c->worker = worker;
-	c->by_tpm = *ret = json_array();
+	c->by_tpm = *ret = json_pack("{s:[]}", "ways");
 	(void)qs_tpm2_connect(c->env, &c->tpm2, &c->tpm, &c->no_tpm);
 	c->closed = qs_tpm2_closed(c->env);
 	c->signatures = qs_tpm2_signatures(c->env);
@@ -307,8 +307,10 @@ static int tpm_job(struct qs_worker *worker, void *cookie, json_t **ret, struct 
 		if (json_is_true(json_object_get(c->list->items[c->device].details, TPM2)))
 			check_tokens(c);
 	}
-	if (c->tpm)
+	if (c->tpm) {
+		(void)qs_tpm2_look_at_health(c->tpm2, c->tpm, *ret, NULL);
 		c->tpm2->close(c->tpm);
+	}
 	json_decref(c->closed);
 	json_decref(c->signatures);
 	return 0;
@@ -335,7 +337,7 @@ static void take_answers(const struct check *c)
 	json_t *way;
 	size_t i;
 
-	json_array_foreach(c->by_tpm, i, way)
+	json_array_foreach(json_object_get(c->by_tpm, "ways"), i, way)
 	{
 		json_int_t device = json_integer_value(json_object_get(way, "device"));
 		json_t *ways = json_object_get(c->list->items[device].details, "ways");
@@ -396,8 +398,10 @@ int qs_check_ways(const struct qs_env *env, const struct qs_open_request *reques
 
 	if (r == 0)
 		r = ask_tpm(&c, err);
-	if (r == 0)
+	if (r == 0) {
 		take_answers(&c);
+		qs_tpm2_warn(env, c.by_tpm);
+	}
 	for (size_t i = 0; r == 0 && i < list->count; i++) {
 		struct qs_outcome *o = &list->items[i];
 

@@ -152,10 +152,23 @@ static json_t *answer_device(const struct look *l, const json_t *tokens)
 	return answers;
 }
 
+int qs_tpm2_look_at_health(const struct qs_tpm2_functions *tpm2, struct qs_tpm2 *tpm, json_t *ret,
+			   struct qs_error *err)
+{
+	struct qs_tpm2_health health;
+	int r = tpm2->health(tpm, &health, err);
+
+	if (r == 0)
+		(void)json_object_set_new(ret, "health",
+					  json_pack("{s:i,s:i,s:b}", "failures",
+						    (int)health.failures, "limit",
+						    (int)health.limit, "locked", health.locked));
+	return r;
+}
+
 static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct look *l = cookie;
-	struct qs_tpm2_health health;
 	json_t *devices;
 	int r = qs_tpm2_connect(l->env, &l->tpm2, &l->tpm, err);
 
@@ -169,12 +182,7 @@ static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_e
 			devices,
 			answer_device(l, json_object_get(l->list->items[n].details, TOKENS)));
 	*ret = json_pack("{s:o}", "devices", devices);
-	r = l->tpm2->health(l->tpm, &health, err);
-	if (r == 0)
-		(void)json_object_set_new(*ret, "health",
-					  json_pack("{s:i,s:i,s:b}", "failures",
-						    (int)health.failures, "limit",
-						    (int)health.limit, "locked", health.locked));
+	r = qs_tpm2_look_at_health(l->tpm2, l->tpm, *ret, err);
 	l->tpm2->close(l->tpm);
 	json_decref(l->closed);
 	return r;
@@ -216,8 +224,9 @@ static void merge(const struct look *l, const struct qs_outcome *o, const json_t
 	}
 }
 
-static void warn(const struct qs_env *env, const json_t *health)
+void qs_tpm2_warn(const struct qs_env *env, const json_t *answers)
 {
+	const json_t *health = json_object_get(answers, "health");
 	json_int_t failures = json_integer_value(json_object_get(health, "failures"));
 	json_int_t limit = json_integer_value(json_object_get(health, "limit"));
 
@@ -252,7 +261,7 @@ int qs_tpm2_look(const struct qs_env *env, struct qs_outcomes *list, struct qs_e
 			qs_outcome_detail(o, "tpm", json_incref(health));
 		(void)json_object_del(o->details, TOKENS);
 	}
-	warn(env, health);
+	qs_tpm2_warn(env, l.answers);
 	json_decref(l.answers);
 	return r;
 }

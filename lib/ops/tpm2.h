@@ -103,6 +103,15 @@ void qs_tpm2_describe(const json_t *header, json_t *details);
  */
 int qs_tpm2_look(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err);
 
+/*
+ * The TPM's lockout counter. In the worker: RET (an object) gets "health". In the parent: ANSWERS,
+ * which is that object (NULL: there was none), says that more than half of it is used up; then
+ * that is logged, and is an event.
+ */
+int qs_tpm2_look_at_health(const struct qs_tpm2_functions *tpm2, struct qs_tpm2 *tpm, json_t *ret,
+			   struct qs_error *err);
+void qs_tpm2_warn(const struct qs_env *env, const json_t *answers);
+
 /* Run in a worker: load the module and connect to the configured TPM. Close with ret_functions. */
 int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,
 		    struct qs_tpm2 **ret, struct qs_error *err);

@@ -109,6 +109,7 @@ ways()
 journal()
 {
 	local dir=$BATS_TEST_TMPDIR/journal
+	rm -rf "$dir" "$dir.ready"
 	mkdir -p "$dir" "$ROOT/run/systemd/journal"
 	: >"$ROOT/run/systemd/journal/socket"
 	: >"$dir.log"
@@ -148,6 +149,23 @@ while True:
 	run -7 strace -f -qq -e trace=sendmsg,openat -o "$BATS_TEST_TMPDIR/trace" env ASAN_OPTIONS=detect_leaks=0 \
 		"$QS_UTIL" --root="$ROOT" cryptopenall --test --all-ways
 	run ! grep -E 'journal' "$BATS_TEST_TMPDIR/trace"
+}
+
+@test "a TPM near its lockout is an event of the check, and no way is lost by that" {
+	printf '1234\n' >"$BATS_TEST_TMPDIR/pin"
+	printf '4321\n' >"$BATS_TEST_TMPDIR/wrong"
+	chmod 0400 "$BATS_TEST_TMPDIR"/{pin,wrong}
+	qs cryptenroll "${ID}1" --tpm2 --pin-file "$BATS_TEST_TMPDIR/pin"
+	TPM2TOOLS_TCTI=swtpm:path=$TPM/s tpm2_dictionarylockout -s -n 3 -t 1000 -l 1000
+	local log=$BATS_TEST_TMPDIR/journal.log
+	qs cryptopen --test --pin-file "$BATS_TEST_TMPDIR/wrong" "${ID}1"
+	run -0 journal cryptopenall --test --all-ways
+	[ ! -s "$log" ]
+	qs cryptopen --test --pin-file "$BATS_TEST_TMPDIR/wrong" "${ID}1"
+	run -0 journal cryptopenall --test --all-ways
+	[[ $output == *'the TPM has counted 2 of 3 failures'* ]]
+	[ "$(grep '^MESSAGE_ID=' "$log")" = MESSAGE_ID=f16d0d2b2a6e4a93a9c7d0376b3de0de ]
+	[ "$(failures)" = 0x2 ]
 }
 
 @test "every message of ours is in the catalog, and the catalog knows no other" {
