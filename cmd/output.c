@@ -112,18 +112,18 @@ static void print_json(const struct qs_context *ctx, const struct qs_error *erro
 		putchar('\n');
 }
 
-/* cryptopenall: a disk that is not there is no failure, but nothing was done to it either. */
-static bool is_absent(const struct qs_outcome *o)
+/* cryptopenall: absent disks and systemd's lines are no failures, but nothing was done either. */
+static bool is_passed_over(const struct qs_outcome *o)
 {
 	const char *state = json_string_value(json_object_get(o->details, "state"));
 
-	return state && strcmp(state, "absent") == 0;
+	return state && (strcmp(state, "absent") == 0 || strcmp(state, "left") == 0);
 }
 
 /* "/dev/sdj: opened as enc-scsi-35001 (already open)" */
 static void print_success(const struct qs_context *ctx, const struct qs_outcome *o)
 {
-	const char *done = is_absent(o) ? "nothing done for" : ctx->done;
+	const char *done = is_passed_over(o) ? "nothing done for" : ctx->done;
 	QS_AUTO(qs_auto_free) char *device = qs_utf8_printable(o->device);
 	QS_AUTO(qs_auto_free) char *name = qs_utf8_printable(o->name);
 	QS_AUTO(qs_auto_free) char *note = qs_utf8_printable(o->note);

@@ -120,7 +120,9 @@ qs_collect()
 	echo "$qs_table" | while read -r qs_name _ qs_key _; do
 		qs_copy_header "$qs_name" "$1"
 		[ "$("$qs_util" config early_keys)" = true ] || continue
-		[ "$qs_key" != none ] || qs_key=$("$qs_util" config keys_dir)/$qs_name.key
+		case $qs_key in
+		none | -) qs_key=$("$qs_util" config keys_dir)/$qs_name.key ;;
+		esac
 		[ -f "$qs_key" ] || continue
 		mkdir -p "$1${qs_key%/*}"
 		install -m 0400 "$qs_key" "$1$qs_key"

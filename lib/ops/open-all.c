@@ -204,6 +204,7 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 
 	if (options->boot && request->systemd) {
 		qs_outcome_set(&o->note, "left to systemd");
+		qs_outcome_detail(o, "state", json_string("left"));
 		return false;
 	}
 	if (!real || qs_open_stat_device(real, &dev) < 0) {

@@ -174,6 +174,6 @@ bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entr
 		return strncmp(e->name, "enc-", 4) == 0 &&
 		       (qs_key_command_is_set(env) || qs_tpm2_is_there(env) ||
 			qs_keystore_is_there(env)) &&
-		       strcmp(e->key, QS_CRYPTTAB_NO_KEY) == 0;
+		       qs_crypttab_no_key(e->key);
 	return strncmp(e->name, "enc-", 4) == 0 || qs_key_is_in_dir(env, e->key);
 }

@@ -58,6 +58,11 @@ bool qs_crypttab_no_options(const char *options)
 	       !options[strspn(options, ",")];
 }
 
+bool qs_crypttab_no_key(const char *key)
+{
+	return strcmp(key, QS_CRYPTTAB_NO_KEY) == 0 || strcmp(key, "-") == 0;
+}
+
 /* What systemd takes for an empty field and Debian literally. */
 static bool is_placeholder(size_t field, const char *text)
 {

@@ -88,6 +88,9 @@ int qs_crypttab_set(struct qs_crypttab *tab, const char *name, const char *devic
 /* In the third field: there is no key file. */
 #define QS_CRYPTTAB_NO_KEY "none"
 
+/* Does the third field KEY say so? "-" does, too, though we do not write it. */
+bool qs_crypttab_no_key(const char *key);
+
 /*
  * The same for entry I, whatever its name: for whoever puts a table in order in which names
  * may be wrong or double. Its options stay; the new name must not be another entry's.

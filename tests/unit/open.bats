@@ -81,6 +81,22 @@ configure()
 	[ "$(jq -r '.devices[0].name' <<<"$output")" = enc-scsi-30001 ]
 }
 
+@test "a line that says - for its key is ours like one that says none; systemd's are left to it" {
+	qs cryptformat --no-open "${ID}1"
+	echo 'tpm2_device = "swtpm:path=/nowhere";' >"$ROOT/etc/cryptconf/qs-util.conf"
+	local key
+	for key in none - /etc/cryptconf/keys/enc-scsi-30001.key; do
+		echo "enc-scsi-30001 ${ID}1 $key luks" >"$ROOT/etc/crypttab"
+		run -0 --separate-stderr qs --json cryptopenall --boot --test
+		[ "$(jq -c '[.devices[] | [.name, .state]]' <<<"$output")" = '[["enc-scsi-30001","left"]]' ]
+		run -0 qs cryptopenall --boot --test
+		[ "$output" = "${ID}1: nothing done for enc-scsi-30001 (left to systemd)" ]
+		sed -i 's/luks/luks,noauto/' "$ROOT/etc/crypttab"
+		run -0 --separate-stderr qs --json cryptopenall --boot --test
+		[ "$(jq -c '[.devices[] | [.name, .state]]' <<<"$output")" = '[["enc-scsi-30001",null]]' ]
+	done
+}
+
 @test "lines of others in crypttab are left to others" {
 	stock_format "$(image_of 1)" "$KEY"
 	printf '%s\n' "data ${ID}1 $KEY luks" "swap ${ID}2 /dev/urandom swap" >"$ROOT/etc/crypttab"
