@@ -129,6 +129,23 @@ setup_file()
 	qs cryptformat "${ID}d4"
 }
 
+@test "a key that the keystore wraps" {
+	local MEMORY=64M when
+	qs --json --yes keystore enable
+	qs --json cryptenroll "${ID}d4" --keystore
+	qs cryptclose "${ID}d4"
+	qs --json cryptopen "${ID}d4"
+	qs keystore status
+	qs --json keystore verify
+	for when in 2 4 6; do
+		run strace -f -o /run/strace -e trace=fsync -e "inject=fsync:signal=SIGSEGV:when=$when" \
+			qs-util cryptenroll "${ID}d4" --keystore
+		grep -q SIGSEGV /run/strace
+		[ -z "$(ls /var/crash)" ]
+	done
+	qs cryptenroll "${ID}d4" --keystore
+}
+
 # What a program would leave there that does not lock its memory.
 @test "a secret that nobody guards" {
 	head -c 48K /dev/urandom | base64 -w 0 >/run/control
@@ -157,5 +174,6 @@ setup_file()
 	# The middle of the DER form of an EC key is the number itself: the rest is the same in all.
 	openssl ec -in /root/ways/backup.pem -outform DER 2>/dev/null | head -c 39 | tail -c 32 | known private
 	known recovery </root/ways/recovery
+	known kek </etc/cryptconf/keystore/1.kek
 	known control </run/control
 }
