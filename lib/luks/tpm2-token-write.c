@@ -141,6 +141,8 @@ json_t *qs_tpm2_token_write(const struct qs_tpm2_token *t)
 		(void)json_object_set_new(json, "tpm2_pubkey",
 					  base64_text(t->pubkey, strlen(t->pubkey)));
 	}
+	if (t->srk.size > 0)
+		(void)json_object_set_new(json, "tpm2_srk", base64_text(t->srk.data, t->srk.size));
 	write_our_own(t, json);
 	return json;
 }

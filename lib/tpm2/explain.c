@@ -3,6 +3,8 @@
  * were seen with the operations of this module (systemd-tpm2 tokens, swtpm);
  * hardware gives the same but for the layer's bits.
  */
+#include <string.h>
+
 #include "base/cleanup.h"
 #include "tpm2/internal.h"
 
@@ -51,6 +53,21 @@ static const struct {
 	  "the signature of the PCR policy is not one of its public key" },
 };
 
+#define ANEW "; open the devices another way, and disable and enable the keystore again"
+
+/* The same of a generation of the keystore, where the sentence above speaks of a keyslot. */
+static const struct {
+	TSS2_RC code;
+	const char *sentence;
+} of_kek[] = {
+	{ TPM2_RC_INTEGRITY, "it was sealed by another TPM, or before this TPM was cleared" ANEW },
+	{ TPM2_RC_HANDLE,
+	  "this TPM does not have the storage root key that it was sealed under: it is another TPM, "
+	  "or was cleared" ANEW },
+	{ TPM2_RC_POLICY_FAIL,
+	  "the machine is not in the state in which it was sealed (the TPM's policy does not hold)" },
+};
+
 int qs_tpm2_fail(struct qs_error *err, TSS2_RC rc, const char *doing)
 {
 	TSS2_RC code = qs_tpm2_code(rc);
@@ -63,4 +80,16 @@ int qs_tpm2_fail(struct qs_error *err, TSS2_RC rc, const char *doing)
 			       Tss2_RC_Decode(rc), doing);
 	return qs_fail(err, QS_E_TPM, "the TPM refused: %s, 0x%x, while %s", Tss2_RC_Decode(rc),
 		       (unsigned)rc, doing);
+}
+
+void qs_tpm2_explain_kek(struct qs_error *err)
+{
+	TSS2_RC code = TSS2_RC_SUCCESS;
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(answers); i++)
+		if (strcmp(answers[i].sentence, err->text) == 0)
+			code = answers[i].code;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(of_kek); i++)
+		if (of_kek[i].code == code)
+			(void)qs_fail(err, err->kind, "%s", of_kek[i].sentence);
 }

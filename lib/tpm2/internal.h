@@ -40,6 +40,9 @@ struct qs_tpm2 {
 /* explain.c: fail because a call of the stack failed; DOING says what was tried. */
 int qs_tpm2_fail(struct qs_error *err, TSS2_RC rc, const char *doing);
 
+/* Where ERR speaks of a keyslot: the same of a generation of the keystore. */
+void qs_tpm2_explain_kek(struct qs_error *err);
+
 /* The code without layer, and without number of session, handle or parameter. */
 TSS2_RC qs_tpm2_code(TSS2_RC rc);
 
@@ -52,6 +55,14 @@ int qs_tpm2_parent(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, ESYS_
 /* The key to seal under; *ret_alg says which it was. */
 int qs_tpm2_sealing_parent(struct qs_tpm2 *tpm, ESYS_TR *ret, enum qs_tpm2_alg *ret_alg,
 			   struct qs_error *err);
+/* srk.c: the storage root key to seal under; TOKEN gets what names it. */
+int qs_tpm2_srk(struct qs_tpm2 *tpm, struct qs_tpm2_token *token, ESYS_TR *ret,
+		struct qs_error *err);
+/* A primary key of the owner's, into *ret unless it is there; *OTHER is flushed. */
+int qs_tpm2_make_primary(const struct qs_tpm2 *tpm, const TPM2B_PUBLIC *template, ESYS_TR *ret,
+			 ESYS_TR *other, struct qs_error *err);
+/* The templates of systemd 252. */
+extern const TPM2B_PUBLIC qs_tpm2_ecc_template, qs_tpm2_rsa_template;
 /* Load TOKEN's object; flush it. */
 int qs_tpm2_load(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, ESYS_TR parent,
 		 ESYS_TR *ret, struct qs_error *err);
@@ -131,8 +142,9 @@ struct qs_tpm2_pin {
 	struct qs_secret lock_half; /* Argon2id: half of its output, for the passphrase; or empty */
 };
 void qs_tpm2_pin_done(struct qs_tpm2_pin *pin);
-/* For a new token; QS_E_PIN for PINs that systemd 252 could not use. */
-int qs_tpm2_pin_new(const struct qs_secret *pin, struct qs_tpm2_pin *ret, struct qs_error *err);
+/* For a new token; QS_E_PIN for PINs that systemd 252 could not use, unless it is for a KEK. */
+int qs_tpm2_pin_new(const struct qs_secret *pin, bool kek, struct qs_tpm2_pin *ret,
+		    struct qs_error *err);
 /* For TOKEN, in the way of the version that wrote it. */
 int qs_tpm2_pin_of(const struct qs_tpm2_token *token, const struct qs_tpm2_unseal *with,
 		   struct qs_tpm2_pin *ret, struct qs_error *err);

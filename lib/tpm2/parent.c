@@ -23,7 +23,7 @@
 /* First byte of the handles of persistent objects (TPM 2.0 library, part 2, 7.2). */
 #define PERSISTENT 0x81U
 
-static const TPM2B_PUBLIC ecc_template = {
+const TPM2B_PUBLIC qs_tpm2_ecc_template = {
 	.publicArea = {
 		.type = TPM2_ALG_ECC,
 		.nameAlg = TPM2_ALG_SHA256,
@@ -37,7 +37,7 @@ static const TPM2B_PUBLIC ecc_template = {
 	},
 };
 
-static const TPM2B_PUBLIC rsa_template = {
+const TPM2B_PUBLIC qs_tpm2_rsa_template = {
 	.publicArea = {
 		.type = TPM2_ALG_RSA,
 		.nameAlg = TPM2_ALG_SHA256,
@@ -51,8 +51,8 @@ static const TPM2B_PUBLIC rsa_template = {
 };
 
 /* OTHER makes room: a TPM without a resource manager holds three objects. */
-static int make_primary(const struct qs_tpm2 *tpm, const TPM2B_PUBLIC *template, ESYS_TR *ret,
-			ESYS_TR *other, struct qs_error *err)
+int qs_tpm2_make_primary(const struct qs_tpm2 *tpm, const TPM2B_PUBLIC *template, ESYS_TR *ret,
+			 ESYS_TR *other, struct qs_error *err)
 {
 	const TPM2B_SENSITIVE_CREATE no_auth = {};
 	const TPML_PCR_SELECTION no_pcrs = {};
@@ -126,10 +126,10 @@ int qs_tpm2_parent(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, ESYS_
 		r = parse_srk(tpm, &token->srk, err);
 		*ret = tpm->srk;
 	} else if (token->primary_alg == QS_TPM2_RSA) {
-		r = make_primary(tpm, &rsa_template, &tpm->rsa, &tpm->ecc, err);
+		r = qs_tpm2_make_primary(tpm, &qs_tpm2_rsa_template, &tpm->rsa, &tpm->ecc, err);
 		*ret = tpm->rsa;
 	} else {
-		r = make_primary(tpm, &ecc_template, &tpm->ecc, &tpm->rsa, err);
+		r = qs_tpm2_make_primary(tpm, &qs_tpm2_ecc_template, &tpm->ecc, &tpm->rsa, err);
 		*ret = tpm->ecc;
 	}
 	return r;
@@ -138,13 +138,13 @@ int qs_tpm2_parent(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, ESYS_
 int qs_tpm2_sealing_parent(struct qs_tpm2 *tpm, ESYS_TR *ret, enum qs_tpm2_alg *ret_alg,
 			   struct qs_error *err)
 {
-	int r = make_primary(tpm, &ecc_template, &tpm->ecc, &tpm->rsa, NULL);
+	int r = qs_tpm2_make_primary(tpm, &qs_tpm2_ecc_template, &tpm->ecc, &tpm->rsa, NULL);
 
 	*ret = tpm->ecc;
 	*ret_alg = QS_TPM2_ECC;
 	if (r == 0)
 		return 0;
-	r = make_primary(tpm, &rsa_template, &tpm->rsa, &tpm->ecc, err);
+	r = qs_tpm2_make_primary(tpm, &qs_tpm2_rsa_template, &tpm->rsa, &tpm->ecc, err);
 	*ret = tpm->rsa;
 	*ret_alg = QS_TPM2_RSA;
 	return r;

@@ -57,7 +57,8 @@ static int check_pin(const struct qs_secret *pin, struct qs_error *err)
 	return 0;
 }
 
-int qs_tpm2_pin_new(const struct qs_secret *pin, struct qs_tpm2_pin *ret, struct qs_error *err)
+int qs_tpm2_pin_new(const struct qs_secret *pin, bool kek, struct qs_tpm2_pin *ret,
+		    struct qs_error *err)
 {
 	int r = check_pin(pin, err);
 
@@ -66,7 +67,7 @@ int qs_tpm2_pin_new(const struct qs_secret *pin, struct qs_tpm2_pin *ret, struct
 	if (r < 0)
 		return r;
 	/* systemd 252 leaves the zeros on and fails, which even counts towards the lockout. */
-	if (((TPM2B_AUTH *)ret->auth.data)->size < SHA256_DIGEST_LENGTH)
+	if (!kek && ((TPM2B_AUTH *)ret->auth.data)->size < SHA256_DIGEST_LENGTH)
 		return qs_fail(err, QS_E_PIN,
 			       "systemd 252 cannot use this PIN (its hash ends in a zero byte); "
 			       "please choose another one");

@@ -9,8 +9,6 @@
 #include "base/env.h"
 #include "tpm2/internal.h"
 
-#define SECRET_L 32 /* bytes, as systemd's */
-
 /* What the token says before anything is sealed; the policy is computed from it. */
 static int describe(struct qs_tpm2 *tpm, const struct qs_tpm2_seal *how,
 		    struct qs_tpm2_token *token, struct qs_error *err)
@@ -39,6 +37,7 @@ static int describe(struct qs_tpm2 *tpm, const struct qs_tpm2_seal *how,
 
 static TPM2B_PUBLIC sealed_template(const struct qs_tpm2_token *token)
 {
+	bool kek = token->srk.size > 0;
 	TPM2B_PUBLIC public = {
 		.publicArea = {
 			.type = TPM2_ALG_KEYEDHASH,
@@ -51,6 +50,8 @@ static TPM2B_PUBLIC sealed_template(const struct qs_tpm2_token *token)
 		},
 	};
 
+	if (kek && !token->pin)
+	public.publicArea.objectAttributes |= TPMA_OBJECT_NODA;
 	memcpy(public.publicArea.authPolicy.buffer, token->policy_hash, QS_TPM2_DIGEST_L);
 	return public;
 }
@@ -128,16 +129,17 @@ static int seal(struct qs_tpm2 *tpm, const struct qs_tpm2_seal *how, struct qs_t
 	QS_AUTO(qs_secret_done) struct qs_secret secret = {};
 	QS_AUTO(qs_secret_done) struct qs_secret sensitive = {};
 	ESYS_TR parent = ESYS_TR_NONE;
-	int r = how->pin ? qs_tpm2_pin_new(how->pin, &pin, err) : 0;
+	int r = how->pin ? qs_tpm2_pin_new(how->pin, how->kek, &pin, err) : 0;
 
 	if (r == 0)
 		r = describe(tpm, how, token, err);
 	if (r == 0)
-		r = qs_tpm2_sealing_parent(tpm, &parent, &token->primary_alg, err);
+		r = how->kek ? qs_tpm2_srk(tpm, token, &parent, err)
+			     : qs_tpm2_sealing_parent(tpm, &parent, &token->primary_alg, err);
 	if (r == 0)
 		r = qs_tpm2_encryption_session(tpm, parent, err);
 	if (r == 0)
-		r = qs_secret_random(&secret, SECRET_L, err);
+		r = qs_secret_random(&secret, QS_TPM2_SECRET_L, err);
 	if (r == 0)
 		r = make_sensitive(&secret, &pin, &sensitive, err);
 	if (r == 0)

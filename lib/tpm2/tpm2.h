@@ -20,7 +20,10 @@
 
 #define QS_TPM2_MODULE_NAME "tpm2"
 #define QS_TPM2_MODULE_SYMBOL "qs_tpm2_module"
-#define QS_TPM2_MODULE_VERSION 3U
+#define QS_TPM2_MODULE_VERSION 4U
+
+#define QS_TPM2_SECRET_L 32              /* bytes that are sealed, as systemd's */
+#define QS_TPM2_SRK UINT32_C(0x81000001) /* TCG TPM 2.0 Provisioning Guidance, 7.5.1 */
 
 struct qs_tpm2; /* a connection; not to be shared between processes */
 
@@ -35,6 +38,12 @@ struct qs_tpm2_health {
 };
 
 struct qs_tpm2_seal {
+	/*
+	 * The secret is a key-encryption key, which no systemd has to open: sealed under the
+	 * persistent storage root key (QS_TPM2_SRK, made if it is absent, never replaced), and
+	 * without a PIN outside of the lockout, which power cuts count towards.
+	 */
+	bool kek;
 	uint32_t pcrs;         /* literal policy; may be 0 */
 	enum qs_tpm2_alg bank; /* QS_TPM2_NONE: SHA-256, or a refusal that says what there is */
 	bool unset_pcrs;       /* take PCRs that are all zeros or ones, which bind to nothing */
@@ -49,6 +58,7 @@ struct qs_tpm2_unseal {
 	const json_t *signatures;    /* tpm2-pcr-signature.json */
 	uint64_t max_memory;         /* bytes and passes that Argon2id may cost; 0: no limit */
 	uint64_t max_passes;
+	bool kek; /* it was sealed as one: the secret itself is wanted, of QS_TPM2_SECRET_L bytes */
 };
 
 struct qs_tpm2_functions {

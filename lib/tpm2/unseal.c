@@ -172,7 +172,41 @@ static int unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
 		name_pcrs(&o, err);
 		return r;
 	}
-	return qs_tpm2_passphrase(&secret, &pin, ret_passphrase, err);
+	if (!with->kek)
+		return qs_tpm2_passphrase(&secret, &pin, ret_passphrase, err);
+	*ret_passphrase = qs_secret_move(&secret);
+	return 0;
+}
+
+/* What the token's hints tell of the values that its bank has now. */
+static uint32_t moved_for_sure(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token)
+{
+	const struct qs_tpm2_bank *bank =
+		qs_tpm2_find_bank(tpm, token->bank ? token->bank : QS_TPM2_SHA256);
+	bool sure = false;
+	uint32_t moved = bank ? qs_tpm2_moved(token, bank, &sure) : 0;
+
+	return sure ? moved : 0;
+}
+
+/* Of a keystore's generation, ERR tells which PCRs moved, and what can be done about it. */
+static void explain_kek(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
+			struct qs_error *err)
+{
+	char list[QS_TPM2_PCRS_TEXT_L];
+	uint32_t moved;
+
+	if (!err)
+		return;
+	moved = err->kind == QS_E_TPM_PCR ? moved_for_sure(tpm, token) : 0;
+	if (!moved) {
+		qs_tpm2_explain_kek(err);
+		return;
+	}
+	(void)qs_fail(err, QS_E_TPM_PCR,
+		      "PCR %s changed since it was sealed; if that is right, open the devices "
+		      "another way, and disable and enable the keystore again",
+		      qs_tpm2_pcrs_text(moved, list));
 }
 
 int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
@@ -184,7 +218,11 @@ int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
 
 	if (r == 0)
 		r = qs_tpm2_policy_find(tpm, token, &policy, err);
-	return r == 0 ? unseal(tpm, &policy, with, ret_passphrase, err) : r;
+	if (r == 0)
+		r = unseal(tpm, &policy, with, ret_passphrase, err);
+	if (r < 0 && with->kek)
+		explain_kek(tpm, token, err);
+	return r;
 }
 
 int qs_tpm2_owns(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err)
@@ -198,17 +236,6 @@ int qs_tpm2_owns(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct 
 		r = qs_tpm2_load(tpm, token, parent, &object, err);
 	qs_tpm2_flush(tpm, &object);
 	return r;
-}
-
-/* What the token's hints tell of the values that its bank has now. */
-static uint32_t moved_for_sure(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token)
-{
-	const struct qs_tpm2_bank *bank =
-		qs_tpm2_find_bank(tpm, token->bank ? token->bank : QS_TPM2_SHA256);
-	bool sure = false;
-	uint32_t moved = bank ? qs_tpm2_moved(token, bank, &sure) : 0;
-
-	return sure ? moved : 0;
 }
 
 int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32_t *ret_moved,
