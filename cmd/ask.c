@@ -212,3 +212,34 @@ int qs_ask_passphrase(const struct qs_context *ctx, const struct qs_ask *ask, st
 		*err = own;
 	return r;
 }
+
+static const struct qs_ask keystore_pin = {
+	.file_option = "pin-file",
+	.fd_option = "pin-fd",
+	.prompt = "PIN of the keystore",
+};
+
+static int type_keystore_pin(void *cookie, bool new_one, struct qs_secret *ret,
+			     struct qs_error *err)
+{
+	(void)cookie;
+	qs_progress_clear();
+	return new_one ? type_twice("New PIN for the keystore", ret, err)
+		       : type_once(keystore_pin.prompt, ret, err);
+}
+
+void qs_ask_offer_keystore(struct qs_context *ctx)
+{
+	if (!ctx->json && isatty(STDIN_FILENO) && isatty(STDERR_FILENO))
+		ctx->keystore.ask_pin = type_keystore_pin;
+}
+
+int qs_ask_keystore_pin(struct qs_context *ctx, struct qs_secret *ret, struct qs_error *err)
+{
+	int r = qs_ask_given(ctx, &keystore_pin) ? qs_ask_passphrase(ctx, &keystore_pin, ret, err)
+						 : 0;
+
+	if (ret->data)
+		ctx->keystore.pin = ret;
+	return r;
+}

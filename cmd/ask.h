@@ -19,11 +19,11 @@
 		.help = "read the passphrase from the open descriptor N"                           \
 	}
 
-/* The same for the PIN of a TPM2 keyslot. */
+/* The same for the PIN of a TPM2 keyslot, or of the keystore. */
 #define QS_PIN_OPTIONS                                                                             \
 	{ .name = "pin-file",                                                                      \
 	  .arg = "FILE",                                                                           \
-	  .help = "read the PIN of a TPM2 keyslot from FILE; - is standard input" },               \
+	  .help = "read the PIN beside the TPM from FILE; - is standard input" },                  \
 	{                                                                                          \
 		.name = "pin-fd", .arg = "N", .max = 1023,                                         \
 		.help = "read the PIN from the open descriptor N"                                  \
@@ -46,5 +46,11 @@ bool qs_ask_given(const struct qs_context *ctx, const struct qs_ask *ask);
  */
 int qs_ask_passphrase(const struct qs_context *ctx, const struct qs_ask *ask, struct qs_secret *ret,
 		      struct qs_error *err);
+
+/* Let the keystore ask for its PIN, if somebody sits at a terminal. */
+void qs_ask_offer_keystore(struct qs_context *ctx);
+
+/* If --pin-file or --pin-fd is given: read the keystore's PIN into *ret, and let it be used. */
+int qs_ask_keystore_pin(struct qs_context *ctx, struct qs_secret *ret, struct qs_error *err);
 
 #endif

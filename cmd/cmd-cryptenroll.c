@@ -119,22 +119,6 @@ static int ask_pin(struct wish *w, bool twice, struct qs_error *err)
 	return qs_ask_passphrase(w->ctx, &how, &w->pin, err);
 }
 
-static int take_pcrs(struct wish *w, const char *option, uint32_t usual, uint32_t *ret,
-		     struct qs_error *err)
-{
-	const char *text = qs_option_value(w->ctx, option);
-
-	*ret = usual;
-	if (text && strcmp(text, "none") == 0)
-		*ret = 0;
-	else if (text && qs_tpm2_pcrs_parse(text, ret) < 0)
-		return qs_fail(
-			err, QS_E_USAGE,
-			"--%s=%s: PCRs are numbers from 0 to 23 with '+' between them, or none",
-			option, text);
-	return 0;
-}
-
 /* What the new TPM2 keyslot is bound to; and the options that mean nothing without it. */
 static int take_tpm2(struct wish *w, struct qs_error *err)
 {
@@ -147,9 +131,10 @@ static int take_tpm2(struct wish *w, struct qs_error *err)
 		if (qs_option_given(w->ctx, only[i]))
 			return qs_fail(err, QS_E_USAGE, "--%s is for --tpm2", only[i]);
 	if (!is_way(w, "tpm2")) {
-		if (qs_option_given(w->ctx, "pin") || qs_ask_given(w->ctx, &pin_options))
+		if (qs_option_given(w->ctx, "pin") ||
+		    (qs_ask_given(w->ctx, &pin_options) && !is_way(w, "keystore")))
 			return qs_fail(err, QS_E_USAGE, "a PIN is for --tpm2");
-		return 0;
+		return qs_ask_keystore_pin(w->ctx, &w->pin, err);
 	}
 	if (qs_option_given(w->ctx, "public-key-pcrs") && !key)
 		return qs_fail(err, QS_E_USAGE, "--public-key-pcrs is for --public-key");
@@ -157,9 +142,10 @@ static int take_tpm2(struct wish *w, struct qs_error *err)
 	w->public_key = key ? qs_env_absolute(key) : NULL;
 	w->tpm2.public_key = w->public_key;
 	/* With a signed policy nothing else, as the signer decides what may run. */
-	r = take_pcrs(w, "pcrs", key ? 0 : 1U << 7, &w->tpm2.pcrs, err);
+	r = qs_option_pcrs(w->ctx, "pcrs", key ? 0 : 1U << 7, &w->tpm2.pcrs, err);
 	if (r == 0)
-		r = take_pcrs(w, "public-key-pcrs", 1U << 11, &w->tpm2.public_key_pcrs, err);
+		r = qs_option_pcrs(w->ctx, "public-key-pcrs", 1U << 11, &w->tpm2.public_key_pcrs,
+				   err);
 	w->enroll.tpm2 = &w->tpm2;
 	return r;
 }

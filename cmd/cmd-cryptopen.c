@@ -38,7 +38,7 @@ static int take_arguments(int argc, char **argv, struct qs_open_options *options
 
 /* What qs_open() calls when no key file of the device is there. */
 struct question {
-	const struct qs_context *ctx;
+	struct qs_context *ctx;
 	const char *device;
 	unsigned deadline_s;
 };
@@ -104,6 +104,7 @@ static int take_pin(struct question *q, struct qs_open_options *options, struct 
 			"a PIN is for the TPM; it cannot go with a key file or a passphrase");
 	r = ask_pin(q, ret, err);
 	options->pin = ret;
+	q->ctx->keystore.pin = ret;
 	return r;
 }
 

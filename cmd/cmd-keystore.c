@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "ask.h"
 #include "base/cleanup.h"
 #include "command.h"
 #include "keystore-actions.h"
@@ -60,21 +61,43 @@ static int say(struct qs_context *ctx, const char *state, const char *text)
 	return 0;
 }
 
+/* What the TPM binds it to. */
+static int take_tpm2(struct qs_context *ctx, const char *provider, struct qs_error *err)
+{
+	struct qs_keystore_session *s = &ctx->keystore;
+	bool pin = qs_option_given(ctx, "pin") || s->pin;
+
+	if (strcmp(provider, "tpm2") != 0 && (pin || qs_option_given(ctx, "pcrs")))
+		return qs_fail(err, QS_E_USAGE, "--pcrs and a PIN are for --provider tpm2");
+	s->want_pin = pin;
+	return qs_option_pcrs(ctx, "pcrs", QS_KEYSTORE_PCRS, &s->pcrs, err);
+}
+
 static int enable(struct qs_context *ctx, struct qs_error *err)
 {
-	const char *provider = qs_option_value(ctx, "provider");
+	const char *provider = qs_option_value(ctx, "provider") ?: "local";
+	bool tpm2 = strcmp(provider, "tpm2") == 0;
 	const struct qs_outcomes none = {};
-	int r = qs_confirm(ctx,
-			   "devices enrolled in the keystore will need it to open: without a key "
-			   "bundle (keybackup) or another keyslot, its loss is theirs",
-			   &none, err);
+	int r = take_tpm2(ctx, provider, err);
 
 	if (r == 0)
-		r = qs_keystore_enable(&ctx->env, provider ? provider : "local", err);
+		r = qs_confirm(ctx,
+			       tpm2 ? "devices enrolled in the keystore will need this TPM, in "
+				      "this state, to open: export the key, or give each another "
+				      "keyslot"
+				    : "devices enrolled in the keystore will need it to open: "
+				      "without a key bundle (keybackup) or another keyslot, its "
+				      "loss is theirs",
+			       &none, err);
+	if (r == 0)
+		r = qs_keystore_enable(&ctx->env, provider, err);
 	return r < 0 ? r
 		     : say(ctx, "enabled",
-			   "The keystore is enabled. Make a key bundle (qs-util keybackup) before "
-			   "devices depend on it.\n");
+			   tpm2 ? "The keystore is enabled. Nothing of it opens without this TPM: "
+				  "export the key (qs-util keystore export), or give each device "
+				  "another keyslot.\n"
+				: "The keystore is enabled. Make a key bundle (qs-util keybackup) before "
+				  "devices depend on it.\n");
 }
 
 static int disable(struct qs_context *ctx, struct qs_error *err)
@@ -111,17 +134,24 @@ static const struct {
 static const struct {
 	const char *option, *action;
 } only[] = {
-	{ "provider", "enable" }, { "public-key", "export" }, { "generation", "export" },
-	{ "output", "export" },   { "force", "export" },
+	{ "provider", "enable" },   { "pcrs", "enable" },       { "pin", "enable" },
+	{ "public-key", "export" }, { "generation", "export" }, { "output", "export" },
+	{ "force", "export" },
 };
 
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
+	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
+	int r;
+
 	(void)argc;
 	for (size_t i = 0; i < QS_ARRAY_SIZE(only); i++)
 		if (strcmp(only[i].action, argv[0]) != 0 && qs_option_given(ctx, only[i].option))
 			return qs_fail(err, QS_E_USAGE, "--%s is for keystore %s", only[i].option,
 				       only[i].action);
+	r = qs_ask_keystore_pin(ctx, &pin, err);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < QS_ARRAY_SIZE(actions); i++)
 		if (strcmp(actions[i].name, argv[0]) == 0)
 			return actions[i].run(ctx, err);
@@ -129,13 +159,18 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		       argv[0]);
 }
 
-static const char *const providers[] = { "local", NULL };
+static const char *const providers[] = { "local", "tpm2", NULL };
 
 static const struct qs_option options[] = {
 	{ .name = "provider",
 	  .arg = "NAME",
 	  .choices = providers,
-	  .help = "where the key lives; local (a file of root's) if not given" },
+	  .help = "where the key lives; local (a file of root's) if not given, or tpm2" },
+	{ .name = "pcrs",
+	  .arg = "PCRS",
+	  .help = "bind it to these PCRs of the TPM, 0+7; 7 if not given, or none" },
+	{ .name = "pin", .help = "want a PIN beside the TPM; asks for it" },
+	QS_PIN_OPTIONS,
 	{ .name = "public-key",
 	  .arg = "PEM",
 	  .help = "export: of who may open it; RSA of at least 3072 bits" },
@@ -153,6 +188,7 @@ static const struct qs_option options[] = {
 
 static const struct qs_example examples[] = {
 	{ "--yes keystore enable", "make the first generation" },
+	{ "--yes keystore enable --provider tpm2", "keep it in this machine's TPM" },
 	{ "keystore status", "what it is, and how many devices depend on it" },
 	{ "keystore verify", "prove that it opens what it should" },
 	{ "keystore export --public-key /root/escrow.pub --output /root/kek.rsa",
@@ -184,11 +220,11 @@ static const struct qs_recipe recovery = {
 static const struct qs_status statuses[] = {
 	{ 1, "there is no keystore, or its module is not installed; export: the public key is not "
 	     "fit" },
-	{ 2, "a key cannot be unwrapped" },
+	{ 2, "a key cannot be unwrapped, or the TPM does not give the key that wraps it" },
 	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
 	{ 6, "a device or header backup depends on it, or not confirmed; verify: a volume is not "
 	     "the one that was enrolled" },
-	{ 78, "keystore.json is not usable" },
+	{ 78, "keystore.json or N.sealed is not usable" },
 	{}
 };
 
@@ -210,6 +246,12 @@ const struct qs_command qs_row_keystore = {
 		"disable erases the keystore and is refused while a device that is present or a header "
 		"backup depends on it, or cannot be read; of a disk that is away and has no header backup "
 		"it does not know.\n"
+		"With the provider tpm2 the key is sealed in this machine's TPM 2.0, under its storage root "
+		"key, and comes out only while the PCRs are as they were. It is unsealed once for all "
+		"devices of a command. With a PIN nothing opens unattended: it is asked for once, or read "
+		"from --pin-file, and tried once. An update of the firmware that moves a PCR, and a TPM "
+		"that is cleared or replaced, end what it opens: export the key, or give each device "
+		"another keyslot.\n"
 		"export encrypts the key of one generation to somebody's RSA key (OAEP with SHA-256) and "
 		"changes nothing. What comes out is a JWK, a JSON Web Key, for whoever has the private "
 		"key: keep it away from the disks. Export again after each rotation.\n"

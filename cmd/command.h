@@ -19,6 +19,7 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "keystore/session.h"
 #include "ops/ops.h"
 
 struct qs_context;
@@ -122,6 +123,7 @@ enum qs_progress_mode { QS_PROGRESS_AUTO, QS_PROGRESS_NONE, QS_PROGRESS_JSON };
 struct qs_context {
 	const struct qs_command *command; /* NULL while unknown */
 	struct qs_env env;
+	struct qs_keystore_session keystore; /* env.keystore */
 	bool json, yes, quiet, verbose;
 	enum qs_progress_mode progress;
 	struct {
@@ -163,6 +165,10 @@ size_t qs_option_values(const struct qs_context *ctx, const char *name, const ch
 bool qs_option_given(const struct qs_context *ctx, const char *name);
 /* The value of an option with a range, or 0. */
 unsigned qs_option_number(const struct qs_context *ctx, const char *name);
+
+/* PCRs, a bit for each; USUAL without the option. QS_E_USAGE: not "0+7" or "none". */
+int qs_option_pcrs(const struct qs_context *ctx, const char *name, uint32_t usual, uint32_t *ret,
+		   struct qs_error *err);
 
 /* suggest.c: the word of WORDS (COUNT) that is nearest to TYPED, or NULL when none is near. */
 const char *qs_suggest(const char *typed, const char *const *words, size_t count);

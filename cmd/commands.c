@@ -36,8 +36,9 @@ const struct qs_file qs_files[] = {
 	  "cryptrestore overwrote (damaged-SUM.raw)." },
 	{ QS_FILE_KEYSTORE, "/etc/cryptconf/keystore/",
 	  "The keystore, readable by root only: keystore.json (its state) and N.kek (the key of "
-	  "generation N). A key bundle (keybackup) has a copy; without N.kek no key that "
-	  "generation N wrapped opens anything." },
+	  "generation N), or N.sealed where the TPM keeps it. A key bundle (keybackup) has a copy; "
+	  "without N.kek, or N.sealed and its TPM, no key that generation N wrapped opens "
+	  "anything." },
 	{ QS_FILE_CRYPTTAB, "/etc/crypttab",
 	  "Only the lines of our own devices are changed. The version before the last change "
 	  "is kept as /etc/crypttab.qs-bak." },

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ask.h"
 #include "base/cleanup.h"
 #include "base/pool.h"
 #include "command.h"
@@ -170,7 +171,10 @@ static int dispatch(struct qs_context *ctx, int argc, char **argv, char **ret_ro
 int main(int argc, char **argv)
 {
 	QS_AUTO(qs_auto_free) char *root = NULL;
-	struct qs_context ctx = { .env.root = "" };
+	struct qs_context ctx = {
+		.env.root = "",
+		.keystore = { .owner = getpid(), .pcrs = QS_KEYSTORE_PCRS },
+	};
 	struct qs_error err = {};
 	int r, status;
 
@@ -178,9 +182,12 @@ int main(int argc, char **argv)
 	protect_memory();
 	(void)signal(SIGPIPE, SIG_IGN);
 	ctx.json = asks_for_json(argc, argv);
+	ctx.env.keystore = &ctx.keystore;
+	qs_ask_offer_keystore(&ctx);
 	r = dispatch(&ctx, argc, argv, &root, &err);
 	status = qs_output_finish(&ctx, r, &err);
 
+	qs_keystore_session_done(&ctx.keystore);
 	qs_outcomes_done(&ctx.outcomes);
 	qs_config_done(&ctx.env.config);
 	json_decref(ctx.result);

@@ -326,3 +326,19 @@ unsigned qs_option_number(const struct qs_context *ctx, const char *name)
 
 	return value ? (unsigned)strtoul(value, NULL, 10) : 0;
 }
+
+int qs_option_pcrs(const struct qs_context *ctx, const char *name, uint32_t usual, uint32_t *ret,
+		   struct qs_error *err)
+{
+	const char *text = qs_option_value(ctx, name);
+
+	*ret = usual;
+	if (text && strcmp(text, "none") == 0)
+		*ret = 0;
+	else if (text && qs_tpm2_pcrs_parse(text, ret) < 0)
+		return qs_fail(
+			err, QS_E_USAGE,
+			"--%s=%s: PCRs are numbers from 0 to 23 with '+' between them, or none",
+			name, text);
+	return 0;
+}

@@ -28,11 +28,15 @@ struct qs_progress {
 	uint64_t total;
 };
 
+struct qs_keystore_session;
+
 struct qs_env {
 	const char *root; /* "" or an absolute directory without a slash at its end */
 	struct qs_config config;
 	void (*progress)(const struct qs_progress *p, void *cookie); /* may be NULL */
 	void *progress_cookie;
+	/* keystore/session.h: filled as it is used. NULL: the TPM is asked for each key anew. */
+	struct qs_keystore_session *keystore;
 };
 
 /* The real path of a logical one; malloc'ed, never NULL (aborts when memory is out). */

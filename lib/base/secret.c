@@ -71,6 +71,26 @@ void qs_secret_lock(const struct qs_secret *s)
 	(void)mlock(s->data, s->size);
 }
 
+int qs_secret_share(void **ret, size_t size, struct qs_error *err)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return qs_fail_errno(err, errno, "no memory for secrets of %zu bytes", size);
+	(void)mlock(memory, size);
+	(void)madvise(memory, size, MADV_DONTDUMP);
+	*ret = memory;
+	return 0;
+}
+
+void qs_secret_unshare(void *shared, size_t size)
+{
+	if (!shared)
+		return;
+	explicit_bzero(shared, size);
+	(void)munmap(shared, size);
+}
+
 void qs_secret_done(struct qs_secret *s)
 {
 	crypt_safe_free(s->data);

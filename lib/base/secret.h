@@ -39,6 +39,13 @@ void qs_secret_lock_all(void);
 void qs_secret_lock(const struct qs_secret *s);
 
 /*
+ * SIZE zeroed bytes that this process shares with those which it forks later: locked as far
+ * as RLIMIT_MEMLOCK lets, not dumped. *ret ends with qs_secret_unshare(), which wipes them for all.
+ */
+int qs_secret_share(void **ret, size_t size, struct qs_error *err);
+void qs_secret_unshare(void *shared, size_t size); /* NULL is fine */
+
+/*
  * From now on every piece of JSON is wiped when it is released, in this process: for
  * libraries that keep keys in JSON. May be called at any time, and again.
  */

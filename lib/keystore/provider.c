@@ -7,7 +7,7 @@
 
 #define PROBE_L 64 /* bytes, as a device key has */
 
-static const struct qs_provider *const providers[] = { &qs_provider_local };
+static const struct qs_provider *const providers[] = { &qs_provider_local, &qs_provider_tpm2 };
 
 const struct qs_provider *qs_provider_find(const char *name)
 {
@@ -15,6 +15,26 @@ const struct qs_provider *qs_provider_find(const char *name)
 		if (strcmp(providers[i]->name, name) == 0)
 			return providers[i];
 	return NULL;
+}
+
+int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
+			const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
+{
+	const struct qs_provider *provider = qs_provider_find(ks->provider);
+
+	return provider && provider->prepare && count > 0
+		       ? provider->prepare(env, ks, generations, count, ask, err)
+		       : 0;
+}
+
+int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *ks, bool ask,
+			    struct qs_error *err)
+{
+	uint32_t all[QS_KEYSTORE_GENERATIONS];
+
+	for (size_t i = 0; i < ks->count; i++)
+		all[i] = ks->generations[i].number;
+	return qs_keystore_prepare(env, ks, all, ks->count, ask, err);
 }
 
 void qs_wrapping_done(struct qs_wrapping *w)

@@ -48,14 +48,48 @@ struct qs_provider {
 	int (*export_kek)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			  struct qs_secret *ret, struct qs_error *err);
 
+	/*
+	 * Get what wrapping and unwrapping with GENERATIONS (COUNT of them) takes, once for all
+	 * that this command does, in the parent of its workers. What fails for a generation is told
+	 * by each use of it and is not tried again; what has been got or has failed is left alone.
+	 * ASK: a person may be asked. NULL where nothing has to be got.
+	 */
+	int (*prepare)(const struct qs_env *env, const struct qs_keystore *ks,
+		       const uint32_t *generations, size_t count, bool ask, struct qs_error *err);
+
 	/* Erase the KEK of generation NUMBER for good. Returns 1 erased, 0 was absent. */
 	int (*retire)(const struct qs_env *env, uint32_t number, struct qs_error *err);
 };
 
-extern const struct qs_provider qs_provider_local;
+extern const struct qs_provider qs_provider_local, qs_provider_tpm2;
 
 /* The provider of this name, or NULL. */
 const struct qs_provider *qs_provider_find(const char *name);
+
+/*
+ * The provider's prepare(). Before workers wrap or unwrap; without it each of them would have to
+ * get the KEK by itself.
+ */
+int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
+			const uint32_t *generations, size_t count, bool ask, struct qs_error *err);
+
+/* The same for all generations of KS. */
+int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *ks, bool ask,
+			    struct qs_error *err);
+
+/*
+ * wrap() and unwrap() of providers that hand out the KEK: GET gives that of a generation
+ * (QS_KEK_L bytes), and the module jose.so does the rest.
+ */
+typedef int qs_kek_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		       struct qs_secret *ret, struct qs_error *err);
+int qs_kek_wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
+		size_t count, qs_kek_get *get, struct qs_error *err);
+int qs_kek_unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
+		  size_t count, qs_kek_get *get, struct qs_error *err);
+
+/* Is the module there? */
+int qs_kek_health(struct qs_error *err);
 
 void qs_wrapping_done(struct qs_wrapping *w); /* also a QS_AUTO releaser */
 

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "keystore/device.h"
 #include "keystore/identity.h"
+#include "keystore/provider.h"
 #include "luks/kind.h"
 #include "ops/enroll.h"
 #include "ops/keystore.h"
@@ -20,11 +21,14 @@ static int lock_together(struct qs_enroll_batch *b, struct qs_error *err)
 {
 	struct qs_keystore ks;
 	struct qs_error why = {};
+	int r = -ENOLCK;
 
 	(void)err;
 	b->lock = qs_keystore_lock(b->env, &why);
 	if (b->lock >= 0)
-		(void)qs_keystore_load_enabled(b->env, &ks, &why);
+		r = qs_keystore_load_enabled(b->env, &ks, &why);
+	if (r == 0)
+		(void)qs_keystore_prepare(b->env, &ks, &ks.current, 1, true, &why);
 	for (size_t i = 0; i < b->count; i++)
 		if (why.kind != QS_E_NONE && b->outcomes->items[i].error.kind == QS_E_NONE)
 			b->outcomes->items[i].error = why;

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "ops/enroll.h"
+#include "ops/keystore.h"
 
 static const struct qs_enroll_method *const methods[] = {
 	&qs_enroll_key_file, &qs_enroll_passphrase, &qs_enroll_recovery,
@@ -103,6 +104,21 @@ static int unlock_by_tpm2(struct qs_enroll_batch *b, struct qs_error *err)
 	return r;
 }
 
+static int unlock_by_keystore(struct qs_enroll_batch *b, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) bool *only = calloc(b->count + 1, sizeof(*only));
+	QS_AUTO(qs_auto_free)
+	struct qs_open_request *requests = calloc(b->count + 1, sizeof(*requests));
+
+	if (!only || !requests)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", b->count);
+	for (size_t i = 0; i < b->count; i++) {
+		requests[i] = b->items[i].request;
+		only[i] = b->outcomes->items[i].error.kind == QS_E_NONE;
+	}
+	return qs_open_prepare_keystore(b->env, requests, b->count, only, err);
+}
+
 /* What is typed once is tried on all. */
 static int ask(struct qs_enroll_batch *b, struct qs_open_request *request, struct qs_error *err)
 {
@@ -120,6 +136,8 @@ static int run(struct qs_enroll_batch *b, struct qs_error *err)
 	for (size_t i = 0; i < b->count; i++)
 		(void)prepare(b, i);
 	r = unlock_by_tpm2(b, err);
+	if (r == 0)
+		r = unlock_by_keystore(b, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++)
 		if (b->outcomes->items[i].error.kind == QS_E_NONE)
 			(void)ask(b, &b->items[i].request, &b->outcomes->items[i].error);

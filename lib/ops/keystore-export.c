@@ -46,7 +46,9 @@ static int load_jwk(const struct qs_env *env, const struct qs_keystore *ks, uint
 	if (!provider->export_kek)
 		return qs_fail(err, QS_E_FAILED, "the provider %s gives no key away",
 			       provider->name);
-	r = provider->export_kek(env, ks, number, &kek, err);
+	r = qs_keystore_prepare(env, ks, &number, 1, true, err);
+	if (r == 0)
+		r = provider->export_kek(env, ks, number, &kek, err);
 	return r < 0 ? r : qs_escrow_jwk(&kek, ks->store, number, ret, err);
 }
 

@@ -285,5 +285,7 @@ int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct
 	struct qs_keystore ks;
 	int r = qs_keystore_load_enabled(env, &ks, err);
 
+	if (r == 0)
+		r = qs_keystore_prepare_all(env, &ks, true, err);
 	return r < 0 ? r : qs_keystore_scan(env, &ks, true, ret, err);
 }

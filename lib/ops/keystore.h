@@ -27,7 +27,23 @@ int qs_keystore_lock(const struct qs_env *env, struct qs_error *err);
 int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks, bool prove,
 		     struct qs_outcomes *ret, struct qs_error *err);
 
-/* Has the header behind REQUEST a token that the keystore has a generation for? Only looks. */
+/*
+ * Of the header behind REQUEST, read without libcryptsetup: the generation of KS that its token
+ * names, 0 if it has none. KS NULL: 1 if it has any such token.
+ */
+uint32_t qs_open_keystore_peek(const struct qs_open_request *request, const struct qs_keystore *ks);
+
+/*
+ * Ask the keystore's provider once for all that COUNT requests (ONLY not NULL: those with ONLY[i])
+ * will want of it, behind what the TPM gave for their tokens. What fails is told of each device.
+ */
+int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_request *requests,
+			     size_t count, const bool *only, struct qs_error *err);
+
+/*
+ * Has the header behind REQUEST a token of a generation that the keystore has, and that its
+ * provider has not failed to give yet? Only looks.
+ */
 bool qs_open_keystore_has(const struct qs_env *env, const struct qs_open_request *request);
 
 /*

@@ -290,6 +290,8 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 	p.keystore = qs_keystore_is_there(env);
 	if (r == 0)
 		r = make_plan(&p, options, err);
+	if (r == 0 && options->all_ways)
+		r = qs_open_prepare_keystore(env, p.jobs.requests, ret->count, p.todo, err);
 	if (r == 0 && options->all_ways) {
 		r = qs_check_ways(env, p.jobs.requests, ret, p.todo, err);
 		p.todo_count = 0;
@@ -300,6 +302,8 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 	else if (r == 0 && p.todo_count > 0)
 		r = qs_open_begin_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2,
 				       &fetch, err);
+	if (r == 0 && p.todo_count > 0)
+		r = qs_open_prepare_keystore(env, p.jobs.requests, ret->count, p.todo, err);
 	if (p.todo_count > 1)
 		qs_luks_warm_up();
 	if (r == 0 && !options->all_ways)

@@ -7,11 +7,11 @@
 
 #include "base/cleanup.h"
 #include "keystore/device.h"
+#include "keystore/session.h"
 #include "luks/fields.h"
 #include "ops/keystore.h"
 
-/* Of the header without libcryptsetup: 1 there is a token of KS for it, 0 not. */
-static int peek(const struct qs_open_request *request, const struct qs_keystore *ks)
+uint32_t qs_open_keystore_peek(const struct qs_open_request *request, const struct qs_keystore *ks)
 {
 	const struct qs_device dev = { .node = request->node };
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
@@ -24,15 +24,24 @@ static int peek(const struct qs_open_request *request, const struct qs_keystore 
 	token = qs_keystore_token_find(h.json, &number);
 	if (!token || !ks)
 		return token != NULL;
-	return qs_keystore_token_parse(token, h.uuid, &t, NULL) == 0 &&
-	       qs_keystore_check_token(ks, &t, NULL) == 0;
+	if (qs_keystore_token_parse(token, h.uuid, &t, NULL) < 0 ||
+	    qs_keystore_check_token(ks, &t, NULL) < 0)
+		return 0;
+	return t.generation;
 }
 
 bool qs_open_keystore_has(const struct qs_env *env, const struct qs_open_request *request)
 {
+	const struct qs_kek *known = NULL;
 	struct qs_keystore ks;
+	uint32_t generation;
 
-	return request->keystore && qs_keystore_load(env, &ks, NULL) == 0 && peek(request, &ks);
+	if (!request->keystore || qs_keystore_load(env, &ks, NULL) < 0)
+		return false;
+	generation = qs_open_keystore_peek(request, &ks);
+	if (env->keystore)
+		known = qs_keystore_session_find(env->keystore, ks.store, generation);
+	return generation > 0 && (!known || known->there);
 }
 
 static int open_with(struct qs_worker *worker, const struct qs_open_request *request,
@@ -63,7 +72,7 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 	struct qs_error own = {};
 	int number, r;
 
-	if (!peek(request, NULL))
+	if (!qs_open_keystore_peek(request, NULL))
 		return 1;
 	*ret_final = true;
 	r = qs_luks_load(env, request->node, request->name, &cd, &h, err);

@@ -476,6 +476,8 @@ static int plan_one(const struct qs_env *env, const struct qs_open_options *opti
 		return options->update_crypttab;
 	}
 	r = qs_open_ask_tpm2_and_pin(env, options, request, tpm2, err);
+	if (r == 0 && !options->tpm2_only)
+		r = qs_open_prepare_keystore(env, request, 1, NULL, err);
 	if (r == 0 && options->tpm2_only)
 		return allow_only_tpm2(request, err) < 0 ? -EPERM : 1;
 	if (r == 0)

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,9 +19,6 @@
 #define SIGNATURES_MAX (1U << 20)
 #define MS_PER_DEVICE 250U
 #define TOKENS_MAX 32
-
-/* A disk may have to spin up first; one that takes longer is opened without the TPM. */
-#define LOOK_MS 15000
 
 struct qs_tpm2_fetch {
 	const struct qs_env *env;
@@ -291,7 +287,7 @@ static void look_done(size_t i, json_t *result, const struct qs_error *error, vo
 	const char *number;
 	json_t *tokens = json_object_get(result, "tokens"), *token;
 
-	(void)error;
+	key->silent = error->kind == QS_E_DEADLINE;
 	json_object_foreach(tokens, number, token)
 	{
 		int n = qs_fields_slot(number);
@@ -315,7 +311,7 @@ static int look(struct qs_tpm2_fetch *f, struct qs_error *err)
 {
 	const struct qs_pool pool = {
 		.workers = f->env->config.workers,
-		.deadline_ms = LOOK_MS,
+		.deadline_ms = QS_LOOK_MS,
 		.job = look_job,
 		.done = look_done,
 		.cookie = f,
@@ -349,13 +345,11 @@ static void fetch_ended(const struct qs_error *failed, void *cookie)
 int qs_tpm2_keys_make(size_t count, struct qs_tpm2_keys *ret, struct qs_error *err)
 {
 	size_t size = (count ? count : 1) * sizeof(*ret->items);
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *memory;
+	int r = qs_secret_share(&memory, size, err);
 
-	if (memory == MAP_FAILED)
-		return qs_fail_errno(err, errno, "no memory for the keys of %zu devices", count);
-	/* As far as RLIMIT_MEMLOCK lets, like every secret. */
-	(void)mlock(memory, size);
-	(void)madvise(memory, size, MADV_DONTDUMP);
+	if (r < 0)
+		return r;
 	*ret = (struct qs_tpm2_keys){ .items = memory, .count = count, .size = size };
 	for (size_t i = 0; i < count; i++)
 		ret->items[i].token = -1;
@@ -364,10 +358,7 @@ int qs_tpm2_keys_make(size_t count, struct qs_tpm2_keys *ret, struct qs_error *e
 
 void qs_tpm2_keys_done(struct qs_tpm2_keys *keys)
 {
-	if (keys->items) {
-		explicit_bzero(keys->items, keys->size);
-		(void)munmap(keys->items, keys->size);
-	}
+	qs_secret_unshare(keys->items, keys->size);
 	*keys = (struct qs_tpm2_keys){};
 }
 

@@ -23,6 +23,9 @@
 
 #define QS_TPM2_CLOSING_EVENT "qs-util: unlocking is over"
 
+/* To read a header: a disk may have to spin up first; for one that takes longer no TPM is asked. */
+#define QS_LOOK_MS 15000
+
 #define QS_TPM2_PASSPHRASE_MAX 128 /* bytes; systemd's have 44, of two shards 88 */
 #define QS_TPM2_TOKEN_MAX 8192     /* bytes of a token of ours; 3000 with a public key */
 
@@ -35,6 +38,7 @@ struct qs_tpm2_key {
 	unsigned char passphrase[QS_TPM2_PASSPHRASE_MAX];
 	char sealed[QS_TPM2_TOKEN_MAX]; /* it was made now: the new token as JSON; else "" */
 	struct qs_error error; /* why there is none; QS_E_NONE for a device without a token */
+	bool silent;           /* the disk did not answer when its header was to be read */
 	bool refused;          /* the header is none of ours: no other way is to be tried either */
 };
 

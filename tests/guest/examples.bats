@@ -265,4 +265,8 @@ open_devices()
 	qs-util --yes cryptenroll /dev/sdj /dev/sdk --wipe keystore
 	example '--yes keystore disable'
 	[ ! -e /etc/cryptconf/keystore ]
+	example '--yes keystore enable --provider tpm2'
+	qs-util cryptenroll /dev/sdj --keystore
+	qs-util cryptclose /dev/sdj
+	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 1'
 }

@@ -1,0 +1,58 @@
+/*
+ * What one command knows of the keystore beside its files: the KEKs that the TPM gave it,
+ * what a person was asked for, and what a new keystore is to be bound to.
+ *
+ * KEKs lie in memory that is shared with the workers which are forked later: locked, not
+ * dumped, wiped in the end. So a TPM unseals once for any number of devices; and what failed
+ * once is told again, never tried again.
+ */
+#ifndef QS_KEYSTORE_SESSION_H
+#define QS_KEYSTORE_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "base/secret.h"
+#include "keystore/keystore.h"
+
+#define QS_KEYSTORE_PCRS (UINT32_C(1) << 7) /* if nothing else is said: Secure Boot's */
+#define QS_KEK_L 32                         /* bytes: AES-256 */
+
+struct qs_kek {
+	char store[QS_KEYSTORE_UUID_L];
+	uint32_t generation;
+	bool there;
+	unsigned char bytes[QS_KEK_L];
+	struct qs_error error; /* why it is not there */
+};
+
+struct qs_keystore_session {
+	pid_t owner; /* the process that adds to it and asks; its children only read */
+	struct qs_kek *keks;
+	size_t count;
+	/* TPM: the PIN that an option gave, or what was asked; it is tried once. */
+	const struct qs_secret *pin;
+	struct qs_secret asked;
+	/* Asks for it, NEW_ONE: to be typed twice; NULL: nobody can be asked. */
+	int (*ask_pin)(void *cookie, bool new_one, struct qs_secret *ret, struct qs_error *err);
+	void *ask_cookie;
+	/* TPM: what the first generation is bound to; later ones take it from the last. */
+	uint32_t pcrs;
+	bool want_pin;
+};
+
+/* Wipe and release; also a QS_AUTO releaser. */
+void qs_keystore_session_done(struct qs_keystore_session *s);
+
+/* The KEK of this generation, as far as it is known, or NULL. */
+struct qs_kek *qs_keystore_session_find(const struct qs_keystore_session *s, const char *store,
+					uint32_t generation);
+
+/* A new one, neither there nor failed. */
+int qs_keystore_session_add(struct qs_keystore_session *s, const char *store, uint32_t generation,
+			    struct qs_kek **ret, struct qs_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * Opening: what the keystore's provider is asked before the workers begin, in one call for all
+ * devices. Only for providers that have something to get (a TPM's unsealed KEK).
+ */
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "keystore/device.h"
+#include "keystore/provider.h"
+#include "ops/keystore.h"
+
+struct look {
+	const struct qs_env *env;
+	const struct qs_open_request *requests;
+	const bool *only;
+	struct qs_keystore ks;
+	uint32_t generations[QS_KEYSTORE_GENERATIONS]; /* that wrap keys of them, each once */
+	size_t count;
+	bool ask; /* one of them has no other key at hand */
+};
+
+/* What the TPM gave is tried first; a disk that did not answer it is not asked again. */
+static bool is_wanted(const struct look *l, size_t i)
+{
+	const struct qs_open_request *r = &l->requests[i];
+
+	return r->keystore && (!l->only || l->only[i]) &&
+	       !(r->tpm2 && (r->tpm2->there || r->tpm2->silent));
+}
+
+static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		    struct qs_error *err)
+{
+	const struct look *l = cookie;
+	uint32_t generation = is_wanted(l, i) ? qs_open_keystore_peek(&l->requests[i], &l->ks) : 0;
+
+	(void)worker;
+	(void)err;
+	*ret = json_pack("{s:I}", "generation", (json_int_t)generation);
+	return 0;
+}
+
+static void look_done(size_t i, json_t *result, const struct qs_error *error, void *cookie)
+{
+	struct look *l = cookie;
+	json_int_t found = json_integer_value(json_object_get(result, "generation"));
+
+	(void)error;
+	if (found == 0)
+		return;
+	l->ask |= !qs_open_has_key_file(l->env, &l->requests[i]) && !l->requests[i].command;
+	for (size_t n = 0; n < l->count; n++)
+		if (l->generations[n] == (uint32_t)found)
+			return;
+	l->generations[l->count++] = (uint32_t)found;
+}
+
+int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_request *requests,
+			     size_t count, const bool *only, struct qs_error *err)
+{
+	struct look l = { .env = env, .requests = requests, .only = only };
+	const struct qs_pool pool = {
+		.workers = env->config.workers,
+		.deadline_ms = QS_LOOK_MS,
+		.job = look_job,
+		.done = look_done,
+		.cookie = &l,
+	};
+	const struct qs_provider *provider;
+	size_t wanted = 0;
+	int r;
+
+	for (size_t i = 0; i < count; i++)
+		wanted += is_wanted(&l, i);
+	/* What is wrong with it is told of each device. */
+	if (wanted == 0 || qs_keystore_load(env, &l.ks, NULL) < 0)
+		return 0;
+	provider = qs_provider_find(l.ks.provider);
+	if (!provider || !provider->prepare)
+		return 0;
+	r = qs_pool_run(&pool, count, err);
+	return r < 0 ? r : qs_keystore_prepare(env, &l.ks, l.generations, l.count, l.ask, err);
+}
