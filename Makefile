@@ -27,6 +27,12 @@ LIBS_journal = libsystemd
 LIBS_qr = libqrencode
 LIBS_jose = jose
 
+# A plugin of libcryptsetup, for other programs: they look for it in this directory, which was
+# fixed when libcryptsetup was built. It finds our modules in ../qs-util from there.
+TOKENDIR ?= /usr/lib/$(shell $(CC) -print-multiarch)/cryptsetup
+TOKEN_MODULES := $(shell realpath -m $(TOKENDIR)/../qs-util)
+PLUGIN = $(BUILD)/libcryptsetup-token-qs-keystore.so
+
 WARNINGS = -Wall -Wextra -Wshadow -Wvla -Wundef -Wmissing-prototypes -Wstrict-prototypes \
 	-Wformat=2 -Wimplicit-fallthrough
 QS_CFLAGS = -std=gnu17 $(WARNINGS) -Ilib -Icmd -fvisibility=hidden -fPIC \
@@ -51,7 +57,7 @@ endif
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-6s %s\n' '$(1)' '$(2)')
 
-LIB_SRC := $(sort $(filter-out $(MODULES:%=lib/%/%),$(wildcard lib/*/*.c)))
+LIB_SRC := $(sort $(filter-out $(MODULES:%=lib/%/%) lib/plugin/%,$(wildcard lib/*/*.c)))
 MODULE_SRC := $(sort $(wildcard $(MODULES:%=lib/%/*.c)))
 MODULE_SO := $(MODULES:%=$(BUILD)/modules/%.so)
 CMD_SRC := $(sort $(wildcard cmd/*.c))
@@ -105,6 +111,15 @@ $(BUILD)/modules/$(1).so: $(patsubst %.c,$(BUILD)/%.o,$(wildcard lib/$(1)/*.c)) 
 endef
 $(foreach m,$(MODULES),$(eval $(call module_rule,$(m))))
 
+# nodelete: jansson keeps pointers to functions of it (qs_secret_wipe_json).
+$(PLUGIN): $(BUILD)/lib/plugin/plugin.o lib/plugin/plugin.map $(BUILD)/libqs.a
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(QS_CFLAGS) $(CFLAGS) $(filter-out -pie,$(QS_LDFLAGS)) $(LDFLAGS) \
+		$(MODULE_DEFS) -Wl,-z,nodelete -Wl,--exclude-libs,ALL \
+		-Wl,--version-script=lib/plugin/plugin.map -o $@ $< $(BUILD)/libqs.a $(PKG_LIBS)
+
+token-plugin: $(PLUGIN) $(MODULE_SO)
+
 $(UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(UNIT_SHARED:%.c=$(BUILD)/%.o) $(BUILD)/libqs.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(QS_CFLAGS) $(CFLAGS) $(QS_LDFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
@@ -129,11 +144,11 @@ $(BUILD)/tests/unit/modules:
 	@mkdir -p $(@D)
 	$(Q)ln -sfn ../../modules $@
 
--include $(LIB_OBJ:.o=.d) $(MODULE_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/%.d)
+-include $(BUILD)/lib/plugin/plugin.d $(LIB_OBJ:.o=.d) $(MODULE_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/%.d)
 -include $(LIB_SRC:%.c=$(BUILD)/fuzz/%.d)
 
 # Everything that the tiers of `make check` need to be there.
-tests: all $(UNIT_BIN) $(BUILD)/tests/unit/modules $(FUZZ_BIN)
+tests: all token-plugin $(UNIT_BIN) $(BUILD)/tests/unit/modules $(FUZZ_BIN)
 
 check:
 	tests/install-deps build check guest
@@ -186,6 +201,14 @@ install: all
 	systemd/install '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)'
 	initramfs/install '$(DESTDIR)' '$(PREFIX)' '$(SBINDIR)' '$(MODULEDIR)'
 
+install-token-plugin: token-plugin
+	install -D -m 0644 $(PLUGIN) $(DESTDIR)$(TOKENDIR)/$(notdir $(PLUGIN))
+	test $(TOKEN_MODULES) = $(MODULEDIR) || ln -sfn $(MODULEDIR) $(DESTDIR)$(TOKEN_MODULES)
+
+uninstall-token-plugin:
+	rm -f $(DESTDIR)$(TOKENDIR)/$(notdir $(PLUGIN))
+	! test -L $(DESTDIR)$(TOKEN_MODULES) || rm $(DESTDIR)$(TOKEN_MODULES)
+
 # Keys, headers and the configuration stay: they belong to the disks, not to us.
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/qs-util $(DESTDIR)$(COMPLETIONDIR)/qs-util
@@ -208,9 +231,11 @@ help:
 	@echo 'make power      power cuts in POWER_STATES (200) torn states of each command'
 	@echo 'make docs       write the manual pages and the completion from the command table'
 	@echo 'make install    to DESTDIR and PREFIX (/usr/local); make uninstall takes it back'
+	@echo 'make install-token-plugin   to TOKENDIR: cryptsetup and systemd-cryptsetup open devices'
+	@echo '                by the keystore then, too; make uninstall-token-plugin takes it back'
 	@echo 'make clean      remove build/'
 	@echo
 	@echo 'Variables: SANITIZE=address,undefined  WERROR=1  V=1  CC=clang  CFLAGS=  BUILD='
 
 FORCE:
-.PHONY: all tests check lint fuzz power bench demo docs install uninstall clean help FORCE
+.PHONY: all token-plugin install-token-plugin uninstall-token-plugin tests check lint fuzz power bench demo docs install uninstall clean help FORCE

@@ -261,6 +261,10 @@ const struct qs_command qs_row_keystore = {
 		"The wrapped key is a JSON Web Encryption of 64 bytes, the key, with the identity behind "
 		"them. Where N.kek is at hand no export is needed: its bytes in base64url are the member "
 		"k of the JWK {\"kty\":\"oct\",\"alg\":\"A256GCMKW\",\"k\":...}.\n"
+		"Where libcryptsetup-token-qs-keystore.so is installed (make install-token-plugin), plain "
+		"`cryptsetup open DEVICE NAME` and a line in /etc/crypttab with none as its key file open "
+		"the device, too, with the same checks of header and identity. They ask for a passphrase "
+		"when they are refused: type none for a volume that is not the one that was enrolled.\n"
 		"If enable or disable is interrupted, the same command again finishes it; until then "
 		"nothing can be enrolled.\n",
 	.examples = examples,

@@ -11,10 +11,20 @@
 #include "base/cleanup.h"
 #include "base/env.h"
 
+/* Beside what we look, and where from there the installed ones are. */
+static const char *own_file = "/proc/self/exe";
+static const char *installed_dir = QS_MODULE_DIR;
+
+void qs_module_look_beside(const char *file, const char *installed)
+{
+	own_file = file;
+	installed_dir = installed;
+}
+
 /* The directory beside the running program, or the installed one; malloc'ed, NULL: neither. */
 static char *module_dir(void)
 {
-	QS_AUTO(qs_auto_free) char *program = realpath("/proc/self/exe", NULL);
+	QS_AUTO(qs_auto_free) char *program = realpath(own_file, NULL);
 	QS_AUTO(qs_auto_free) char *beside = NULL;
 	QS_AUTO(qs_auto_free) char *installed = NULL;
 	char *slash = program ? strrchr(program, '/') : NULL;
@@ -23,7 +33,7 @@ static char *module_dir(void)
 		return NULL;
 	*slash = '\0';
 	beside = qs_printf("%s/modules", program);
-	installed = qs_printf("%s/%s", program, QS_MODULE_DIR);
+	installed = qs_printf("%s/%s", program, installed_dir);
 	return realpath(access(beside, F_OK) == 0 ? beside : installed, NULL);
 }
 

@@ -31,4 +31,10 @@ struct qs_module {
 int qs_module_load(const char *name, const char *symbol, unsigned version,
 		   const struct qs_module **ret, struct qs_error *err);
 
+/*
+ * For code of ours that another program loads: look beside FILE instead of the running
+ * program, and then in INSTALLED, a way from FILE's directory. Both are kept, not copied.
+ */
+void qs_module_look_beside(const char *file, const char *installed);
+
 #endif

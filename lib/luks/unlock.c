@@ -33,8 +33,7 @@ int qs_luks_explain(const char *node, struct qs_error *err)
 	return qs_fail(err, QS_E_DAMAGED, "libcryptsetup cannot use the LUKS header of %s", node);
 }
 
-/* What libcryptsetup holds, so that nothing can change between our check and its use. */
-static int header_of(struct crypt_device *cd, struct qs_luks_header *ret, struct qs_error *err)
+int qs_luks_header_of(struct crypt_device *cd, struct qs_luks_header *ret, struct qs_error *err)
 {
 	const char *text = NULL, *uuid = crypt_get_uuid(cd);
 	int r = crypt_dump_json(cd, &text, 0);
@@ -123,7 +122,7 @@ int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *no
 		if (r == 0 && name)
 			r = check_recorded(env, &h, name, err);
 	} else {
-		r = header_of(cd, &h, err);
+		r = qs_luks_header_of(cd, &h, err);
 		if (r == 0)
 			r = qs_luks_check_identity(env, &h, name, err);
 	}

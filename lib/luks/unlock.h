@@ -57,6 +57,9 @@ int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *no
 		      const char *name, struct crypt_device **ret_cd,
 		      struct qs_luks_header *ret_header, struct qs_error *err);
 
+/* The LUKS2 metadata that libcryptsetup holds: nothing can change between a check and its use. */
+int qs_luks_header_of(struct crypt_device *cd, struct qs_luks_header *ret, struct qs_error *err);
+
 /*
  * Only the refusals of qs_luks_load(), for the LUKS2 header H: before anything is given away for
  * it, by a TPM or a person.
