@@ -68,7 +68,8 @@ static int check_recorded(const struct qs_env *env, const struct qs_luks_header 
 		qs_error_append(
 			err,
 			"; the header is not the one that was backed up, so it is not opened "
-			"(if you changed it yourself, remove the old backup of %s)",
+			"(if you changed it yourself, as by reencrypting: back %s up with qs-util "
+			"cryptbackup --force, then make the initramfs again if that opens it)",
 			name);
 	return r;
 }

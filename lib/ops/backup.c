@@ -47,23 +47,29 @@ static int refuse_hostile(const struct backup *b, const struct target *t,
 	return r;
 }
 
-/* A backup of another volume under the same name is the only way back to that one's data. */
+/*
+ * A backup of another volume under the same name is the only way back to that one's data.
+ * *ret_other says that it was one, and forced.
+ */
 static int refuse_other_volume(const struct backup *b, const struct target *t,
-			       const struct qs_luks_header *h, struct qs_error *err)
+			       const struct qs_luks_header *h, bool *ret_other,
+			       struct qs_error *err)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header old = {};
 	struct qs_error why = {};
 	time_t when;
 	int r = qs_backup_load(b->env, t->name, &old, &when, err);
 
-	if (r <= 0 || old.version == 0 || b->options->force)
+	if (r <= 0 || old.version == 0)
 		return r < 0 ? r : 0;
 	r = qs_luks_json_compare(h->json, h->uuid, old.json, old.uuid, &why);
-	return r == 0 ? 0
-		      : qs_fail(err, QS_E_REFUSED,
-				"%s does not carry the volume that was backed up as %s (%s); "
-				"--force backs it up all the same",
-				t->dev->node, t->name, why.text);
+	*ret_other = r < 0;
+	return r == 0 || b->options->force
+		       ? 0
+		       : qs_fail(err, QS_E_REFUSED,
+				 "%s does not carry the volume that was backed up as %s (%s); "
+				 "--force backs it up all the same",
+				 t->dev->node, t->name, why.text);
 }
 
 static int refuse_pending(const struct backup *b, const struct target *t, struct qs_error *err)
@@ -81,7 +87,7 @@ static int refuse_pending(const struct backup *b, const struct target *t, struct
 }
 
 static json_t *describe(const struct backup *b, const struct target *t,
-			const struct qs_luks_header *h, bool stored)
+			const struct qs_luks_header *h, bool stored, bool other)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_backup_path(b->env, t->name);
 	QS_AUTO(qs_auto_free) char *note = NULL;
@@ -91,6 +97,9 @@ static json_t *describe(const struct backup *b, const struct target *t,
 
 	if (!stored)
 		note = qs_strdup("same as before");
+	else if (other)
+		note = qs_strdup("stored, of another volume key: if the initramfs opens it, make "
+				 "that again, or the next boot refuses it");
 	else if (h->version == 2)
 		note = qs_printf("stored, sequence %" PRIu64, h->seqid);
 	else
@@ -113,6 +122,7 @@ static int store(const struct backup *b, const struct target *t, json_t **ret, s
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_auto_close) int fd = open(t->dev->node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	bool other = false;
 	int r;
 
 	if (fd < 0)
@@ -123,14 +133,14 @@ static int store(const struct backup *b, const struct target *t, json_t **ret, s
 	if (r == 0)
 		r = refuse_pending(b, t, err);
 	if (r == 0)
-		r = refuse_other_volume(b, t, &h, err);
+		r = refuse_other_volume(b, t, &h, &other, err);
 	if (r == 0 && !b->options->force)
 		r = qs_backup_check_areas(b->env, t->name, &image, &h, t->dev->node, err);
 	if (r == 0)
 		r = qs_backup_store(b->env, t->name, &image, err);
 	if (r < 0)
 		return r;
-	*ret = describe(b, t, &h, r == 1);
+	*ret = describe(b, t, &h, r == 1, other);
 	return 0;
 }
 

@@ -154,6 +154,7 @@ answer()
 	[[ $output == *UUID*--force* ]]
 	[ "$(sum "$(backup_of 1)")" = "$before" ]
 	run -0 qs cryptbackup --force "${ID}1"
+	[[ $output == *"if the initramfs opens it, make that again, or the next boot refuses it"* ]]
 	[ "$(sum "$ROOT/etc/cryptconf/headers/enc-scsi-30001.d/"*)" = "$before" ]
 	stock_opens "$(backup_of 1)" "$KEY"
 }
