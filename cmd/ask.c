@@ -86,6 +86,12 @@ static ssize_t read_line(struct qs_secret *s, const sigset_t *mask)
 	return n < 0 ? -errno : n;
 }
 
+/* Where standard error is a log, what is typed on has to show the question. */
+static void show(const char *prompt, const char *end)
+{
+	dprintf(isatty(STDERR_FILENO) ? STDERR_FILENO : STDIN_FILENO, "%s%s", prompt, end);
+}
+
 static int type_once(const char *prompt, struct qs_secret *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret s = {};
@@ -95,13 +101,13 @@ static int type_once(const char *prompt, struct qs_secret *ret, struct qs_error 
 
 	if (r < 0)
 		return r;
-	fprintf(stderr, "%s: ", prompt);
+	show(prompt, ": ");
 	r = quiet_begin(&q);
 	if (r < 0)
 		return qs_fail_errno(err, r, "cannot turn off the terminal's echo");
 	n = read_line(&s, &q.mask);
 	quiet_end(&q);
-	fputc('\n', stderr);
+	show("", "\n");
 	if (n == -EINTR)
 		return qs_fail(err, QS_E_INTERRUPTED, "interrupted, no passphrase was given");
 	if (n < 0)
@@ -139,10 +145,11 @@ bool qs_ask_given(const struct qs_context *ctx, const struct qs_ask *ask)
 	return qs_option_given(ctx, ask->file_option) || qs_option_given(ctx, ask->fd_option);
 }
 
-static int from_terminal(const struct qs_context *ctx, const struct qs_ask *ask,
+/* WISHED: by an option, which is enough, even if standard error is none. */
+static int from_terminal(const struct qs_context *ctx, const struct qs_ask *ask, bool wished,
 			 struct qs_secret *ret, struct qs_error *err)
 {
-	if (ctx->json || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+	if (ctx->json || !isatty(STDIN_FILENO) || (!wished && !isatty(STDERR_FILENO)))
 		return qs_fail(err, QS_E_USAGE, "no passphrase: give --%s or --%s (not asked %s)",
 			       ask->file_option, ask->fd_option,
 			       ctx->json ? "with --json" : "without a terminal");
@@ -162,12 +169,12 @@ static int get(const struct qs_context *ctx, const struct qs_ask *ask, struct qs
 			       ask->file_option, ask->fd_option);
 	if (file && strcmp(file, "-") == 0)
 		return isatty(STDIN_FILENO)
-			       ? from_terminal(ctx, ask, ret, err)
+			       ? from_terminal(ctx, ask, true, ret, err)
 			       : qs_passphrase_read_fd(STDIN_FILENO, "standard input", ret, err);
 	if (file)
 		return qs_passphrase_read_file(file, ret, err);
 	if (!number)
-		return from_terminal(ctx, ask, ret, err);
+		return from_terminal(ctx, ask, false, ret, err);
 	name = qs_printf("descriptor %s", number);
 	return qs_passphrase_read_fd((int)qs_option_number(ctx, ask->fd_option), name, ret, err);
 }

@@ -39,7 +39,7 @@ static int take_arguments(int argc, char **argv, struct qs_open_options *options
 /* What qs_open() calls when no key file of the device is there. */
 struct question {
 	struct qs_context *ctx;
-	const char *device;
+	const char *device; /* NULL: of several */
 	unsigned deadline_s;
 };
 
@@ -78,10 +78,10 @@ static int take_passphrase(struct question *q, struct qs_open_options *options,
 	return r;
 }
 
-static int ask_pin(void *cookie, struct qs_secret *ret, struct qs_error *err)
+static int ask_pin(void *cookie, const char *name, struct qs_secret *ret, struct qs_error *err)
 {
 	const struct question *q = cookie;
-	QS_AUTO(qs_auto_free) char *prompt = qs_printf("PIN of %s", q->device);
+	QS_AUTO(qs_auto_free) char *prompt = qs_printf("PIN of %s", q->device ? q->device : name);
 	const struct qs_ask how = { "pin-file", "pin-fd", prompt, false, q->deadline_s };
 
 	return qs_ask_passphrase(q->ctx, &how, ret, err);
@@ -102,10 +102,22 @@ static int take_pin(struct question *q, struct qs_open_options *options, struct 
 		return qs_fail(
 			err, QS_E_USAGE,
 			"a PIN is for the TPM; it cannot go with a key file or a passphrase");
-	r = ask_pin(q, ret, err);
+	r = ask_pin(q, "all devices", ret, err);
 	options->pin = ret;
 	q->ctx->keystore.pin = ret;
 	return r;
+}
+
+/* Before the root file system is mounted the PIN is asked for if a device needs it, not before. */
+static int take_pins(struct question *q, struct qs_open_options *options, struct qs_secret *ret,
+		     struct qs_error *err)
+{
+	const struct qs_ask how = { .file_option = "pin-file", .fd_option = "pin-fd" };
+
+	if (!options->early)
+		return take_pin(q, options, ret, err);
+	options->ask_pin = qs_ask_given(q->ctx, &how) ? ask_pin : NULL;
+	return 0;
 }
 
 static int run_cryptopen(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
@@ -159,7 +171,7 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	QS_AUTO(qs_bundle_keys_done) struct qs_bundle_keys keys = {};
 	QS_AUTO(qs_auto_free) char *path = NULL;
 	const struct qs_bundle_unlock unlock = qs_ask_bundle(ctx, &path);
-	struct question question = { ctx, "all devices", 0 };
+	struct question question = { ctx, NULL, qs_option_number(ctx, "ask-deadline") };
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	struct qs_open_options options = { .bundle = bundle ? &keys : NULL };
 	int r;
@@ -169,12 +181,13 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	common_options(ctx, &options);
 	options.boot = qs_option_given(ctx, "boot");
 	options.early = qs_option_given(ctx, "early");
+	options.ask_cookie = &question;
 	options.all_ways = qs_option_given(ctx, "all-ways");
 	r = check_bundle_options(ctx, err);
 	if (r == 0 && bundle)
 		r = qs_bundle_keys_load(&ctx->env, bundle, &unlock, &keys, err);
 	if (r == 0)
-		r = take_pin(&question, &options, &pin, err);
+		r = take_pins(&question, &options, &pin, err);
 	if (r == 0)
 		r = qs_open_all(&ctx->env, &options, &ctx->outcomes, err);
 	if (r >= 0 && ctx->outcomes.count == 0 && !ctx->json)
@@ -251,6 +264,10 @@ const struct qs_command qs_row_cryptopen = {
 
 static const struct qs_option cryptopenall_options[] = {
 	QS_PIN_OPTIONS,
+	{ .name = "ask-deadline",
+	  .arg = "SECONDS",
+	  .max = 86400,
+	  .help = "give up waiting for the PIN after this time" },
 	{ .name = "read-only", .help = "map them read-only" },
 	{ .name = "test", .help = "prove the keys, open nothing" },
 	{ .name = "all-ways",
@@ -292,7 +309,8 @@ const struct qs_command qs_row_cryptopenall = {
 		"qs-util, set crypttab_options to \"luks,noauto\".\n"
 		"With --early, which is for the initramfs (qs-util-boot(8)), it opens the lines "
 		"that have the option initramfs or x-initrd.attach, by the TPM or a key file, and "
-		"waits for their devices (early_wait). A header that differs from its backup is "
+		"waits for their devices (early_wait). --pin-file or --pin-fd is read when a "
+		"device without nofail wants its PIN, up to three times as long as it is wrong. A header that differs from its backup is "
 		"refused before any key is tried, and without a backup the TPM is not asked. Then "
 		"a PCR of every TPM2 keyslot is extended, so that none opens again before the next "
 		"boot: on a running system use --early only with --test.\n"

@@ -21,6 +21,8 @@
 /* What cryptenroll seals to by itself: the best guess where no header tells. */
 #define USUAL_PCRS (UINT32_C(1) << 7)
 
+#define PIN_TRIES 3
+
 bool qs_early_is_line(const struct qs_crypttab_entry *e)
 {
 	return e->device && !qs_open_foreign_option(e->options) &&
@@ -84,6 +86,58 @@ static void close_path(const struct qs_env *env, uint32_t pcrs, struct qs_tpm2_k
 			drop_key(&keys->items[i], &err);
 }
 
+/* One question. *wrong is the PIN before it, which shall not count a second time. */
+static int try_pin(const struct qs_env *env, const struct qs_open_options *options,
+		   const struct qs_tpm2_device *device, struct qs_secret *wrong,
+		   struct qs_tpm2_key *key, struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
+	QS_AUTO(qs_tpm2_keys_done) struct qs_tpm2_keys again = {};
+	int r = options->ask_pin(options->ask_cookie, device->name, &pin, err);
+
+	if (r < 0)
+		return r;
+	if (wrong->data && qs_secret_equal(&pin, wrong)) {
+		qs_log(QS_LOG_WARNING, "%s: the same PIN again: the TPM is not asked",
+		       device->name);
+		return 0;
+	}
+	r = qs_tpm2_keys_fetch(env, device, 1, &pin, true, &again, err);
+	if (r < 0)
+		return r;
+	*key = again.items[0];
+	if (key->error.kind != QS_E_NONE)
+		qs_log(QS_LOG_WARNING, "%s: %s", device->name, key->error.text);
+	qs_secret_done(wrong);
+	*wrong = qs_secret_move(&pin);
+	return 0;
+}
+
+/* Who gives no PIN, or a wrong one three times, is left with the next way. */
+static void ask_pin(const struct qs_env *env, const struct qs_open_options *options,
+		    const struct qs_tpm2_device *device, struct qs_tpm2_key *key)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret wrong = {};
+	struct qs_error err = {};
+
+	for (int i = 0; i < PIN_TRIES && key->error.kind == QS_E_PIN; i++)
+		if (try_pin(env, options, device, &wrong, key, &err) < 0) {
+			qs_log(QS_LOG_WARNING, "%s: no PIN: %s", device->name, err.text);
+			return;
+		}
+}
+
+/* For what the boot cannot do without, and no key file opens. */
+static void ask_pins(const struct qs_env *env, const struct qs_open_options *options,
+		     const struct qs_open_request *requests, const struct qs_tpm2_device *devices,
+		     const struct qs_tpm2_keys *keys)
+{
+	for (size_t i = 0; options->ask_pin && i < keys->count; i++)
+		if (devices[i].node && !requests[i].optional &&
+		    !qs_open_has_key_file(env, &requests[i]))
+			ask_pin(env, options, &devices[i], &keys->items[i]);
+}
+
 int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
 		      struct qs_open_request *requests, size_t count, const bool *only,
 		      struct qs_tpm2_keys *keys, struct qs_error *err)
@@ -111,6 +165,8 @@ int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *op
 			       requests[i].name);
 	}
 	r = qs_tpm2_keys_fetch(env, devices, count, options->pin, true, keys, err);
+	if (r == 0)
+		ask_pins(env, options, requests, devices, keys);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		requests[i].tpm2 = &keys->items[i];
 	if (!options->test)

@@ -58,7 +58,7 @@ int qs_open_ask_tpm2_and_pin(const struct qs_env *env, const struct qs_open_opti
 	if (r < 0 || !request->tpm2 || request->tpm2->error.kind != QS_E_PIN || options->pin ||
 	    !options->ask_pin || qs_open_has_own_key(env, request))
 		return r;
-	r = options->ask_pin(options->ask_cookie, &pin, err);
+	r = options->ask_pin(options->ask_cookie, request->name, &pin, err);
 	if (r < 0)
 		return r;
 	with_pin.pin = &pin;

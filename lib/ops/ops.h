@@ -94,9 +94,9 @@ struct qs_open_options {
 	const struct qs_secret *pin;        /* for TPM2 keyslots that want one; may be NULL */
 	/* Asks for a passphrase, called when no key file is there; may be NULL. */
 	int (*ask)(void *cookie, struct qs_secret *ret, struct qs_error *err);
-	/* Asks for the PIN of a TPM2 keyslot, called once when no key file is there; may be NULL.
-	 */
-	int (*ask_pin)(void *cookie, struct qs_secret *ret, struct qs_error *err);
+	/* Asks for the PIN of the TPM2 keyslot of the mapping NAME when no key file is there: once,
+	 * with early up to three times; may be NULL. */
+	int (*ask_pin)(void *cookie, const char *name, struct qs_secret *ret, struct qs_error *err);
 	void *ask_cookie;                    /* of both */
 	const struct qs_bundle_keys *bundle; /* qs_open_all(): its devices and no others, or NULL */
 	bool update_crypttab;

@@ -211,3 +211,122 @@ absent optional enc-scsi-30003 ${ID}3" ]
 	[[ $output == *'nobody answered within 1 second'* ]]
 	exec 4>&-
 }
+
+# with_pin N: disk N opens by the TPM and the PIN 1234, and by nothing else.
+with_pin()
+{
+	NEWPIN=1234 systemd_enroll "$1" --tpm2-pcrs=7 --tpm2-with-pin=yes
+	qs cryptbackup "${ID}$1"
+	rm "$(key_of "$1")"
+}
+
+# answer PIN...: each is given to one who asks, by a pipe in the place of the last one's.
+answer()
+{
+	PIPE=$BATS_TEST_TMPDIR/pin
+	mkfifo "$PIPE"
+	for pin; do
+		{
+			mkfifo "$PIPE.next"
+			mv "$PIPE.next" "$PIPE"
+			echo "$pin"
+		} >"$PIPE"
+	done 3>&- &
+}
+
+@test "a PIN is asked for until it is right, each wrong one counts once, the same again not at all" {
+	with_pin 1
+	answer 1111 1111 1234
+	run -0 --separate-stderr qs --json cryptopenall --early --test --pin-file "$PIPE"
+	[ "$(failures)" = 0x1 ]
+	[ "$(field .token)" = 1 ]
+	[[ $stderr == *'enc-scsi-30001: the PIN is wrong'* ]]
+	[[ $stderr == *'the same PIN again: the TPM is not asked'* ]]
+}
+
+@test "three wrong PINs count three times; then it is asked for the passphrase, and the way is closed" {
+	with_pin 1
+	answer 1111 2222 3333 1234
+	run qs cryptopenall --early --pin-file "$PIPE"
+	[ "$(failures)" = 0x3 ]
+	[ "$(report)" = "ask needed enc-scsi-30001 ${ID}1" ]
+	jq -e '.before.sha256."7"' "$ROOT/run/qs-util/tpm2-closed.json"
+	[ "$(cat "$PIPE")" = 1234 ] # nobody had asked for it
+}
+
+@test "no PIN is asked for what the boot can do without, what a key file opens, and without a way to ask" {
+	qs cryptformat --no-open "${ID}2"
+	cp "$(key_of 1)" "$BATS_TEST_TMPDIR/key1"
+	with_pin 1
+	early 1 initramfs,nofail
+	answer 1234
+	run qs cryptopenall --early --test --pin-file "$PIPE"
+	[[ $output == *'needs its PIN'* ]]
+	early 1
+	run qs cryptopenall --early --test
+	[[ $output == *'needs its PIN'* ]]
+	install -m 400 "$BATS_TEST_TMPDIR/key1" "$(key_of 1)"
+	run -0 qs cryptopenall --early --test --pin-file "$PIPE"
+	[ "$(failures)" = 0x0 ]
+	[ "$(cat "$PIPE")" = 1234 ]
+}
+
+@test "in lockout the TPM does not open by a PIN, and it is asked for the passphrase" {
+	with_pin 1
+	TPM2TOOLS_TCTI=swtpm:path=$TPM/s tpm2_dictionarylockout --setup-parameters --max-tries=1
+	answer 1111 1234
+	run qs cryptopenall --early --pin-file "$PIPE"
+	[ "$(failures)" = 0x1 ]
+	[[ $output == *'the TPM is locked after too many wrong PINs'* ]]
+	[ "$(report)" = "ask needed enc-scsi-30001 ${ID}1" ]
+}
+
+@test "nobody gives a PIN, or an empty one: the next way, and nothing counts" {
+	with_pin 1
+	mkfifo "$BATS_TEST_TMPDIR/pipe"
+	exec 4<>"$BATS_TEST_TMPDIR/pipe"
+	run qs cryptopenall --early --pin-file "$BATS_TEST_TMPDIR/pipe" --ask-deadline 1
+	exec 4>&-
+	[[ $output == *'no PIN: nobody answered within 1 second'* ]]
+	[ "$(report)" = "ask needed enc-scsi-30001 ${ID}1" ]
+	run qs cryptopenall --early --pin-file - <<<''
+	[ "$(report)" = "ask needed enc-scsi-30001 ${ID}1" ]
+	[ "$(failures)" = 0x0 ]
+}
+
+@test "the question stands on the terminal when messages go elsewhere" {
+	with_pin 1
+	mkfifo "$BATS_TEST_TMPDIR/keys"
+	{
+		until grep -q 'PIN of' "$BATS_TEST_TMPDIR/screen" 2>/dev/null; do sleep 0.1; done
+		# Once the echo is off: what was typed before is no answer.
+		sleep 1
+		echo 1234
+	} >"$BATS_TEST_TMPDIR/keys" 3>&- &
+	run -0 timeout 30 script -qfec "$QS_UTIL --root=$ROOT cryptopenall --early --test --pin-file - 2>$BATS_TEST_TMPDIR/log" \
+		"$BATS_TEST_TMPDIR/screen" <"$BATS_TEST_TMPDIR/keys"
+	grep -q 'PIN of enc-scsi-30001: ' "$BATS_TEST_TMPDIR/screen"
+	run ! grep -q 'PIN of' "$BATS_TEST_TMPDIR/log"
+}
+
+@test "on the splash: plymouth is asked for each PIN, which goes through a pipe" {
+	with_pin 1
+	local bin=$BATS_TEST_TMPDIR/bin
+	mkdir "$bin" "$BATS_TEST_TMPDIR/run"
+	printf '1111\n1234\n' >"$BATS_TEST_TMPDIR/typed"
+	cat >"$bin/plymouth" <<-END
+		#!/bin/sh
+		echo "\$*" >>$BATS_TEST_TMPDIR/calls
+		[ "\$1" = ask-for-password ] || exit 0
+		head -n 1 $BATS_TEST_TMPDIR/typed
+		sed -i 1d $BATS_TEST_TMPDIR/typed
+	END
+	printf '#!/bin/sh\nexec %s --root=%s "$@"\n' "$QS_UTIL" "$ROOT" >"$bin/qs-util"
+	chmod 755 "$bin"/*
+	run -0 env PATH="$bin:$PATH" sh -c ". $BATS_TEST_DIRNAME/../../initramfs/unlock.sh
+		qs_run=$BATS_TEST_TMPDIR/run
+		qs_answered PIN --pin-file cryptopenall --early --test"
+	[ "$(failures)" = 0x1 ]
+	[ "$(sort "$BATS_TEST_TMPDIR/calls" | uniq -c | xargs)" = '1 --ping 2 ask-for-password --prompt=PIN' ]
+	[ -z "$(ls -A "$BATS_TEST_TMPDIR/run")" ]
+}
