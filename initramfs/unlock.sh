@@ -2,7 +2,7 @@
 # fall through to a shell. Nothing here is of one maker of initramfs images.
 # shellcheck shell=sh
 #
-# Only the shell's own commands, cat, mkdir, mkfifo, rm, sleep and reboot are used:
+# Only the shell's own commands, cat, mkdir, mkfifo, mv, rm, sleep and reboot are used:
 # an initramfs without busybox has no more.
 
 qs_run=/run/qs-util
@@ -52,23 +52,90 @@ qs_stop()
 	while :; do sleep 3600; done
 }
 
-# qs_ask NAME LINK: one question, with its deadline. The secret goes through a pipe.
-qs_ask()
+# qs_arrays: those of md that wait for a disk.
+qs_arrays()
 {
-	qs_seconds=$(qs_setting early_prompt 120)
+	for qs_array in /sys/block/md*/md/array_state; do
+		[ -e "$qs_array" ] || continue
+		[ "$(cat "$qs_array")" != inactive ] || echo "${qs_array%/md/array_state}"
+	done
+}
+
+# qs_degraded: arrays get early_wait for their disks to come, then they are started without.
+qs_degraded()
+{
+	command -v mdadm >/dev/null 2>&1 || return 0
+	qs_left=$(qs_setting early_wait 30)
+	while [ -n "$(qs_arrays)" ] && [ "$qs_left" -gt 0 ]; do
+		sleep 1
+		qs_left=$((qs_left - 1))
+	done
+	for qs_array in $(qs_arrays); do
+		qs_array=/dev/${qs_array##*/}
+		qs_say "$qs_array is started without all of its disks"
+		mdadm --run --quiet "$qs_array"
+	done
+}
+
+# qs_serve PROMPT: makes $qs_run/answer, whose every reader gets what is typed on the splash
+# after he opened it. A new one takes its place before it is filled, so that the next
+# reader cannot come upon this answer's pipe.
+qs_serve()
+{
+	qs_renew || return
+	while :; do
+		{
+			qs_renew
+			plymouth ask-for-password --prompt="$1" &
+			echo $! >"$qs_run/asker"
+			wait $!
+		} >"$qs_run/answer" || return
+	done >/dev/null 2>&1 &
+	qs_server=$!
+}
+
+qs_renew()
+{
+	rm -f "$qs_run/next"
+	mkfifo -m 0600 "$qs_run/next" && mv "$qs_run/next" "$qs_run/answer"
+}
+
+# A question that nobody answered must not stay on the splash: it would take the next answer.
+qs_serve_no_more()
+{
+	kill "$qs_server" 2>/dev/null
+	if [ -e "$qs_run/asker" ]; then
+		kill "$(cat "$qs_run/asker")" 2>/dev/null
+	fi
+	rm -f "$qs_run/answer" "$qs_run/asker"
+}
+
+# qs_answered PROMPT OPTION COMMAND...: qs-util with questions that are answered on the splash
+# or on the console. The secret goes through a pipe, or the terminal.
+qs_answered()
+{
+	qs_prompt=$1
+	qs_option=$2
+	shift 2
+	set -- "$@" --ask-deadline "$(qs_setting early_prompt 120)"
 	if ! qs_splash; then
-		qs-util cryptopen --passphrase --ask-deadline "$qs_seconds" "$2" </dev/console
+		qs_console=/dev/console
+		# A machine without one has nobody to ask.
+		(: <>$qs_console) 2>/dev/null || qs_console=/dev/null
+		qs-util "$@" "$qs_option" - <>$qs_console
 		return
 	fi
-	rm -f "$qs_run/answer"
-	mkfifo -m 0600 "$qs_run/answer" || return
-	plymouth ask-for-password --prompt="Passphrase of $1" >"$qs_run/answer" &
-	qs_asker=$!
-	qs-util cryptopen --passphrase-file "$qs_run/answer" --ask-deadline "$qs_seconds" "$2"
+	qs_serve "$qs_prompt" || return
+	qs-util "$@" "$qs_option" "$qs_run/answer" </dev/null
 	set -- $?
-	kill "$qs_asker" 2>/dev/null
-	rm -f "$qs_run/answer"
+	qs_serve_no_more
 	return "$1"
+}
+
+# qs_ask NAME LINK: one question, with its deadline.
+qs_ask()
+{
+	qs_answered "Passphrase of $1" --passphrase-file cryptopen "$2"
 }
 
 # qs_ask_for NAME LINK: until it is open, or nobody knows better.
@@ -109,7 +176,8 @@ qs_unlock()
 	modprobe -q dm_crypt 2>/dev/null || true
 	mkdir -p "$qs_run"
 	rm -f "$qs_run/early"
-	qs-util cryptopenall --early 2>&1 </dev/null | qs_pass_on
+	qs_degraded
+	qs_answered PIN --pin-file cryptopenall --early 2>&1 | qs_pass_on
 	[ -e "$qs_run/early" ] || qs_stop "the encrypted devices could not be opened"
 	while read -r qs_state qs_need qs_name qs_link <&3; do
 		qs_settle "$qs_state" "$qs_need" "$qs_name" "$qs_link"

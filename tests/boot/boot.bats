@@ -16,6 +16,9 @@ setup_file()
 	"$BATS_TEST_DIRNAME/build-system" "$SYSTEM" >&2
 }
 
+# The option that ends a boot when the system's own systemd greets.
+readonly UNTIL_UP=(--when $'Linux 12 (bookworm)\e[0m!:kill -9 $GUEST_QEMU')
+
 # boot [OPTION...]: with the right disk and the attacker's; $console is what was seen.
 boot()
 {
@@ -34,10 +37,10 @@ with_disk()
 	rm -rf "$copies"
 	mkdir "$copies"
 	cp --sparse=always "$SYSTEM/state/$1.img" "$copies/crypt.img"
-	cp --sparse=always "$SYSTEM"/state/{planted,null}.img "$copies/"
+	cp --sparse=always "$SYSTEM"/state/{data,pin,planted,null,segment}.img "$copies/"
 	cp -r "$SYSTEM/state/tpm" "$copies/tpm"
 	shift
-	for name in crypt planted null; do
+	for name in crypt data pin planted null segment; do
 		set -- "$@" --disk "virtio:$name:file=$copies/$name.img"
 	done
 	boot "$@"
@@ -53,22 +56,78 @@ assert_restarted()
 	[[ $console != *'Welcome to'* ]]
 }
 
+# It came up from its disk, and nobody was there.
+assert_up()
+{
+	[[ $console == *'Linux 12 (bookworm)[0m!'* ]]
+	[[ $console != *'Passphrase of'* ]]
+	assert_no_shell
+}
+
 assert_no_shell()
 {
 	[[ $console != *'(initramfs)'* && $console != *'BusyBox v'* && $console != *'Dropping to a shell'* ]]
+	[[ $console != *'emergency mode'* && $console != *'sulogin'* ]]
 }
 
-@test "with its TPM it boots and nobody is there; planted and null-cipher volumes beside it stay closed" {
+# special FILE...: $SYSTEM/special, the initramfs with these files of $BATS_TEST_TMPDIR/tree.
+special()
+{
+	local size
+	cp "$SYSTEM/initrd" "$SYSTEM/special"
+	# The kernel wants the next archive to begin at a multiple of 4.
+	size=$(stat -c %s "$SYSTEM/special")
+	truncate -s $(((size + 511) / 512 * 512)) "$SYSTEM/special"
+	(cd "$BATS_TEST_TMPDIR/tree" && printf '%s\n' "$@" | cpio --quiet -o -H newc -R 0:0) >>"$SYSTEM/special"
+}
+
+# special_with: the same, in which the script on standard input runs before ours.
+special_with()
+{
+	local scripts=$BATS_TEST_TMPDIR/tree/scripts/init-premount
+	mkdir -p "$scripts"
+	cat >"$scripts/before"
+	chmod 755 "$scripts/before"
+	# shellcheck disable=SC2016 # for the guest
+	echo '/scripts/init-premount/before "$@"' >"$scripts/ORDER"
+	special scripts/init-premount{,/before,/ORDER}
+}
+
+@test "with its TPM it boots and nobody is there; planted and null-cipher volumes beside it stay closed, its data disk opens" {
 	with_disk crypt --tpm "$SYSTEM/copies/tpm"
 	[ "$status" -eq 0 ]
 	[[ $console != *'Passphrase of'* ]]
 	assert_no_shell
 }
 
-@test "it boots again after update-initramfs" {
+@test "it boots again after update-initramfs; a disk with a PIN: asked for it until it is right" {
 	"$BATS_TEST_DIRNAME/build-system" --initramfs "$SYSTEM"
-	with_disk crypt --tpm "$SYSTEM/copies/tpm"
-	[ "$status" -eq 0 ]
+	mkdir -p "$BATS_TEST_TMPDIR/tree/etc"
+	zcat "$SYSTEM/initrd" | cpio --quiet -i --to-stdout etc/crypttab |
+		sed '/^enc-virtio-pin/s/,nofail//' >"$BATS_TEST_TMPDIR/tree/etc/crypttab"
+	special etc etc/crypttab
+	printf '%s\n' 4321 1234 >"$BATS_TEST_TMPDIR/pins"
+	with_disk crypt --tpm "$SYSTEM/copies/tpm" --initrd "$SYSTEM/special" "${UNTIL_UP[@]}" \
+		--when "PIN of enc-virtio-pin:sleep 1; $BATS_TEST_DIRNAME/type-in $BATS_TEST_TMPDIR/pins 'PIN of enc-virtio-pin'"
+	[[ $console == *'enc-virtio-pin: the PIN is wrong'* ]]
+	[[ $console == *'enc-virtio-pin: opened'* || $console == *'opened as enc-virtio-pin'* ]]
+	assert_up
+}
+
+@test "dracut: with its TPM it boots; no shell, no second program that asks, and no key in the image" {
+	local tree=$BATS_TEST_TMPDIR/tree
+	"$BATS_TEST_DIRNAME/build-system" --dracut "$SYSTEM"
+	[ "$(stat -c %a "$SYSTEM/initrd-dracut")" = 600 ]
+	mkdir "$tree"
+	zcat "$SYSTEM/initrd-dracut" | (cd "$tree" && cpio --quiet -idm)
+	grep -qx 'rd.shell=0 rd.emergency=reboot' "$tree/etc/cmdline.d/90qs-util.conf"
+	[ -x "$tree/usr/lib/systemd/systemd-cryptsetup" ] # of 90crypt, and what starts it is not there:
+	[ ! -e "$tree/usr/lib/systemd/system-generators/systemd-cryptsetup-generator" ]
+	[ -z "$(find "$tree" -name '*parse-crypt*' -o -name '*.key')" ]
+	[ "$(stat -c %s "$tree/etc/cryptconf/headers/enc-virtio-crypt.header")" -eq 131072 ]
+	search_for_keys "$tree"
+	with_disk crypt --tpm "$SYSTEM/copies/tpm" --initrd "$SYSTEM/initrd-dracut" "${UNTIL_UP[@]}"
+	assert_up
 }
 
 @test "another machine: said, asked for, and the recovery key opens it" {
@@ -80,25 +139,9 @@ assert_no_shell()
 	assert_no_shell
 }
 
-# initramfs_with: $SYSTEM/special, in which the script on standard input runs before ours.
-initramfs_with()
-{
-	local tree=$BATS_TEST_TMPDIR/tree size
-	mkdir -p "$tree/scripts/init-premount"
-	cat >"$tree/scripts/init-premount/before"
-	chmod 755 "$tree/scripts/init-premount/before"
-	# shellcheck disable=SC2016 # for the guest
-	echo '/scripts/init-premount/before "$@"' >"$tree/scripts/init-premount/ORDER"
-	cp "$SYSTEM/initrd" "$SYSTEM/special"
-	# The kernel wants the next archive to begin at a multiple of 4.
-	size=$(stat -c %s "$SYSTEM/special")
-	truncate -s $(((size + 511) / 512 * 512)) "$SYSTEM/special"
-	(cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0) >>"$SYSTEM/special"
-}
-
 @test "PCR 7 moved: said, asked for; without an answer the machine starts again" {
 	# TPM2_PCR_Extend of the SHA-256 bank, with an empty password.
-	initramfs_with <<-'END'
+	special_with <<-'END'
 		#!/bin/sh
 		printf '\200\002\000\000\000\101\000\000\001\202\000\000\000\007\000\000\000\011\100\000\000\011\000\000\000\000\000\000\000\000\001\000\013aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' >/dev/tpmrm0
 	END
@@ -116,28 +159,52 @@ initramfs_with()
 	assert_restarted
 }
 
-@test "no TPM: asked for" {
-	with_disk crypt --when "Passphrase of:sleep 1; kill -9 \$GUEST_QEMU"
-	[[ $console == *'Passphrase of'* ]]
-	assert_no_shell
-}
-
-@test "a TPM that never answers is given up, then it is asked for" {
-	# A port that takes what is written to it and never has anything to read. (The TPM stack
-	# gives such a device up by itself; tests/unit/early.bats has one that falls silent later,
-	# which costs tpm2_deadline.)
-	initramfs_with <<-'END'
+@test "TPMs that are silent, answer garbage, are gone, locked or cleared: said, then it is asked for" {
+	# A port takes what is written to it and never has anything to read. (The TPM stack gives
+	# such a device up by itself; tests/unit/early.bats has one that falls silent later, which
+	# costs tpm2_deadline.) Locked: a TPM2_DictionaryAttackParameters whose limit is 0; the PIN
+	# is right. Cleared: a TPM2_Clear.
+	special_with <<-'END'
 		#!/bin/sh
+		. /scripts/functions
+		wait_for_udev 10
+		modprobe -q dm_crypt
+		early()
+		{
+			echo "TPM $1:"
+			rm -f /run/qs-util/early
+			echo 1234 | qs-util cryptopenall --early --pin-file - $2 2>&1 | cat
+			[ -e /run/qs-util/early ] || return
+			while read -r line; do echo "$1 leaves $line"; done </run/qs-util/early
+		}
+		mv /dev/tpmrm0 /dev/real
+		early absent
 		for port in /sys/class/virtio-ports/*/name; do
 			read -r name <"$port"
 			[ "$name" = qs.results ] || continue
 			port=${port%/name}
-			ln -sf "${port##*/}" /dev/tpmrm0
+			ln -s "${port##*/}" /dev/tpmrm0
 		done
+		early silent
+		ln -sf zero /dev/tpmrm0
+		early zeros
+		ln -sf urandom /dev/tpmrm0
+		early noise
+		mv /dev/real /dev/tpmrm0
+		printf '\200\002\000\000\000\047\000\000\001\072\100\000\000\012\000\000\000\011\100\000\000\011\000\000\000\000\000\000\000\000\000\000\001\000\000\000\000\001\000' >/dev/tpmrm0
+		early locked --test
+		printf '\200\002\000\000\000\033\000\000\001\046\100\000\000\012\000\000\000\011\100\000\000\011\000\000\000\000\000' >/dev/tpmrm0
 	END
-	with_disk crypt --initrd "$SYSTEM/special" --when "Passphrase of:sleep 1; kill -9 \$GUEST_QEMU"
-	[[ $console == *'cannot reach the TPM'* ]]
-	[[ $console == *'Passphrase of'* ]]
+	with_disk crypt --tpm "$SYSTEM/copies/tpm" --initrd "$SYSTEM/special" \
+		--when "Passphrase of:sleep 1; kill -9 \$GUEST_QEMU"
+	local kind
+	for kind in absent silent zeros noise; do
+		[[ $console == *"$kind leaves ask needed enc-virtio-crypt"* ]]
+		[[ $console == *"$kind leaves ask optional enc-virtio-data"* ]]
+	done
+	[[ $console == *'TPM silent:'*'virtio-data: cannot reach the TPM'*'TPM zeros:'*'virtio-data: the TPM does not answer'* ]]
+	[[ $console == *'TPM locked:'*'virtio-pin: the TPM is locked after too many wrong PINs'* ]]
+	[[ $console == *'virtio-crypt: this keyslot was sealed by another TPM, or before this TPM was cleared'*'Passphrase of'* ]]
 	assert_no_shell
 }
 

@@ -17,5 +17,13 @@ load lib
 	cryptsetup luksDump --dump-json-metadata "$(dev_of crypt)" |
 		jq '.tokens[] | select(.type == "systemd-tpm2")' >"$GUEST_RESULTS/token"
 	[ -s "$GUEST_RESULTS/token" ]
+}
+
+@test "so are two small ones, of which one wants a PIN as well" {
+	qs-util cryptformat --no-open /dev/disk/by-id/virtio-data /dev/disk/by-id/virtio-pin
+	qs-util cryptenroll --tpm2 /dev/disk/by-id/virtio-data
+	(umask 077 && echo 1234 >/run/pin)
+	qs-util cryptenroll --tpm2 --pin-file /run/pin /dev/disk/by-id/virtio-pin
+	cp /etc/cryptconf/headers/enc-virtio-{data,pin}.header "$GUEST_RESULTS/"
 	sync
 }

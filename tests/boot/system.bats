@@ -23,10 +23,20 @@ readonly ROOT_DISK=/dev/disk/by-id/virtio-crypt
 @test "planted and null-cipher volumes with our token were refused, and the journal says why" {
 	[ ! -e /dev/mapper/enc-virtio-planted ]
 	[ ! -e /dev/mapper/enc-virtio-null ]
+	[ ! -e /dev/mapper/enc-virtio-segment ]
 	grep -qx 'refused optional enc-virtio-planted .*' /run/qs-util/early
 	grep -qx 'refused optional enc-virtio-null .*' /run/qs-util/early
+	grep -qx 'refused optional enc-virtio-segment .*' /run/qs-util/early
 	journalctl -b -k | grep 'qs-util:.*virtio-planted.*volume key'
 	journalctl -b -k | grep 'qs-util:.*virtio-null.*null'
+	journalctl -b -k | grep 'qs-util:.*virtio-segment.*null'
+}
+
+@test "a data disk that only the TPM opens came with the root; one that wants a PIN is left alone" {
+	[ -b /dev/mapper/enc-virtio-data ]
+	grep -qx 'open optional enc-virtio-data .*' /run/qs-util/early
+	[ ! -e /dev/mapper/enc-virtio-pin ]
+	grep -qx 'ask optional enc-virtio-pin .*' /run/qs-util/early
 }
 
 @test "what / lies on is found by walking down from it, and by fstab" {

@@ -4,6 +4,7 @@
 #
 # guest: --disk virtio:a:64M --disk virtio:b:64M
 # guest: --disk virtio:small:8M --disk virtio:ro:64M
+# guest: --copy @dir/../../initramfs:/guest/initramfs
 # guest: --disk virtio:eio:64M --blkdebug eio:@dir/refusals-eio.blkdebug
 
 load lib
@@ -154,6 +155,35 @@ refused()
 	mdadm --stop --quiet /dev/md/test
 	settle
 	refused 6 'linux_raid_member' "$A"
+}
+
+# On them lies what initramfs images are made for and start from; the rules of md are gone here,
+# as are disks that a boot waits for.
+@test "initramfs: md is started without its second disk, and LUKS is found below and above LVM" {
+	make_raid1 test "$A" "$B"
+	mdadm --stop --quiet /dev/md/test
+	mdadm --incremental --quiet "$A"
+	mkdir -p /etc/cryptconf
+	echo 'early_wait = 1;' >/etc/cryptconf/qs-util.conf
+	. /guest/initramfs/unlock.sh
+	. /guest/initramfs/collect.sh
+	[ -n "$(qs_arrays)" ]
+	qs_degraded
+	rm /etc/cryptconf/qs-util.conf
+	[ -z "$(qs_arrays)" ]
+	stack=(--config 'devices { use_devicesfile=0 }' --yes --quiet)
+	pvcreate "${stack[@]}" /dev/md/test
+	vgcreate "${stack[@]}" below /dev/md/test
+	lvcreate "${stack[@]}" --zero n --wipesignatures n --size 40M --name lv below
+	cryptsetup luksFormat -q "${FAST_PBKDF[@]}" /dev/below/lv <<<key
+	cryptsetup open /dev/below/lv middle <<<key
+	pvcreate "${stack[@]}" /dev/mapper/middle
+	vgcreate "${stack[@]}" above /dev/mapper/middle
+	lvcreate "${stack[@]}" --zero n --wipesignatures n --size 4M --name root above
+	[ "$(qs_walk /dev/above/root)" = middle ]
+	vgchange -an --quiet above
+	cryptsetup close middle
+	vgchange -an --quiet below
 }
 
 @test "ZFS by its signature: 6" {

@@ -1,6 +1,7 @@
 #!/bin/bash
 # dracut: put into the initramfs what opens the root file system's device and the lines
 # of crypttab that are marked for it. What initramfs-tools' hook does, by the same scripts.
+# shellcheck disable=SC2154 # its variables
 
 check()
 {

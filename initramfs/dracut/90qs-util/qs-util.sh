@@ -21,6 +21,14 @@ qs_may_wait()
 	[ $((${qs_now%.*} - qs_since)) -lt "$(qs-util config early_wait)" ]
 }
 
+# What lies on LVM on such an array cannot wait for qs_unlock.
+if [ -z "$qs_since" ]; then
+	(
+		# shellcheck source=initramfs/unlock.sh
+		. /lib/qs-util/unlock.sh
+		qs_degraded
+	) >/dev/console 2>&1
+fi
 if ! qs_missing || ! qs_may_wait; then
 	# Under systemd standard output is the journal's.
 	(
