@@ -86,56 +86,71 @@ static void close_path(const struct qs_env *env, uint32_t pcrs, struct qs_tpm2_k
 			drop_key(&keys->items[i], &err);
 }
 
-/* One question. *wrong is the PIN before it, which shall not count a second time. */
-static int try_pin(const struct qs_env *env, const struct qs_open_options *options,
-		   const struct qs_tpm2_device *device, struct qs_secret *wrong,
-		   struct qs_tpm2_key *key, struct qs_error *err)
+struct pin_question {
+	const struct qs_env *env;
+	const struct qs_open_options *options;
+	const struct qs_tpm2_device *device;
+	struct qs_tpm2_key *key;
+	uint32_t *closing;
+	struct qs_secret wrong; /* the PIN before, which shall not count a second time */
+};
+
+static int try_pin(struct pin_question *q, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	QS_AUTO(qs_tpm2_keys_done) struct qs_tpm2_keys again = {};
-	int r = options->ask_pin(options->ask_cookie, device->name, &pin, err);
+	int r = q->options->ask_pin(q->options->ask_cookie, q->device->name, &pin, err);
 
 	if (r < 0)
 		return r;
-	if (wrong->data && qs_secret_equal(&pin, wrong)) {
+	if (q->wrong.data && qs_secret_equal(&pin, &q->wrong)) {
 		qs_log(QS_LOG_WARNING, "%s: the same PIN again: the TPM is not asked",
-		       device->name);
+		       q->device->name);
 		return 0;
 	}
-	r = qs_tpm2_keys_fetch(env, device, 1, &pin, true, &again, err);
+	r = qs_tpm2_keys_fetch(q->env, q->device, 1, &pin, true, &again, err);
 	if (r < 0)
 		return r;
-	*key = again.items[0];
-	if (key->error.kind != QS_E_NONE)
-		qs_log(QS_LOG_WARNING, "%s: %s", device->name, key->error.text);
-	qs_secret_done(wrong);
-	*wrong = qs_secret_move(&pin);
+	*q->closing |= again.closing;
+	*q->key = again.items[0];
+	if (q->key->error.kind != QS_E_NONE)
+		qs_log(QS_LOG_WARNING, "%s: %s", q->device->name, q->key->error.text);
+	qs_secret_done(&q->wrong);
+	q->wrong = qs_secret_move(&pin);
 	return 0;
 }
 
 /* Who gives no PIN, or a wrong one three times, is left with the next way. */
-static void ask_pin(const struct qs_env *env, const struct qs_open_options *options,
-		    const struct qs_tpm2_device *device, struct qs_tpm2_key *key)
+static void ask_pin(struct pin_question *q)
 {
-	QS_AUTO(qs_secret_done) struct qs_secret wrong = {};
 	struct qs_error err = {};
 
-	for (int i = 0; i < PIN_TRIES && key->error.kind == QS_E_PIN; i++)
-		if (try_pin(env, options, device, &wrong, key, &err) < 0) {
-			qs_log(QS_LOG_WARNING, "%s: no PIN: %s", device->name, err.text);
-			return;
+	for (int i = 0; i < PIN_TRIES && q->key->error.kind == QS_E_PIN; i++)
+		if (try_pin(q, &err) < 0) {
+			qs_log(QS_LOG_WARNING, "%s: no PIN: %s", q->device->name, err.text);
+			break;
 		}
+	qs_secret_done(&q->wrong);
 }
 
 /* For what the boot cannot do without, and no key file opens. */
 static void ask_pins(const struct qs_env *env, const struct qs_open_options *options,
 		     const struct qs_open_request *requests, const struct qs_tpm2_device *devices,
-		     const struct qs_tpm2_keys *keys)
+		     struct qs_tpm2_keys *keys)
 {
-	for (size_t i = 0; options->ask_pin && i < keys->count; i++)
+	for (size_t i = 0; options->ask_pin && i < keys->count; i++) {
+		struct pin_question q = {
+			.env = env,
+			.options = options,
+			.device = &devices[i],
+			.key = &keys->items[i],
+			.closing = &keys->closing,
+		};
+
 		if (devices[i].node && !requests[i].optional &&
 		    !qs_open_has_key_file(env, &requests[i]))
-			ask_pin(env, options, &devices[i], &keys->items[i]);
+			ask_pin(&q);
+	}
 }
 
 int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,

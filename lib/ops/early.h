@@ -21,9 +21,10 @@ void qs_early_wait(const struct qs_env *env, const struct qs_open_request *reque
 /*
  * qs_open_ask_tpm2(), but only for devices whose header backup is there and for tokens that can
  * be closed. For needed devices whose keyslot wants a PIN, OPTIONS->ask_pin is called up to three
- * times; each PIN that is wrong counts once. Then, whatever came of it, and also when no device is there, the TPM's way is closed
- * for all tokens in the headers and in their backups; not with OPTIONS->test. What fails is logged:
- * there are other ways. If closing fails, what the TPM gave is not used.
+ * times; each PIN that is wrong counts once. Then, whatever came of it, and also when no device is
+ * there, the TPM's way is closed for all tokens in the headers and in their backups; not with
+ * OPTIONS->test. What fails is logged: there are other ways. If closing fails, what the TPM gave is
+ * not used.
  */
 int qs_early_ask_tpm2(const struct qs_env *env, const struct qs_open_options *options,
 		      struct qs_open_request *requests, size_t count, const bool *only,
