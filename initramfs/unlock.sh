@@ -9,11 +9,12 @@ qs_run=/run/qs-util
 qs_tries=3
 
 # qs_say SENTENCE: on the console, on the splash, and by the kernel's log in the journal.
+# The program plymouth ends by an assertion when it is given more than 255 bytes.
 qs_say()
 {
 	echo "qs-util: $1"
 	echo "<29>qs-util: $1" >/dev/kmsg 2>/dev/null || true
-	! qs_splash || plymouth display-message --text="$1" || true
+	! qs_splash || plymouth display-message --text="$(printf '%.250s' "$1")" || true
 }
 
 qs_splash()
@@ -88,7 +89,7 @@ qs_serve()
 			qs_renew
 			plymouth ask-for-password --prompt="$1" &
 			echo $! >"$qs_run/asker"
-			wait $!
+			wait $! && rm "$qs_run/asker"
 		} >"$qs_run/answer" || return
 	done >/dev/null 2>&1 &
 	qs_server=$!
@@ -100,12 +101,13 @@ qs_renew()
 	mkfifo -m 0600 "$qs_run/next" && mv "$qs_run/next" "$qs_run/answer"
 }
 
-# A question that nobody answered must not stay on the splash: it would take the next answer.
+# A question that nobody answered stays on the splash when its asker has gone, and takes
+# the next answer away.
 qs_serve_no_more()
 {
 	kill "$qs_server" 2>/dev/null
-	if [ -e "$qs_run/asker" ]; then
-		kill "$(cat "$qs_run/asker")" 2>/dev/null
+	if [ -e "$qs_run/asker" ] && kill "$(cat "$qs_run/asker")" 2>/dev/null; then
+		qs_say "the question was given up: press Enter for the next one"
 	fi
 	rm -f "$qs_run/answer" "$qs_run/asker"
 }

@@ -309,24 +309,40 @@ answer()
 	run ! grep -q 'PIN of' "$BATS_TEST_TMPDIR/log"
 }
 
-@test "on the splash: plymouth is asked for each PIN, which goes through a pipe" {
-	with_pin 1
+# splash TYPED COMMAND...: unlock.sh's, with a plymouth on which TYPED (a file) is typed.
+splash()
+{
 	local bin=$BATS_TEST_TMPDIR/bin
 	mkdir "$bin" "$BATS_TEST_TMPDIR/run"
-	printf '1111\n1234\n' >"$BATS_TEST_TMPDIR/typed"
 	cat >"$bin/plymouth" <<-END
 		#!/bin/sh
 		echo "\$*" >>$BATS_TEST_TMPDIR/calls
 		[ "\$1" = ask-for-password ] || exit 0
-		head -n 1 $BATS_TEST_TMPDIR/typed
-		sed -i 1d $BATS_TEST_TMPDIR/typed
+		[ -s $1 ] || exec sleep 60
+		head -n 1 $1
+		sed -i 1d $1
 	END
 	printf '#!/bin/sh\nexec %s --root=%s "$@"\n' "$QS_UTIL" "$ROOT" >"$bin/qs-util"
 	chmod 755 "$bin"/*
-	run -0 env PATH="$bin:$PATH" sh -c ". $BATS_TEST_DIRNAME/../../initramfs/unlock.sh
-		qs_run=$BATS_TEST_TMPDIR/run
-		qs_answered PIN --pin-file cryptopenall --early --test"
+	shift
+	run -0 env PATH="$bin:$PATH" sh -c '. "$0"; qs_run=$1; shift; "$@"' \
+		"$BATS_TEST_DIRNAME/../../initramfs/unlock.sh" "$BATS_TEST_TMPDIR/run" "$@"
+	[ -z "$(ls -A "$BATS_TEST_TMPDIR/run")" ]
+}
+
+@test "on the splash: plymouth is asked for each PIN, which goes through a pipe" {
+	with_pin 1
+	printf '1111\n1234\n' >"$BATS_TEST_TMPDIR/typed"
+	splash "$BATS_TEST_TMPDIR/typed" qs_answered PIN --pin-file cryptopenall --early --test
 	[ "$(failures)" = 0x1 ]
 	[ "$(sort "$BATS_TEST_TMPDIR/calls" | uniq -c | xargs)" = '1 --ping 2 ask-for-password --prompt=PIN' ]
-	[ -z "$(ls -A "$BATS_TEST_TMPDIR/run")" ]
+}
+
+@test "on the splash: what nobody answers is given up and said; sentences are cut to what plymouth takes" {
+	with_pin 1
+	echo 'early_prompt = 1;' >>"$ROOT/etc/cryptconf/qs-util.conf"
+	splash /dev/null eval "qs_answered PIN --pin-file cryptopenall --early --test || qs_say $(printf '%0300d' 0)"
+	[[ $output == *'nobody answered within 1 second'* ]]
+	grep -qx 'display-message --text=the question was given up: press Enter for the next one' "$BATS_TEST_TMPDIR/calls"
+	grep -qx 'display-message --text=0\{250\}' "$BATS_TEST_TMPDIR/calls"
 }
