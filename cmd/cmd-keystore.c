@@ -31,6 +31,14 @@ static void print_status(FILE *out, const json_t *result)
 		fprintf(out, ": provider %s, store %s", provider,
 			json_string_value(json_object_get(result, "store")));
 	fputs("\n", out);
+	item = json_object_get(result, "rotation");
+	if (item)
+		fprintf(out,
+			"  rotation to generation %d: %s, %d of %d devices done (keystore rotate goes on)\n",
+			(int)json_integer_value(json_object_get(item, "generation")),
+			json_string_value(json_object_get(item, "state")),
+			(int)json_integer_value(json_object_get(item, "done")),
+			(int)json_integer_value(json_object_get(item, "total")));
 	json_array_foreach(json_object_get(result, "generations"), i, item)
 		print_generation(out, item);
 	json_array_foreach(json_object_get(result, "unreadable"), i, item)
@@ -113,6 +121,19 @@ static int disable(struct qs_context *ctx, struct qs_error *err)
 	return r < 0 ? r : say(ctx, "disabled", "The keystore is disabled and erased.\n");
 }
 
+static int rotate(struct qs_context *ctx, struct qs_error *err)
+{
+	int r = qs_keystore_rotate(&ctx->env, qs_option_given(ctx, "force"), &ctx->outcomes,
+				   &ctx->result, err);
+
+	ctx->done = "rewrapped";
+	if (r == 0)
+		ctx->text = qs_printf(
+			"Generation %d is current.\n",
+			(int)json_integer_value(json_object_get(ctx->result, "generation")));
+	return r;
+}
+
 static int verify(struct qs_context *ctx, struct qs_error *err)
 {
 	ctx->done = "checked";
@@ -123,11 +144,8 @@ static const struct {
 	const char *name;
 	int (*run)(struct qs_context *ctx, struct qs_error *err);
 } actions[] = {
-	{ "enable", enable },
-	{ "status", status },
-	{ "verify", verify },
-	{ "disable", disable },
-	{ "export", qs_keystore_action_export },
+	{ "enable", enable }, { "status", status },   { "rotate", rotate },
+	{ "verify", verify }, { "disable", disable }, { "export", qs_keystore_action_export },
 };
 
 /* Which action an option is for. */
@@ -136,7 +154,6 @@ static const struct {
 } only[] = {
 	{ "provider", "enable" },   { "pcrs", "enable" },       { "pin", "enable" },
 	{ "public-key", "export" }, { "generation", "export" }, { "output", "export" },
-	{ "force", "export" },
 };
 
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
@@ -149,14 +166,17 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		if (strcmp(only[i].action, argv[0]) != 0 && qs_option_given(ctx, only[i].option))
 			return qs_fail(err, QS_E_USAGE, "--%s is for keystore %s", only[i].option,
 				       only[i].action);
+	if (strcmp(argv[0], "export") != 0 && strcmp(argv[0], "rotate") != 0 &&
+	    qs_option_given(ctx, "force"))
+		return qs_fail(err, QS_E_USAGE, "--force is for keystore rotate and export");
 	r = qs_ask_keystore_pin(ctx, &pin, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < QS_ARRAY_SIZE(actions); i++)
 		if (strcmp(actions[i].name, argv[0]) == 0)
 			return actions[i].run(ctx, err);
-	return qs_fail(err, QS_E_USAGE, "'%s': it is enable, status, verify, export or disable",
-		       argv[0]);
+	return qs_fail(err, QS_E_USAGE,
+		       "'%s': it is enable, status, rotate, verify, export or disable", argv[0]);
 }
 
 static const char *const providers[] = { "local", "tpm2", NULL };
@@ -182,7 +202,8 @@ static const struct qs_option options[] = {
 	{ .name = "output",
 	  .arg = "FILE",
 	  .help = "export: where it goes; - (as without it) is standard output" },
-	{ .name = "force", .help = "export: replace FILE if it exists" },
+	{ .name = "force",
+	  .help = "rotate: also less than a day after the last time; export: replace FILE" },
 	{}
 };
 
@@ -190,6 +211,7 @@ static const struct qs_example examples[] = {
 	{ "--yes keystore enable", "make the first generation" },
 	{ "--yes keystore enable --provider tpm2", "keep it in this machine's TPM" },
 	{ "keystore status", "what it is, and how many devices depend on it" },
+	{ "keystore rotate --force", "make a new generation now and rewrap all keys" },
 	{ "keystore verify", "prove that it opens what it should" },
 	{ "keystore export --public-key /root/escrow.pub --output /root/kek.rsa",
 	  "for somebody who keeps it elsewhere" },
@@ -222,15 +244,16 @@ static const struct qs_status statuses[] = {
 	     "fit" },
 	{ 2, "a key cannot be unwrapped, or the TPM does not give the key that wraps it" },
 	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
-	{ 6, "a device or header backup depends on it, or not confirmed; verify: a volume is not "
-	     "the one that was enrolled" },
+	{ 6, "a device or header backup depends on it, or not confirmed; rotate: it was done less "
+	     "than a day ago; verify: a volume is not the one that was enrolled" },
+	{ 7, "rotate: some devices could not be rewrapped; the same command again goes on" },
 	{ 78, "keystore.json or N.sealed is not usable" },
 	{}
 };
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable|status|verify|export|disable",
+	.args = "enable|status|rotate|verify|export|disable",
 	.min_args = 1,
 	.max_args = 1,
 	.help = "keep a key that wraps the keys of devices",
@@ -243,6 +266,12 @@ const struct qs_command qs_row_keystore = {
 		"nothing: it unwraps the key of every device that is present and of every header backup, "
 		"compares the volume with the identity that was wrapped with the key (UUID, cipher, key "
 		"size, sector size, data offset, and a measure of the volume key), and tries the keyslot. "
+		"rotate makes a new generation of the key and brings every device that is present, and "
+		"its header backup, to it: no data is encrypted anew, and no keyslot changes. Until it is "
+		"finished both generations open, and if it is interrupted or a device fails, the same "
+		"command again goes on. A device that is away keeps its generation and is brought to the "
+		"present one when it is opened next. The generation before the present one is kept; older "
+		"ones are erased when no device that is present and no header backup needs them.\n"
 		"disable erases the keystore and is refused while a device that is present or a header "
 		"backup depends on it, or cannot be read; of a disk that is away and has no header backup "
 		"it does not know.\n"

@@ -99,6 +99,7 @@ int qs_base64url_decode(const char *text, size_t max, struct qs_bytes *ret)
 		return -EINVAL;
 	usual = qs_printf("%s%.*s", text, (int)(3 - (length + 3) % 4), "===");
 	for (char *c = usual; *c; c++)
-		*c = *c == '-' ? '+' : *c == '_' ? '/' : *c;
+		if (*c == '-' || *c == '_')
+			*c = *c == '-' ? '+' : '/';
 	return qs_base64_decode(usual, max, ret);
 }

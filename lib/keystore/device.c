@@ -23,8 +23,8 @@ int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keysto
 		return qs_fail(err, QS_E_NO_KEY,
 			       "its key was wrapped by generation %u, which the keystore %s (%s)",
 			       (unsigned)token->generation,
-			       token->generation > ks->current ? "does not have yet"
-							       : "no longer has",
+			       token->generation > qs_keystore_wraps_with(ks) ? "does not have yet"
+									      : "no longer has",
 			       QS_KEYSTORE_FILE);
 	return 0;
 }
@@ -91,7 +91,8 @@ int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
 		     struct crypt_device *cd, int slot, const struct qs_secret *device_key,
 		     json_t **ret, struct qs_error *err)
 {
-	QS_AUTO(qs_wrapping_done) struct qs_wrapping w = { .generation = ks->current };
+	QS_AUTO(qs_wrapping_done)
+	struct qs_wrapping w = { .generation = qs_keystore_wraps_with(ks) };
 	QS_AUTO(qs_auto_json) json_t *token = NULL;
 	struct qs_identity identity = {};
 	int r = qs_identity_take(cd, slot, device_key, &identity, err);
@@ -109,7 +110,7 @@ int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
 	}
 	if (r < 0)
 		return r;
-	token = qs_keystore_token_make(ks, ks->current, QS_TAKE(w.jwe));
+	token = qs_keystore_token_make(ks, w.generation, QS_TAKE(w.jwe));
 	r = prove(env, ks, cd, slot, token, device_key, err);
 	if (r == 0)
 		*ret = QS_TAKE(token);

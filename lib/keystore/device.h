@@ -12,6 +12,7 @@
 #include "keystore/token.h"
 
 struct crypt_device;
+struct qs_provider;
 
 /*
  * Wrap DEVICE_KEY, which opens keyslot SLOT of the loaded header CD, with the current
@@ -32,6 +33,26 @@ int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
 int qs_keystore_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
 		       struct crypt_device *cd, const json_t *token, struct qs_secret *ret,
 		       struct qs_keystore_token *ret_token, struct qs_error *err);
+
+/* A token on its way to another generation. */
+struct qs_rewrap {
+	const char *uuid;      /* of the volume; the caller's, as the next */
+	const json_t *token;   /* as its header has it */
+	json_t *made;          /* as its header shall have it; a new reference */
+	struct qs_error error; /* of this one; QS_E_NONE: done */
+};
+
+/* How many keys go to the provider in one call. */
+#define QS_REWRAP_BATCH 100
+
+/*
+ * Wrap what COUNT tokens hold with the generation that wraps now. Each is unwrapped again from
+ * the text that its header will hold, and compared, before this returns. Three calls of PROVIDER
+ * for each QS_REWRAP_BATCH of them.
+ */
+int qs_keystore_rewrap(const struct qs_env *env, const struct qs_keystore *ks,
+		       const struct qs_provider *provider, struct qs_rewrap *items, size_t count,
+		       struct qs_error *err);
 
 /* Does this keystore have what TOKEN names? The refusals of qs_keystore_unwrap() before the KEK. */
 int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keystore_token *token,

@@ -25,43 +25,55 @@ int qs_kek_health(struct qs_error *err)
 	return load_module(&jwe, err);
 }
 
-static int wrap_one(const struct qs_env *env, const struct qs_keystore *ks,
-		    const struct qs_jwe_functions *jwe, struct qs_wrapping *w, qs_kek_get *get)
+/* What the last key of a call needed: one KEK is got once for all keys of its generation. */
+struct last {
+	uint32_t number;
+	struct qs_secret kek;
+};
+
+static int use(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+	       qs_kek_get *get, struct last *last, struct qs_error *err)
+{
+	if (last->kek.data && last->number == number)
+		return 0;
+	qs_secret_done(&last->kek);
+	last->number = number;
+	return get(env, ks, number, &last->kek, err);
+}
+
+static void wrap_one(const struct qs_keystore *ks, const struct qs_jwe_functions *jwe,
+		     const struct last *last, struct qs_wrapping *w)
 {
 	QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(ks->store, w->generation);
-	QS_AUTO(qs_secret_done) struct qs_secret kek = {};
-	int r = get(env, ks, w->generation, &kek, &w->error);
 
-	return r < 0 ? r : jwe->wrap(&kek, kid, w->volume, &w->plain, &w->jwe, &w->error);
+	(void)jwe->wrap(&last->kek, kid, w->volume, &w->plain, &w->jwe, &w->error);
 }
 
 int qs_kek_wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
 		size_t count, qs_kek_get *get, struct qs_error *err)
 {
 	const struct qs_jwe_functions *jwe;
+	struct last last = {};
 	int r = load_module(&jwe, err);
 
 	for (size_t i = 0; r == 0 && i < count; i++)
-		(void)wrap_one(env, ks, jwe, &items[i], get);
+		if (use(env, ks, items[i].generation, get, &last, &items[i].error) == 0)
+			wrap_one(ks, jwe, &last, &items[i]);
+	qs_secret_done(&last.kek);
 	return r;
-}
-
-static int unwrap_one(const struct qs_env *env, const struct qs_keystore *ks,
-		      const struct qs_jwe_functions *jwe, struct qs_wrapping *w, qs_kek_get *get)
-{
-	QS_AUTO(qs_secret_done) struct qs_secret kek = {};
-	int r = get(env, ks, w->generation, &kek, &w->error);
-
-	return r < 0 ? r : jwe->unwrap(w->jwe, &kek, &w->plain, &w->error);
 }
 
 int qs_kek_unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
 		  size_t count, qs_kek_get *get, struct qs_error *err)
 {
 	const struct qs_jwe_functions *jwe;
+	struct last last = {};
 	int r = load_module(&jwe, err);
 
 	for (size_t i = 0; r == 0 && i < count; i++)
-		(void)unwrap_one(env, ks, jwe, &items[i], get);
+		if (use(env, ks, items[i].generation, get, &last, &items[i].error) == 0)
+			(void)jwe->unwrap(items[i].jwe, &last.kek, &items[i].plain,
+					  &items[i].error);
+	qs_secret_done(&last.kek);
 	return r;
 }

@@ -24,6 +24,22 @@ static const char *const states[] = {
 	[QS_KEYSTORE_DISABLING] = "disabling",
 };
 
+static const char *const rotations[] = {
+	[QS_ROTATION_IDLE] = "idle",
+	[QS_ROTATION_DISTRIBUTING] = "distributing-kek",
+	[QS_ROTATION_REWRAPPING] = "rewrapping-keys",
+};
+
+const char *qs_rotation_state_name(enum qs_rotation_state state)
+{
+	return rotations[state];
+}
+
+uint32_t qs_keystore_wraps_with(const struct qs_keystore *ks)
+{
+	return ks->rotation == QS_ROTATION_REWRAPPING ? ks->target : ks->current;
+}
+
 const char *qs_keystore_state_name(enum qs_keystore_state state)
 {
 	return states[state];
@@ -127,6 +143,31 @@ static int parse_generations(const json_t *json, struct qs_keystore *ks, struct 
 	return 0;
 }
 
+/* Absent when idle, so that what no rotation has touched is as it always was. */
+static int parse_rotation(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
+{
+	const json_t *rotation = json_object_get(json, "rotation");
+	const char *state = qs_fields_text(rotation, "state");
+	uint64_t target;
+
+	if (!rotation)
+		return 0;
+	for (unsigned i = QS_ROTATION_DISTRIBUTING; state && i < QS_ARRAY_SIZE(rotations); i++)
+		if (strcmp(rotations[i], state) == 0)
+			ks->rotation = (enum qs_rotation_state)i;
+	if (json_object_size(rotation) != 2 || ks->rotation == QS_ROTATION_IDLE ||
+	    ks->state == QS_KEYSTORE_ENABLING ||
+	    !qs_fields_number(rotation, "generation", &target) || target <= ks->current ||
+	    target > QS_KEYSTORE_GENERATION_MAX)
+		return bad("rotation", err);
+	ks->target = (uint32_t)target;
+	/* It is in the list from when it is proven, and it is the last one. */
+	if (ks->generations[ks->count - 1].number !=
+	    (ks->rotation == QS_ROTATION_REWRAPPING ? ks->target : ks->current))
+		return bad("rotation", err);
+	return 0;
+}
+
 static int parse_words(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
 {
 	const char *state = qs_fields_text(json, "state");
@@ -162,11 +203,13 @@ int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, st
 	if (version != VERSION)
 		return qs_fail(err, QS_E_CONFIG, "%s was written by a newer qs-util",
 			       QS_KEYSTORE_FILE);
-	if (json_object_size(json) != 6)
+	if (json_object_size(json) != (json_object_get(json, "rotation") ? 7 : 6))
 		return bad("a field", err);
 	r = parse_words(json, &ks, err);
 	if (r == 0)
 		r = parse_generations(json, &ks, err);
+	if (r == 0)
+		r = parse_rotation(json, &ks, err);
 	if (r == 0)
 		*ret = ks;
 	return r;
@@ -193,6 +236,10 @@ char *qs_keystore_print(const struct qs_keystore *ks)
 	json = json_pack("{s:i,s:s,s:s,s:s,s:i,s:o}", "version", VERSION, "state",
 			 states[ks->state], "store", ks->store, "provider", ks->provider, "current",
 			 (int)ks->current, "generations", list);
+	if (ks->rotation != QS_ROTATION_IDLE)
+		(void)json_object_set_new(json, "rotation",
+					  json_pack("{s:s,s:i}", "state", rotations[ks->rotation],
+						    "generation", (int)ks->target));
 	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
 	if (!text)
 		abort();

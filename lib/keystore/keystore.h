@@ -2,7 +2,7 @@
  * The keystore: numbered generations of a key-encryption key (KEK) that wraps
  * device keys. One per appliance:
  *
- *   /etc/cryptconf/keystore/keystore.json   state, provider, generations; no secret
+ *   /etc/cryptconf/keystore/keystore.json   state, provider, generations, rotation; no secret
  *   /etc/cryptconf/keystore/N.kek           provider "local": generation N, 32 bytes, 0400
  *
  * Devices name store and generation in a token of theirs (keystore/token.h).
@@ -33,6 +33,14 @@ enum qs_keystore_state {
 	QS_KEYSTORE_DISABLING, /* nothing depends on it, its generations are being erased */
 };
 
+/* How far a rotation has come; the words of DESIGN in keystore.json and in JSON output. */
+enum qs_rotation_state {
+	QS_ROTATION_IDLE,
+	QS_ROTATION_DISTRIBUTING, /* the target is being made and proven; nothing is wrapped by it
+				   */
+	QS_ROTATION_REWRAPPING,   /* devices go from any other generation to the target */
+};
+
 struct qs_keystore_generation {
 	uint32_t number;
 	time_t created;
@@ -42,7 +50,10 @@ struct qs_keystore {
 	enum qs_keystore_state state;
 	char store[QS_KEYSTORE_UUID_L]; /* its UUID; "" when disabled, as the next */
 	char provider[QS_KEYSTORE_PROVIDER_L];
-	uint32_t current; /* the generation that wraps; 0 while enabling */
+	uint32_t current; /* the generation of the last rotation that was finished; 0 while enabling
+			   */
+	enum qs_rotation_state rotation;
+	uint32_t target; /* the generation that the rotation makes; 0 when idle */
 	struct qs_keystore_generation generations[QS_KEYSTORE_GENERATIONS]; /* oldest first */
 	size_t count;
 };
@@ -75,6 +86,12 @@ char *qs_keystore_print(const struct qs_keystore *ks);
 /* The generation of this number, or NULL. */
 const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keystore *ks,
 							    uint32_t number);
+
+/* The generation that wraps what is wrapped now: the target once it is proven, else the current. */
+uint32_t qs_keystore_wraps_with(const struct qs_keystore *ks);
+
+/* The word for it; static. */
+const char *qs_rotation_state_name(enum qs_rotation_state state);
 
 /* A random UUID (RFC 4122, version 4). */
 int qs_keystore_new_uuid(char ret[QS_KEYSTORE_UUID_L], struct qs_error *err);

@@ -30,7 +30,8 @@ struct qs_provider {
 	/* Could it work now? Before anything is made. Changes nothing. */
 	int (*health)(const struct qs_env *env, struct qs_error *err);
 
-	/* Make the KEK of generation NUMBER, durably, replacing nothing. */
+	/* Make the KEK of generation NUMBER, durably. One that is there already stays: QS_E_EXISTS.
+	 */
 	int (*create)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		      struct qs_error *err);
 

@@ -60,7 +60,8 @@ int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks
 	file = qs_header_image_file(&raw, raw.size, err);
 	if (file < 0)
 		return file;
-	r = qs_header_image_read(file, path, ret, ret_header, &own);
+	/* Tokens are changed in place (follow.c): that may have been cut off. */
+	r = qs_header_image_complete(file, path, ret, ret_header, &own);
 	if (own.kind == QS_E_DAMAGED)
 		return qs_fail(err, QS_E_DAMAGED,
 			       "the header backup %s is damaged or cut off and cannot be used",

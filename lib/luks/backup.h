@@ -65,11 +65,47 @@ int qs_backup_peek(const struct qs_env *env, const char *name, struct qs_luks_he
 		   struct qs_error *err);
 
 /*
- * Read a whole backup file (a real path), with its header: both copies good, all
- * keyslot areas there (else QS_E_DAMAGED). -ENOENT: absent. *ret_time may be NULL.
+ * Read a whole backup file (a real path), with its header: both copies good or a change of
+ * tokens that was cut off (completed in *ret), all keyslot areas there (else
+ * QS_E_DAMAGED). -ENOENT: absent. *ret_time may be NULL.
  */
 int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks_header *ret_header,
 		   time_t *ret_time, struct qs_error *err);
+
+/* ---- tokens (follow.c) ---- */
+
+/*
+ * The current backup of NAME goes ahead of a change of tokens, in place and a fortieth of the
+ * bytes of a new one: its second copy becomes what the device shall have, then the device
+ * is changed, then the first copy. So whatever is cut off, a backup whose copies are alike
+ * names what the device has.
+ */
+struct qs_backup_follow {
+	const struct qs_env *env;
+	const char *name;
+	const struct qs_header_image *image; /* at least both copies of the header to come */
+	const struct qs_luks_header *h;      /* what it says */
+};
+
+enum qs_follow {
+	QS_FOLLOW_NOT,    /* absent, damaged, other keyslots, a second name: store a new backup */
+	QS_FOLLOW_SECOND, /* nothing but tokens differs: write the second copy */
+	QS_FOLLOW_FIRST,  /* the second copy is written: write the first */
+	QS_FOLLOW_SAME,   /* it is the same */
+};
+
+/* What the backup needs; an enum qs_follow or -errno. */
+int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err);
+
+/*
+ * Write copy WHICH of the header (0, 1), without a sync: whoever changes many backups
+ * syncs all of them at once.
+ */
+int qs_backup_follow_copy(const struct qs_backup_follow *f, unsigned which, struct qs_error *err);
+
+/* The header to come, by the second copy of the backup of NAME. */
+int qs_backup_to_come(const struct qs_env *env, const char *name, struct qs_header_image *ret,
+		      struct qs_luks_header *ret_header, struct qs_error *err);
 
 /* ---- versions (versions.c) ---- */
 

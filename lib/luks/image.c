@@ -292,6 +292,47 @@ int qs_header_image_salvage(int fd, const char *node, struct qs_header_image *re
 	return 0;
 }
 
+int qs_header_image_copies(int fd, const char *node, struct qs_header_image *ret,
+			   struct qs_luks_header *ret_header, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	int r = qs_luks_header_read(fd, &h, err);
+
+	if (r < 0)
+		return r;
+	if (qs_header_is_cut_update(&h))
+		return salvage_copies(fd, node, &h, ret_header, ret, err);
+	r = check_good(&h, fd, node, err);
+	if (r == 0)
+		r = qs_header_image_read_raw(fd, node, 2 * h.metadata_size, ret, err);
+	if (r == 0)
+		*ret_header = move_header(&h);
+	return r;
+}
+
+bool qs_header_is_cut_update(const struct qs_luks_header *h)
+{
+	enum qs_copy_state a = h->copy[0], b = h->copy[1];
+
+	return h->version == 2 && (h->copies_differ || (a == QS_COPY_OK && b == QS_COPY_BAD_SUM) ||
+				   (a == QS_COPY_BAD_SUM && b == QS_COPY_OK));
+}
+
+int qs_header_image_complete(int fd, const char *node, struct qs_header_image *ret,
+			     struct qs_luks_header *ret_header, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header seen = {}, h = {};
+	int r = qs_luks_header_read(fd, &seen, err);
+
+	if (r < 0)
+		return r;
+	r = qs_header_is_cut_update(&seen) ? qs_header_image_salvage(fd, node, ret, &h, err)
+					   : qs_header_image_read(fd, node, ret, &h, err);
+	if (r == 0 && ret_header)
+		*ret_header = move_header(&h);
+	return r;
+}
+
 int qs_header_image_set_seqid(struct qs_header_image *image, struct qs_luks_header *h,
 			      uint64_t seqid, struct qs_error *err)
 {

@@ -7,6 +7,7 @@
 #ifndef QS_LUKS_IMAGE_H
 #define QS_LUKS_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,6 +48,20 @@ int qs_header_image_read(int fd, const char *node, struct qs_header_image *ret,
  */
 int qs_header_image_salvage(int fd, const char *node, struct qs_header_image *ret,
 			    struct qs_luks_header *ret_header, struct qs_error *err);
+
+/*
+ * Was an update of H cut off? One copy is whole, the other has a wrong checksum or another
+ * sequence id. A copy that is gone, or lies under something else, is damage.
+ */
+bool qs_header_is_cut_update(const struct qs_luks_header *h);
+
+/* qs_header_image_read() that completes such an update in *ret instead of refusing it. */
+int qs_header_image_complete(int fd, const char *node, struct qs_header_image *ret,
+			     struct qs_luks_header *ret_header, struct qs_error *err);
+
+/* Both copies without the keyslots, and made alike by the better one, if one was cut off. */
+int qs_header_image_copies(int fd, const char *node, struct qs_header_image *ret,
+			   struct qs_luks_header *ret_header, struct qs_error *err);
 
 /*
  * IMAGE as a file in memory, SIZE bytes long (with a hole behind the image) for

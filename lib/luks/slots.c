@@ -37,32 +37,22 @@ void qs_slots_done(struct qs_slots *s)
 
 /* ---- the copy ---- */
 
-/*
- * An update that was cut off: one copy is whole, the other has a wrong checksum or
- * an older sequence id. A copy that is gone, or lies under something else, is damage.
- */
-static bool is_cut_update(const struct qs_luks_header *h)
+static int refuse_luks1(const struct qs_luks_header *h, const char *node, struct qs_error *err)
 {
-	enum qs_copy_state a = h->copy[0], b = h->copy[1];
-
-	return h->version == 2 && (h->copies_differ || (a == QS_COPY_OK && b == QS_COPY_BAD_SUM) ||
-				   (a == QS_COPY_BAD_SUM && b == QS_COPY_OK));
+	if (h->version != 1)
+		return 0;
+	return qs_fail(err, QS_E_WRONG_DEVICE,
+		       "%s is LUKS1, which has a single copy of its header and no tokens: "
+		       "convert it (cryptsetup convert --type luks2), or use cryptsetup",
+		       node);
 }
 
 static int read_image(int fd, const char *node, struct qs_header_image *ret, struct qs_error *err)
 {
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header seen = {}, h = {};
-	int r = qs_luks_header_read(fd, &seen, err);
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	int r = qs_header_image_complete(fd, node, ret, &h, err);
 
-	if (r < 0)
-		return r;
-	if (seen.version == 1)
-		return qs_fail(err, QS_E_WRONG_DEVICE,
-			       "%s is LUKS1, which has a single copy of its header and no tokens: "
-			       "convert it (cryptsetup convert --type luks2), or use cryptsetup",
-			       node);
-	return is_cut_update(&seen) ? qs_header_image_salvage(fd, node, ret, &h, err)
-				    : qs_header_image_read(fd, node, ret, NULL, err);
+	return r < 0 ? r : refuse_luks1(&h, node, err);
 }
 
 static void copy_path(const struct qs_slots *s, char ret[static 32])
@@ -83,26 +73,56 @@ static int reread(struct qs_slots *s, struct qs_error *err)
 	return 0;
 }
 
+/* Takes the copy of IMAGE that libcryptsetup is to change into S. */
+static int load_copy(const struct qs_env *env, const struct qs_header_image *image, uint64_t size,
+		     const char *name, struct qs_slots *s, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header checked = {};
+	char path[32];
+	int r;
+
+	s->fd = qs_header_image_file(image, size, err);
+	if (s->fd < 0)
+		return s->fd;
+	copy_path(s, path);
+	r = qs_luks_load_copy(env, path, s->node, name, &s->cd, &checked, err);
+	return r < 0 ? r : reread(s, err);
+}
+
 int qs_slots_load(const struct qs_env *env, int fd, uint64_t size, const char *node,
 		  const char *name, struct qs_slots *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header checked = {};
 	QS_AUTO(qs_slots_done) struct qs_slots s = { .node = node };
-	char path[32];
 	int r = read_image(fd, node, &image, err);
 
 	if (r == 0)
 		r = qs_header_image_read_raw(fd, node, image.size, &s.disk, err);
+	if (r == 0)
+		r = load_copy(env, &image, size, name, &s, err);
 	if (r < 0)
 		return r;
-	s.fd = qs_header_image_file(&image, size, err);
-	if (s.fd < 0)
-		return s.fd;
-	copy_path(&s, path);
-	r = qs_luks_load_copy(env, path, node, name, &s.cd, &checked, err);
+	*ret = s;
+	s = (struct qs_slots){};
+	return 0;
+}
+
+int qs_slots_load_tokens(const struct qs_env *env, int fd, uint64_t size, const char *node,
+			 const char *name, struct qs_slots *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_slots_done) struct qs_slots s = { .node = node, .only_tokens = true };
+	int r = qs_luks_header_read(fd, &h, err);
+
 	if (r == 0)
-		r = reread(&s, err);
+		r = refuse_luks1(&h, node, err);
+	if (r < 0)
+		return r;
+	if (h.copy[0] != QS_COPY_OK || h.copy[1] != QS_COPY_OK || h.copies_differ)
+		return qs_slots_load(env, fd, size, node, name, ret, err);
+	r = qs_header_image_read_raw(fd, node, 2 * h.metadata_size, &s.disk, err);
+	if (r == 0)
+		r = load_copy(env, &s.disk, size, name, &s, err);
 	if (r < 0)
 		return r;
 	*ret = s;
@@ -113,6 +133,19 @@ int qs_slots_load(const struct qs_env *env, int fd, uint64_t size, const char *n
 int qs_slots_image(const struct qs_slots *s, struct qs_header_image *ret, struct qs_error *err)
 {
 	return qs_header_image_read(s->fd, s->node, ret, NULL, err);
+}
+
+int qs_slots_headers(const struct qs_slots *s, struct qs_header_image *ret, struct qs_error *err)
+{
+	return qs_header_image_read_raw(s->fd, s->node, 2 * s->header.metadata_size, ret, err);
+}
+
+int qs_slots_take_headers(struct qs_slots *s, const struct qs_header_image *copies,
+			  struct qs_error *err)
+{
+	int r = qs_file_pwrite(s->fd, copies->data, copies->size, 0);
+
+	return r < 0 ? qs_fail_errno(err, r, "cannot hold a header in memory") : reread(s, err);
 }
 
 /* ---- changes ---- */
@@ -185,6 +218,18 @@ int qs_slots_add(struct qs_slots *s, const struct qs_slot_new *what, struct qs_e
 	if (r == 0)
 		r = reread(s, err);
 	return r < 0 ? r : slot;
+}
+
+int qs_slots_replace_token(struct qs_slots *s, int number, const json_t *token,
+			   struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *text = json_dumps(token, JSON_COMPACT);
+	int r = text ? crypt_token_json_set(s->cd, number, text) : -ENOMEM;
+
+	if (r < 0)
+		return qs_fail_errno(err, r, "cannot replace token %d in the header of %s", number,
+				     s->node);
+	return reread(s, err);
 }
 
 /* Tokens are for opening slots: one that is left without any is removed. */
@@ -308,6 +353,8 @@ static int write_part(const struct qs_slots *s, int fd, const struct qs_header_i
 	const char *old = s->disk.data, *new = image->data;
 	int r = 0;
 
+	if (from == to)
+		return 0;
 	for (size_t at = from, end; r == 0 && at < to; at = end) {
 		end = at;
 		while (end < to && memcmp(old + end, new + end, BLOCK) != 0)
@@ -327,7 +374,7 @@ int qs_slots_write(struct qs_slots *s, int fd, struct qs_error *err)
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
 	QS_AUTO(qs_auto_close) int lock = -1;
 	size_t copy = s->header.metadata_size;
-	int r = qs_slots_image(s, &image, err);
+	int r = s->only_tokens ? qs_slots_headers(s, &image, err) : qs_slots_image(s, &image, err);
 
 	if (r == 0)
 		r = lock_against_library(s, fd, &lock, err);

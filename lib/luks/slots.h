@@ -33,6 +33,7 @@ struct qs_slots {
 	struct qs_luks_header header; /* the copy as it is now */
 	struct qs_header_image disk;  /* what the device holds */
 	const char *node;             /* of the device, for sentences; the caller's */
+	bool only_tokens;             /* the copy has no key material, and disk ends before it */
 };
 
 /*
@@ -43,6 +44,13 @@ struct qs_slots {
  */
 int qs_slots_load(const struct qs_env *env, int fd, uint64_t size, const char *node,
 		  const char *name, struct qs_slots *ret, struct qs_error *err);
+
+/*
+ * The same without key material, a fortieth of the bytes, for changes of tokens only; a header
+ * whose update was cut off is loaded whole.
+ */
+int qs_slots_load_tokens(const struct qs_env *env, int fd, uint64_t size, const char *node,
+			 const char *name, struct qs_slots *ret, struct qs_error *err);
 
 void qs_slots_done(struct qs_slots *s); /* also a QS_AUTO releaser */
 
@@ -61,6 +69,10 @@ int qs_slots_add(struct qs_slots *s, const struct qs_slot_new *what, struct qs_e
 /* Add TOKEN to the copy, for keyslot SLOT: one that had to know the number of its slot. */
 int qs_slots_set_token(struct qs_slots *s, const json_t *token, int slot, struct qs_error *err);
 
+/* Put TOKEN, with its "keyslots", in the place of token NUMBER of the copy. */
+int qs_slots_replace_token(struct qs_slots *s, int number, const json_t *token,
+			   struct qs_error *err);
+
 /*
  * Remove keyslot SLOT from the copy: its key material is overwritten, tokens that
  * name no other slot go with it. The last one is QS_E_FORBIDDEN.
@@ -69,6 +81,13 @@ int qs_slots_remove(struct qs_slots *s, int slot, struct qs_error *err);
 
 /* The copy as bytes, both copies of the header alike. */
 int qs_slots_image(const struct qs_slots *s, struct qs_header_image *ret, struct qs_error *err);
+
+/* The same without keyslots: both copies of the header. */
+int qs_slots_headers(const struct qs_slots *s, struct qs_header_image *ret, struct qs_error *err);
+
+/* Make both copies of the header what COPIES has, which came from qs_slots_headers(). */
+int qs_slots_take_headers(struct qs_slots *s, const struct qs_header_image *copies,
+			  struct qs_error *err);
 
 /*
  * Write the copy through FD, which must be the device's and writable. On success

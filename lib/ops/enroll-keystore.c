@@ -24,7 +24,7 @@ static int lock_together(struct qs_enroll_batch *b, struct qs_error *err)
 	int r = -ENOLCK;
 
 	(void)err;
-	b->lock = qs_keystore_lock(b->env, &why);
+	b->lock = qs_keystore_lock(b->env, b->env->config.lock_wait_s * 1000, &why);
 	if (b->lock >= 0)
 		r = qs_keystore_load_enabled(b->env, &ks, &why);
 	if (r == 0)
@@ -54,7 +54,7 @@ static int wrap_keystore(struct qs_enroll *e, const char *salt, struct qs_error 
 	if (r == 0)
 		r = qs_slots_set_token(&e->slots, e->token, e->slot, err);
 	if (r == 0)
-		(void)json_object_set_new(e->result, "generation", json_integer(ks.current));
+		(void)json_object_set_new(e->result, "generation", json_integer(qs_keystore_wraps_with(&ks)));
 	return r;
 }
 

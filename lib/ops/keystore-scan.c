@@ -9,6 +9,8 @@
 #include "base/cleanup.h"
 #include "keystore/device.h"
 #include "luks/backup.h"
+#include "luks/fields.h"
+#include "luks/image.h"
 #include "luks/unlock.h"
 #include "ops/keystore.h"
 
@@ -16,7 +18,7 @@ struct scan {
 	const struct qs_env *env;
 	const struct qs_keystore *ks;
 	struct qs_outcomes *list;
-	bool prove;
+	enum qs_keystore_scan how;
 };
 
 static int add_backups(const struct scan *s, const char *name, struct qs_error *err)
@@ -50,6 +52,41 @@ static int add_all_backups(const struct scan *s, struct qs_error *err)
 
 /* ---- in a worker ---- */
 
+/* The device's header H and its backup say the same, and all of it is whole. */
+static bool agrees(const struct scan *s, const char *name, const struct qs_luks_header *h)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header b = {};
+	time_t when;
+
+	return qs_backup_load(s->env, name, &b, &when, NULL) == 1 && b.copy[0] == QS_COPY_OK &&
+	       b.copy[1] == QS_COPY_OK && !b.copies_differ && b.seqid == h->seqid &&
+	       json_equal(b.json, h->json);
+}
+
+/* What rewrapping has to know of a device: nothing here is secret. */
+static int describe(const struct scan *s, const struct qs_outcome *o,
+		    const struct qs_luks_header *h, const json_t *token, json_t *ret,
+		    struct qs_error *err)
+{
+	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+	QS_AUTO(qs_auto_free) char *link = NULL;
+	QS_AUTO(qs_auto_free) char *name = NULL;
+	uint64_t generation = 0;
+	int r = qs_device_find(s->env, o->device, &dev, err);
+
+	if (r == 0)
+		r = qs_device_known_as(s->env, dev, h->uuid, &link, &name, err);
+	if (r < 0)
+		return r;
+	(void)qs_fields_number(token, "generation", &generation);
+	(void)json_object_set_new(ret, "name", json_string(name));
+	(void)json_object_set(ret, "token", (json_t *)token);
+	(void)json_object_set_new(
+		ret, "behind",
+		json_boolean(generation != qs_keystore_wraps_with(s->ks) || !agrees(s, name, h)));
+	return 0;
+}
+
 static int prove(const struct scan *s, const char *node, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
@@ -70,7 +107,8 @@ static int prove(const struct scan *s, const char *node, struct qs_error *err)
 static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, struct qs_error *err)
 {
 	const struct scan *s = cookie;
-	const char *node = s->list->items[i].node;
+	const struct qs_outcome *o = &s->list->items[i];
+	const char *node = o->node;
 	QS_AUTO(qs_auto_close) int fd = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	struct qs_keystore_token t;
@@ -79,12 +117,21 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 
 	if (fd < 0)
 		return qs_fail_errno(err, errno, "cannot open %s", node);
-	qs_worker_step(worker, s->prove ? "prove" : "look");
+	qs_worker_step(worker, s->how == QS_SCAN_PROVE ? "prove" : "look");
+	if (s->how == QS_SCAN_REWRAP)
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	r = qs_luks_header_read(fd, &h, err);
 	if (r == 0 && h.version == 0 && qs_luks_header_is_trace(&h))
 		r = qs_luks_explain(node, err);
 	if (r < 0)
 		return r;
+	if (s->how == QS_SCAN_REWRAP && json_object_get(o->details, "backup") &&
+	    qs_header_is_cut_update(&h))
+		return qs_fail(
+			err, QS_E_TEMPORARY,
+			"%s is half-way to another generation: it is finished when its device "
+			"is there",
+			node);
 	token = qs_keystore_token_find(h.json, &number);
 	if (!token) {
 		*ret = json_pack("{s:s}", "note", "has no key in the keystore");
@@ -92,7 +139,7 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 	}
 	r = qs_keystore_token_parse(token, h.uuid, &t, err);
 	if (r == 0)
-		r = s->prove ? qs_keystore_check_token(s->ks, &t, err) : 0;
+		r = s->how == QS_SCAN_PROVE ? qs_keystore_check_token(s->ks, &t, err) : 0;
 	if (r < 0) {
 		qs_error_prefix(err, "%s", node);
 		return r;
@@ -103,17 +150,19 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 	}
 	*ret = json_pack("{s:i,s:s,s:s}", "generation", (int)t.generation, "provider", t.provider,
 			 "uuid", h.uuid);
-	if (!s->prove)
+	if (s->how == QS_SCAN_REWRAP && !json_object_get(o->details, "backup"))
+		return describe(s, o, &h, token, *ret, err);
+	if (s->how != QS_SCAN_PROVE)
 		return 0;
 	(void)json_object_set_new(*ret, "note",
 				  json_sprintf("opens with generation %u", (unsigned)t.generation));
 	return prove(s, node, err);
 }
 
-int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks, bool prove_all,
-		     struct qs_outcomes *ret, struct qs_error *err)
+int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
+		     enum qs_keystore_scan how, struct qs_outcomes *ret, struct qs_error *err)
 {
-	struct scan s = { .env = env, .ks = ks, .list = ret, .prove = prove_all };
+	struct scan s = { .env = env, .ks = ks, .list = ret, .how = how };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
 	if (r == 0)

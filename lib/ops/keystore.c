@@ -32,13 +32,13 @@
 #define LOCK QS_RUN_DIR "/keystore.lock"
 #define FIRST 1
 
-int qs_keystore_lock(const struct qs_env *env, struct qs_error *err)
+int qs_keystore_lock(const struct qs_env *env, unsigned wait_ms, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, QS_RUN_DIR);
 	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, LOCK);
 	int r = qs_file_make_dirs(dir, 0755, err);
 
-	return r < 0 ? r : qs_file_lock(path, env->config.lock_wait_s * 1000, "the keystore", err);
+	return r < 0 ? r : qs_file_lock(path, wait_ms, "the keystore", err);
 }
 
 /* ---- the end of a keystore ---- */
@@ -55,6 +55,8 @@ static int remove_all(const struct qs_env *env, const struct qs_provider *provid
 		r = provider->retire(env, ks->generations[i].number, err);
 	if (r >= 0 && ks->state == QS_KEYSTORE_ENABLING)
 		r = provider->retire(env, FIRST, err);
+	if (r >= 0 && ks->rotation == QS_ROTATION_DISTRIBUTING)
+		r = provider->retire(env, ks->target, err);
 	if (r >= 0)
 		r = qs_file_remove(file, err);
 	if (r >= 0 && rmdir(dir) == 0)
@@ -142,7 +144,7 @@ int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_err
 
 	if (!provider)
 		return qs_fail(err, QS_E_USAGE, "no provider is called '%s'", name);
-	lock = qs_keystore_lock(env, err);
+	lock = qs_keystore_lock(env, env->config.lock_wait_s * 1000, err);
 	if (lock < 0)
 		return lock;
 	r = qs_keystore_load(env, &ks, err);
@@ -199,7 +201,8 @@ static int refuse_dependents(const struct qs_outcomes *found, struct qs_error *e
 int qs_keystore_disable(const struct qs_env *env, struct qs_error *err)
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
-	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(env, err);
+	QS_AUTO(qs_auto_close)
+	int lock = qs_keystore_lock(env, env->config.lock_wait_s * 1000, err);
 	struct qs_keystore ks;
 	int r;
 
@@ -211,7 +214,7 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err)
 	if (ks.state == QS_KEYSTORE_DISABLED)
 		return qs_fail(err, QS_E_FAILED, "the keystore is not enabled");
 	if (ks.state == QS_KEYSTORE_ENABLED) {
-		r = qs_keystore_scan(env, &ks, false, &found, err);
+		r = qs_keystore_scan(env, &ks, QS_SCAN_COUNT, &found, err);
 		if (r == 0)
 			r = refuse_dependents(&found, err);
 		ks.state = QS_KEYSTORE_DISABLING;
@@ -247,6 +250,17 @@ static json_t *unreadable(const struct qs_outcomes *found)
 	return list;
 }
 
+static json_t *rotation(const struct qs_keystore *ks, const struct qs_outcomes *found)
+{
+	json_int_t total = 0;
+
+	for (size_t i = 0; i < ks->count; i++)
+		total += count_of(found, ks->generations[i].number, false);
+	return json_pack("{s:s,s:i,s:I,s:I}", "state", qs_rotation_state_name(ks->rotation),
+			 "generation", (int)ks->target, "done", count_of(found, ks->target, false),
+			 "total", total);
+}
+
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
@@ -259,7 +273,7 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	*ret = json_pack("{s:s}", "state", qs_keystore_state_name(ks.state));
 	if (ks.state == QS_KEYSTORE_DISABLED)
 		return 0;
-	r = qs_keystore_scan(env, &ks, false, &found, err);
+	r = qs_keystore_scan(env, &ks, QS_SCAN_COUNT, &found, err);
 	if (r < 0)
 		return r;
 	list = json_array();
@@ -277,6 +291,8 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	(void)json_object_set_new(*ret, "generation", json_integer(ks.current));
 	(void)json_object_set_new(*ret, "generations", list);
 	(void)json_object_set_new(*ret, "unreadable", unreadable(&found));
+	if (ks.rotation != QS_ROTATION_IDLE)
+		(void)json_object_set_new(*ret, "rotation", rotation(&ks, &found));
 	return 0;
 }
 
@@ -287,5 +303,5 @@ int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct
 
 	if (r == 0)
 		r = qs_keystore_prepare_all(env, &ks, true, err);
-	return r < 0 ? r : qs_keystore_scan(env, &ks, true, ret, err);
+	return r < 0 ? r : qs_keystore_scan(env, &ks, QS_SCAN_PROVE, ret, err);
 }

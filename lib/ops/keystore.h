@@ -14,18 +14,38 @@
 
 /*
  * The lock of whoever changes the keystore or makes a device depend on it; waits
- * lock_wait. Returns a descriptor.
+ * WAIT_MS. Returns a descriptor.
  */
-int qs_keystore_lock(const struct qs_env *env, struct qs_error *err);
+int qs_keystore_lock(const struct qs_env *env, unsigned wait_ms, struct qs_error *err);
+
+enum qs_keystore_scan {
+	QS_SCAN_COUNT,
+	QS_SCAN_PROVE, /* each key is unwrapped, its identity checked and its keyslot tried */
+	QS_SCAN_REWRAP /* what rewrapping has to know; backups are read from the disk again */
+};
 
 /*
  * One outcome for every device of ours that is present and for every header backup
  * (device: its path). outcome.details: "generation" and "provider" of a key that KS
- * wrapped, absent without one; "backup" (true for backups). With PROVE each of those
- * is unwrapped, its identity checked and its keyslot tried. Never writes.
+ * wrapped, absent without one; "backup" (true for backups). With QS_SCAN_REWRAP devices
+ * have their name in outcome.name, and "token" (as in the header), "behind" (device or backup
+ * is not, or not wholly, at the generation that wraps). Never writes.
  */
-int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks, bool prove,
-		     struct qs_outcomes *ret, struct qs_error *err);
+int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
+		     enum qs_keystore_scan how, struct qs_outcomes *ret, struct qs_error *err);
+
+/*
+ * Bring those of FOUND (of a scan with QS_SCAN_REWRAP) that are behind to the generation that
+ * wraps now; the caller holds the keystore's lock. REPORT gets an outcome for each of them.
+ */
+int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
+		      struct qs_outcomes *found, struct qs_outcomes *report, struct qs_error *err);
+
+/*
+ * After devices of LIST were opened: when the keystore opened one with an older generation,
+ * bring all that are present to the current one. That it fails is a warning: they are open.
+ */
+void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *list);
 
 /*
  * Of the header behind REQUEST, read without libcryptsetup: the generation of KS that its token

@@ -491,6 +491,8 @@ void qs_open_finish(const struct qs_env *env, const struct qs_open_options *opti
 	if (!options->test)
 		qs_event_report_open(env, list);
 	qs_heal(env, options, requests, list);
+	if (!options->test)
+		qs_keystore_follow_up(env, list);
 }
 
 int qs_open(const struct qs_env *env, const char *device, const struct qs_open_options *options,

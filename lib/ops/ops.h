@@ -265,9 +265,21 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
 /*
  * *ret: "state"; unless disabled "provider", "store", "generation" (the current one),
  * "generations" (number, created, devices, backups: how many it wraps keys of),
- * "unreadable" (sentences). Reads only.
+ * "unreadable" (sentences), and while a rotation is not finished "rotation" (state, generation,
+ * done and total: devices). Reads only.
  */
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err);
+
+/*
+ * Go on with a rotation, or begin one: a new generation, and every device that is present
+ * wrapped by it (steps: keystore/rotation.h, ops/keystore-rotate.c). FORCE: also before the
+ * minimum interval, which is QS_E_REFUSED. *ret: the devices that were changed, with
+ * "generation", or that could not be; *ret_result: "state", "generation" (the
+ * current one), "retired" (numbers), and "rotation" (state, generation) while it is not finished.
+ * QS_E_PARTIAL: not finished; QS_E_LOCKED: another one runs.
+ */
+int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes *ret,
+		       json_t **ret_result, struct qs_error *err);
 
 /* Prove what the keystore holds, as qs_keystore_scan() does (ops/keystore.h). Reads only. */
 int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err);

@@ -26,16 +26,17 @@ def state(tree):
 
 def recover(tree, image, key):
     """What the keystore wrapped for IMAGE, into the file KEY, by jose alone."""
-    kek = (directory(tree) / "1.kek").read_bytes()
-    jwk = {"kty": "oct", "alg": "A256GCMKW", "k": base64.urlsafe_b64encode(kek).decode().rstrip("=")}
     tokens = [token for token in metadata(image)["tokens"].values() if token["type"] == "qs-keystore"]
     check(len(tokens) == 1, f"{len(tokens)} keystore tokens")
+    kek = (directory(tree) / f"{tokens[0]['generation']}.kek").read_bytes()
+    jwk = {"kty": "oct", "alg": "A256GCMKW", "k": base64.urlsafe_b64encode(kek).decode().rstrip("=")}
     jwe, key_file = tree.root.parent / f"{tree.root.name}.jwe", tree.root.parent / f"{tree.root.name}.jwk"
     jwe.write_text(json.dumps(tokens[0]["jwe"]))
     key_file.write_text(json.dumps(jwk))
     done = subprocess.run(["jose", "jwe", "dec", "-i", jwe, "-k", key_file], stdout=subprocess.PIPE, check=False)
     check(done.returncode == 0, "jose does not unwrap the device key")
     key.write_bytes(done.stdout[:64])
+    return tokens[0]["generation"]
 
 
 class Store(Scenario):

@@ -171,7 +171,9 @@ class Unsynced:
         if self.first and path.startswith("img/") and call.name in WRITING:
             early = sorted(found for found in self.paths if found.startswith(self.first))
             check(not early, f"the disk is written before these are synced: {early}")
-        if call.name in SYNCING:
+        if call.name == "syncfs":
+            self.paths.clear()
+        elif call.name in SYNCING:
             self.paths.discard(path)
         elif call.name in WRITING | ATTRIBUTES:
             self.paths.add(path)

@@ -256,6 +256,9 @@ open_devices()
 	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 1'
 	[ -b "/dev/mapper/$NAME" ]
 	example 'keystore status' | grep -q 'for 2 devices'
+	example 'keystore rotate --force'
+	qs-util cryptclose /dev/sdj
+	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 2'
 	example 'keystore verify'
 	openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out /root/escrow.key 2>/dev/null
 	openssl pkey -in /root/escrow.key -pubout -out /root/escrow.pub

@@ -1,0 +1,138 @@
+/*
+ * Device keys from one generation into another. What a wrapping holds, key and identity, is
+ * carried over byte for byte: no keyslot is tried, as none is changed.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "keystore/device.h"
+#include "keystore/provider.h"
+
+/* A batch on its way; as many of each as there are items. */
+struct batch {
+	const struct qs_env *env;
+	const struct qs_keystore *ks;
+	const struct qs_provider *provider;
+	struct qs_rewrap *items;
+	size_t count;
+	struct qs_wrapping *old, *new, *again;
+};
+
+typedef int provider_call(const struct qs_env *env, const struct qs_keystore *ks,
+			  struct qs_wrapping *items, size_t count, struct qs_error *err);
+
+/* Those that have not failed yet, in one call. */
+static int call(const struct batch *b, provider_call *function, struct qs_wrapping *all,
+		struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) struct qs_wrapping *some = calloc(b->count, sizeof(*some));
+	size_t n = 0;
+	int r;
+
+	if (!some)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", b->count);
+	for (size_t i = 0; i < b->count; i++)
+		if (b->items[i].error.kind == QS_E_NONE)
+			some[n++] = all[i];
+	r = n ? function(b->env, b->ks, some, n, err) : 0;
+	n = 0;
+	for (size_t i = 0; i < b->count; i++) {
+		if (b->items[i].error.kind != QS_E_NONE)
+			continue;
+		all[i] = some[n++];
+		b->items[i].error = all[i].error;
+	}
+	return r;
+}
+
+static void begin(const struct batch *b, size_t i)
+{
+	struct qs_rewrap *item = &b->items[i];
+	struct qs_keystore_token t;
+
+	if (qs_keystore_token_parse(item->token, item->uuid, &t, &item->error) < 0 ||
+	    qs_keystore_check_token(b->ks, &t, &item->error) < 0)
+		return;
+	b->old[i].generation = t.generation;
+	b->old[i].jwe = json_incref((json_t *)t.jwe);
+	b->new[i].generation = b->again[i].generation = qs_keystore_wraps_with(b->ks);
+	b->new[i].volume = qs_keystore_volume(item->uuid, t.slot);
+}
+
+/* The token as the header will hold it, read back from its text. */
+static void make(const struct batch *b, size_t i)
+{
+	struct qs_rewrap *item = &b->items[i];
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	QS_AUTO(qs_auto_json) json_t *token = NULL;
+	struct qs_keystore_token t;
+
+	token = qs_keystore_token_make(b->ks, b->new[i].generation, QS_TAKE(b->new[i].jwe));
+	(void)json_object_set(token, "keyslots", json_object_get(item->token, "keyslots"));
+	text = json_dumps(token, JSON_COMPACT);
+	item->made = text ? json_loads(text, 0, NULL) : NULL;
+	if (qs_keystore_token_parse(item->made, item->uuid, &t, &item->error) == 0)
+		b->again[i].jwe = json_incref((json_t *)t.jwe);
+}
+
+static int run(const struct batch *b, struct qs_error *err)
+{
+	int r;
+
+	for (size_t i = 0; i < b->count; i++)
+		begin(b, i);
+	r = call(b, b->provider->unwrap, b->old, err);
+	for (size_t i = 0; i < b->count; i++)
+		b->new[i].plain = qs_secret_move(&b->old[i].plain);
+	if (r == 0)
+		r = call(b, b->provider->wrap, b->new, err);
+	for (size_t i = 0; r == 0 && i < b->count; i++)
+		if (b->items[i].error.kind == QS_E_NONE)
+			make(b, i);
+	if (r == 0)
+		r = call(b, b->provider->unwrap, b->again, err);
+	for (size_t i = 0; r == 0 && i < b->count; i++)
+		if (b->items[i].error.kind == QS_E_NONE &&
+		    !qs_secret_equal(&b->new[i].plain, &b->again[i].plain))
+			(void)qs_fail(&b->items[i].error, QS_E_FAILED,
+				      "generation %u unwraps another key than it was given",
+				      (unsigned)b->new[i].generation);
+	return r;
+}
+
+static void release(struct qs_wrapping *all, size_t count)
+{
+	for (size_t i = 0; all && i < count; i++)
+		qs_wrapping_done(&all[i]);
+	free(all);
+}
+
+int qs_keystore_rewrap(const struct qs_env *env, const struct qs_keystore *ks,
+		       const struct qs_provider *provider, struct qs_rewrap *items, size_t count,
+		       struct qs_error *err)
+{
+	int r = 0;
+
+	for (size_t from = 0; r == 0 && from < count; from += QS_REWRAP_BATCH) {
+		size_t n = count - from < QS_REWRAP_BATCH ? count - from : QS_REWRAP_BATCH;
+		struct batch b = {
+			.env = env,
+			.ks = ks,
+			.provider = provider,
+			.items = items + from,
+			.count = n,
+			.old = calloc(n, sizeof(*b.old)),
+			.new = calloc(n, sizeof(*b.new)),
+			.again = calloc(n, sizeof(*b.again)),
+		};
+
+		r = b.old && b.new &&b.again
+			    ? run(&b, err)
+			    : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", n);
+		release(b.old, n);
+		release(b.new, n);
+		release(b.again, n);
+	}
+	return r;
+}

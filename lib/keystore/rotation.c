@@ -1,0 +1,198 @@
+#include "keystore/rotation.h"
+
+#include <string.h>
+
+void qs_rotation_view_add(struct qs_rotation_view *view, uint32_t generation)
+{
+	for (size_t i = 0; i < view->named_count; i++)
+		if (view->named[i] == generation)
+			return;
+	if (view->named_count == sizeof(view->named) / sizeof(*view->named))
+		view->unknown = true;
+	else
+		view->named[view->named_count++] = generation;
+}
+
+/* ---- deciding ---- */
+
+static uint32_t last_number(const struct qs_keystore *ks)
+{
+	return ks->generations[ks->count - 1].number;
+}
+
+static bool is_named(const struct qs_rotation_view *view, uint32_t number)
+{
+	for (size_t i = 0; i < view->named_count; i++)
+		if (view->named[i] == number)
+			return true;
+	return false;
+}
+
+/* The oldest that neither wraps, nor is the one before that, nor is needed; 0: none. */
+static uint32_t find_retired(const struct qs_keystore *ks, const struct qs_rotation_view *view)
+{
+	for (size_t i = 0; !view->unknown && i + 2 < ks->count; i++)
+		if (!is_named(view, ks->generations[i].number))
+			return ks->generations[i].number;
+	return 0;
+}
+
+enum qs_rotation_step qs_rotation_next(const struct qs_keystore *ks,
+				       const struct qs_rotation_view *view, bool asked,
+				       uint32_t *ret)
+{
+	if (ks->rotation == QS_ROTATION_IDLE && asked) {
+		*ret = last_number(ks) + 1;
+		return QS_ROTATION_BEGIN;
+	}
+	if (ks->rotation == QS_ROTATION_DISTRIBUTING) {
+		*ret = ks->target;
+		return QS_ROTATION_MAKE;
+	}
+	/* When idle, these were away during the last rotation. */
+	if (view->waiting > 0)
+		return QS_ROTATION_REWRAP;
+	*ret = find_retired(ks, view);
+	if (*ret)
+		return QS_ROTATION_RETIRE;
+	return ks->rotation == QS_ROTATION_REWRAPPING ? QS_ROTATION_FINISH : QS_ROTATION_DONE;
+}
+
+/* ---- what it does to the keystore ---- */
+
+static void drop(struct qs_keystore *ks, uint32_t number)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < ks->count; i++)
+		if (ks->generations[i].number != number)
+			ks->generations[kept++] = ks->generations[i];
+	ks->count = kept;
+}
+
+struct run {
+	struct qs_keystore *ks;
+	const struct qs_rotation_functions *functions;
+	void *cookie;
+	struct qs_rotation_view view;
+	bool unsaved; /* generations were erased that keystore.json still lists */
+};
+
+static int save(struct run *run, const struct qs_keystore *changed, struct qs_error *err)
+{
+	int r = run->functions->save(run->cookie, changed, err);
+
+	if (r < 0)
+		return r;
+	*run->ks = *changed;
+	run->unsaved = false;
+	return 0;
+}
+
+static int begin(struct run *run, uint32_t number, struct qs_error *err)
+{
+	struct qs_keystore changed = *run->ks;
+
+	if (changed.count >= QS_KEYSTORE_GENERATIONS || number > QS_KEYSTORE_GENERATION_MAX)
+		return qs_fail(
+			err, QS_E_FORBIDDEN,
+			"the keystore has %zu generations, all of which a device or header "
+			"backup needs: rewrap or remove what `qs-util keystore status` shows "
+			"for the old ones",
+			changed.count);
+	changed.rotation = QS_ROTATION_DISTRIBUTING;
+	changed.target = number;
+	return save(run, &changed, err);
+}
+
+static int look(struct run *run, struct qs_error *err)
+{
+	run->view = (struct qs_rotation_view){};
+	return run->functions->look(run->cookie, run->ks, &run->view, err);
+}
+
+static int make(struct run *run, uint32_t number, struct qs_error *err)
+{
+	struct qs_keystore changed = *run->ks;
+	int r = run->functions->make(run->cookie, run->ks, number, err);
+
+	if (r < 0)
+		return r;
+	changed.generations[changed.count++] =
+		(struct qs_keystore_generation){ .number = number, .created = time(NULL) };
+	changed.rotation = QS_ROTATION_REWRAPPING;
+	r = save(run, &changed, err);
+	return r < 0 ? r : look(run, err);
+}
+
+/* What is reported done was looked at again afterwards. */
+static int rewrap(struct run *run, struct qs_error *err)
+{
+	int r = run->functions->rewrap(run->cookie, run->ks, err);
+
+	if (r == 0)
+		r = look(run, err);
+	if (r < 0 || run->view.waiting == 0)
+		return r;
+	return qs_fail(err, QS_E_PARTIAL,
+		       "%zu device%s could not be brought to generation %u: the same command again "
+		       "goes on with %s",
+		       run->view.waiting, run->view.waiting == 1 ? "" : "s",
+		       (unsigned)qs_keystore_wraps_with(run->ks),
+		       run->view.waiting == 1 ? "it" : "them");
+}
+
+static int retire(struct run *run, uint32_t number, struct qs_error *err)
+{
+	int r = run->functions->retire(run->cookie, run->ks, number, err);
+
+	if (r < 0)
+		return r;
+	drop(run->ks, number);
+	run->unsaved = true;
+	return 0;
+}
+
+static int finish(struct run *run, struct qs_error *err)
+{
+	struct qs_keystore changed = *run->ks;
+
+	if (changed.rotation == QS_ROTATION_REWRAPPING)
+		changed.current = changed.target;
+	changed.rotation = QS_ROTATION_IDLE;
+	changed.target = 0;
+	return save(run, &changed, err);
+}
+
+int qs_rotation_run(struct qs_keystore *ks, const struct qs_rotation_functions *functions,
+		    void *cookie, bool asked, struct qs_error *err)
+{
+	struct run run = { .ks = ks, .functions = functions, .cookie = cookie };
+	bool fresh = asked && ks->rotation == QS_ROTATION_IDLE;
+	int r = ks->rotation == QS_ROTATION_DISTRIBUTING || fresh ? 0 : look(&run, err);
+
+	while (r == 0) {
+		uint32_t number = 0;
+
+		switch (qs_rotation_next(ks, &run.view, fresh, &number)) {
+		case QS_ROTATION_BEGIN:
+			r = begin(&run, number, err);
+			break;
+		case QS_ROTATION_MAKE:
+			r = make(&run, number, err);
+			break;
+		case QS_ROTATION_REWRAP:
+			r = rewrap(&run, err);
+			break;
+		case QS_ROTATION_RETIRE:
+			r = retire(&run, number, err);
+			break;
+		case QS_ROTATION_FINISH:
+			return finish(&run, err);
+		case QS_ROTATION_DONE:
+			return run.unsaved ? finish(&run, err) : 0;
+		}
+		fresh = false;
+	}
+	return r;
+}

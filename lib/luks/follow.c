@@ -1,0 +1,108 @@
+/*
+ * Backups are LUKS2 headers of two copies with a checksum each, so what is changed in place
+ * leaves at every cut a copy that is whole, old or new, and both open. Key material is not
+ * touched.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "luks/backup.h"
+
+#define BLOCK 4096U
+
+static char *real_path(const struct qs_env *env, const char *name)
+{
+	QS_AUTO(qs_auto_free) char *logical = qs_backup_path(env, name);
+
+	return qs_env_path(env, logical);
+}
+
+/* All but tokens: equal salts mean equal key material. */
+static bool same_volume(const struct qs_luks_header *a, const struct qs_luks_header *b)
+{
+	static const char *const members[] = { "keyslots", "segments", "digests", "config" };
+
+	if (a->metadata_size != b->metadata_size || strcmp(a->uuid, b->uuid) != 0 ||
+	    strcmp(a->label, b->label) != 0 || strcmp(a->subsystem, b->subsystem) != 0)
+		return false;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(members); i++)
+		if (!json_equal(json_object_get(a->json, members[i]),
+				json_object_get(b->json, members[i])))
+			return false;
+	return true;
+}
+
+static bool is_whole(int fd, const struct qs_backup_follow *f)
+{
+	struct stat st;
+
+	/* A second name is an older version that must not change. */
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 &&
+	       (uint64_t)st.st_size == qs_header_image_size(f->h);
+}
+
+static bool has_copy(int fd, const struct qs_backup_follow *f, unsigned which)
+{
+	QS_AUTO(qs_header_image_done) struct qs_header_image now = {};
+	size_t size = f->h->metadata_size;
+
+	return qs_header_image_read_raw(fd, f->name, 2 * size, &now, NULL) == 0 &&
+	       memcmp((char *)now.data + which * size, (const char *)f->image->data + which * size,
+		      size) == 0;
+}
+
+int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = real_path(f->env, f->name);
+	QS_AUTO(qs_auto_close) int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header b = {};
+	int r;
+
+	if (fd < 0)
+		return errno == ENOENT ? QS_FOLLOW_NOT
+				       : qs_fail_errno(err, errno, "cannot open %s", real);
+	if (!is_whole(fd, f))
+		return QS_FOLLOW_NOT;
+	r = qs_luks_header_read(fd, &b, err);
+	if (r < 0)
+		return r;
+	if (b.version != 2 || !same_volume(&b, f->h))
+		return QS_FOLLOW_NOT;
+	if (has_copy(fd, f, 1))
+		return has_copy(fd, f, 0) ? QS_FOLLOW_SAME : QS_FOLLOW_FIRST;
+	/* Until the second copy is whole the first one must be. */
+	return b.copy[0] == QS_COPY_OK ? QS_FOLLOW_SECOND : QS_FOLLOW_NOT;
+}
+
+int qs_backup_follow_copy(const struct qs_backup_follow *f, unsigned which, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = real_path(f->env, f->name);
+	QS_AUTO(qs_auto_close) int fd = open(real, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	size_t from = which * f->h->metadata_size, to = from + f->h->metadata_size;
+	const char *new = f->image->data;
+	char old[BLOCK];
+	int r = fd < 0 ? -errno : 0;
+
+	for (size_t at = from; r == 0 && at < to; at += BLOCK) {
+		r = qs_file_pread(fd, old, BLOCK, (off_t)at);
+		if (r == 0 && memcmp(old, new + at, BLOCK) != 0)
+			r = qs_file_pwrite(fd, new + at, BLOCK, (off_t)at);
+	}
+	return r < 0 ? qs_fail_errno(err, r, "cannot change the header backup %s", real) : 0;
+}
+
+int qs_backup_to_come(const struct qs_env *env, const char *name, struct qs_header_image *ret,
+		      struct qs_luks_header *ret_header, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = real_path(env, name);
+	QS_AUTO(qs_auto_close) int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return qs_fail_errno(err, errno, "cannot open %s", real);
+	return qs_header_image_copies(fd, real, ret, ret_header, err);
+}

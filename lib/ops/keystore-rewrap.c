@@ -1,0 +1,350 @@
+/*
+ * Devices brought to the generation that wraps now. What a crash after each step of one device
+ * leaves, and what a second run does:
+ *
+ *   step                                  left behind                  second run
+ *   unwrap, wrap, unwrap again, compare   nothing                      all
+ *   second copy of the backup is the      device old; one copy of the  all
+ *     header to come; synced                backup old, one new
+ *   header of the device, copy by copy,   device new, backup as before goes on with the backup
+ *     synced, read again, compared
+ *   first copy of the backup, synced      finished                     nothing to do
+ *
+ * A device that vanishes in the middle leaves a backup that names both generations: neither
+ * goes. With any other order one of them could be erased that only an absent device names.
+ * Both generations are there all the while, so header and backup open at every point. A
+ * backup that differs from the device in more than tokens is made anew first.
+ * Many devices go together: a call of the provider for a hundred, and one flush of the
+ * backups' file system between the steps for all of them.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "keystore/device.h"
+#include "keystore/provider.h"
+#include "luks/backup.h"
+#include "luks/slots.h"
+#include "ops/keystore.h"
+
+/* How often another program may change the header under our hands. */
+#define TRIES 3
+
+struct bring {
+	const struct qs_env *env;
+	const struct qs_keystore *ks;
+	struct qs_outcomes *found;
+	json_t **made; /* for each of found: its new token, or NULL */
+	bool *todo;    /* for each of found: it is our work */
+};
+
+static bool is_true(const struct qs_outcome *o, const char *key)
+{
+	return json_is_true(json_object_get(o->details, key));
+}
+
+/* ---- in a worker: the second copy of the backup ---- */
+
+struct change {
+	const struct bring *b;
+	const struct qs_outcome *o;
+	struct qs_device *dev;
+	struct qs_slots slots;
+	int lock, disk, fd;
+};
+
+static void change_done(struct change *c)
+{
+	qs_slots_done(&c->slots);
+	qs_auto_close(&c->fd);
+	qs_auto_close(&c->disk);
+	qs_auto_close(&c->lock);
+	qs_device_free(c->dev);
+}
+
+static int open_device(struct change *c, struct qs_error *err)
+{
+	const struct qs_env *env = c->b->env;
+	int r = qs_device_find(env, c->o->device, &c->dev, err);
+
+	if (r < 0)
+		return r;
+	c->lock = qs_device_lock(env, c->dev, env->config.lock_wait_s * 1000, err);
+	if (c->lock < 0)
+		return c->lock;
+	c->fd = qs_device_open_below(c->dev, &c->disk, err);
+	return c->fd < 0 ? c->fd : 0;
+}
+
+static int meanwhile(const struct change *c, struct qs_error *err)
+{
+	return qs_fail(
+		err, QS_E_TEMPORARY,
+		"another program has changed the header of %s or its backup meanwhile; try again",
+		c->dev->node);
+}
+
+/* Somebody else's, or a restored one: its backup is not ours to overwrite by it. */
+static int refuse_older(const struct change *c, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header last = {};
+	int r = qs_backup_peek(c->b->env, c->o->name, &last, NULL);
+
+	if (r != 1 || last.seqid <= c->slots.header.seqid)
+		return 0;
+	return qs_fail(
+		err, QS_E_REFUSED,
+		"the header of %s is older than its backup: `qs-util cryptrestore %s` first, or "
+		"make this one its backup with `qs-util cryptbackup %s`",
+		c->dev->node, c->dev->node, c->dev->node);
+}
+
+static int put_token(struct change *c, const json_t *made, struct qs_error *err)
+{
+	const json_t *expected = json_object_get(c->o->details, "token");
+	int number = -1;
+	const json_t *now = qs_keystore_token_find(c->slots.header.json, &number);
+
+	if (!now || !json_equal(now, expected))
+		return meanwhile(c, err);
+	return made ? qs_slots_replace_token(&c->slots, number, made, err) : 0;
+}
+
+static int load(struct change *c, struct qs_error *err)
+{
+	qs_slots_done(&c->slots);
+	return qs_slots_load_tokens(c->b->env, c->fd, c->dev->size, c->dev->node, c->o->name,
+				    &c->slots, err);
+}
+
+/* Where the backup could not follow: first one of the header as it is, before anything changes. */
+static int renew_backup(const struct change *c, const struct qs_backup_follow *f,
+			struct qs_error *err)
+{
+	int r = qs_backup_may_follow(f, err);
+
+	if (r != QS_FOLLOW_NOT)
+		return r;
+	r = qs_backup_refresh(f->env, f->name, c->dev->node, err);
+	if (r >= 0)
+		r = qs_backup_may_follow(f, err);
+	if (r == QS_FOLLOW_NOT)
+		return qs_fail(err, QS_E_FAILED, "the header backup of %s cannot be changed",
+			       c->dev->node);
+	return r;
+}
+
+/* *ret: "begun", unless all of it is done already. */
+static int begin(struct change *c, const json_t *made, json_t **ret, struct qs_error *err)
+{
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	const struct qs_backup_follow f = { c->b->env, c->o->name, &image, &c->slots.header };
+	int r = load(c, err);
+
+	if (r == 0)
+		r = refuse_older(c, err);
+	if (r == 0)
+		r = put_token(c, made, err);
+	if (r == 0)
+		r = qs_slots_headers(&c->slots, &image, err);
+	if (r == 0)
+		r = renew_backup(c, &f, err);
+	if (r >= 0 && r != QS_FOLLOW_SAME)
+		*ret = json_pack("{s:b}", "begun", 1);
+	if (r == QS_FOLLOW_SECOND)
+		r = qs_backup_follow_copy(&f, 1, err);
+	return r < 0 ? r : 0;
+}
+
+static int begin_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		     struct qs_error *err)
+{
+	const struct bring *b = cookie;
+	struct change c = { .b = b, .o = &b->found->items[i], .lock = -1, .disk = -1, .fd = -1 };
+	int r;
+
+	qs_worker_step(worker, "backup");
+	r = open_device(&c, err);
+	if (r == 0)
+		r = begin(&c, b->made[i], ret, err);
+	change_done(&c);
+	return r;
+}
+
+/* ---- in a worker: the header, then the first copy of the backup ---- */
+
+/* What lies in the backup is the header as it is now, but for its keystore token. */
+static int check_to_come(const struct change *c, const struct qs_luks_header *h, const json_t *made,
+			 struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *now = json_deep_copy(c->slots.header.json);
+	QS_AUTO(qs_auto_free) char *key = NULL;
+	int number = -1;
+
+	if (!qs_keystore_token_find(now, &number))
+		return meanwhile(c, err);
+	key = qs_printf("%d", number);
+	if (made)
+		(void)json_object_set(json_object_get(now, "tokens"), key, (json_t *)made);
+	return json_equal(now, h->json) ? 0 : meanwhile(c, err);
+}
+
+static int write_header(struct change *c, const json_t *made, const struct qs_header_image *image,
+			const struct qs_luks_header *h, struct qs_error *err)
+{
+	int r = -EAGAIN;
+
+	for (unsigned i = 0; r == -EAGAIN && i < TRIES; i++) {
+		r = load(c, err);
+		if (r == 0)
+			r = check_to_come(c, h, made, err);
+		if (r == 0)
+			r = qs_slots_take_headers(&c->slots, image, err);
+		/* Also when nothing changed: a run that was killed may not have synced it. */
+		if (r == 0)
+			r = qs_slots_write(&c->slots, c->fd, err);
+	}
+	if (r < 0)
+		return r;
+	return qs_device_sync_and_compare(c->fd, c->dev->node, image->data, image->size, err);
+}
+
+static int end(struct change *c, const json_t *made, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	const struct qs_backup_follow f = { c->b->env, c->o->name, &image, &h };
+	int r = qs_backup_to_come(f.env, f.name, &image, &h, err);
+
+	if (r == 0)
+		r = write_header(c, made, &image, &h, err);
+	return r < 0 ? r : qs_backup_follow_copy(&f, 0, err);
+}
+
+static int end_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
+		   struct qs_error *err)
+{
+	const struct bring *b = cookie;
+	struct change c = { .b = b, .o = &b->found->items[i], .lock = -1, .disk = -1, .fd = -1 };
+	int r;
+
+	(void)ret;
+	qs_worker_step(worker, "rewrap");
+	r = open_device(&c, err);
+	if (r == 0)
+		r = end(&c, b->made[i], err);
+	change_done(&c);
+	return r;
+}
+
+/* ---- in the parent: all together ---- */
+
+static int flush(int dir, struct qs_error *err)
+{
+	return syncfs(dir) < 0 ? qs_fail_errno(err, errno, "cannot sync the header backups") : 0;
+}
+
+static int run_jobs(struct bring *b, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free)
+	char *headers = qs_env_path(b->env, b->env->config.headers_dir);
+	QS_AUTO(qs_auto_close) int dir = -1;
+	bool any = false;
+	int r = qs_file_make_dirs(headers, 0700, err);
+
+	if (r < 0)
+		return r;
+	/* Opened before anything is written: syncfs() reports what fails from now on. */
+	dir = open(headers, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return qs_fail_errno(err, errno, "cannot open the directory %s", headers);
+	r = qs_outcomes_run(b->env, b->found, b->todo, begin_job, b, err);
+	for (size_t i = 0; i < b->found->count; i++) {
+		b->todo[i] &= b->found->items[i].error.kind == QS_E_NONE &&
+			      is_true(&b->found->items[i], "begun");
+		any |= b->todo[i];
+	}
+	if (r < 0 || !any)
+		return r;
+	r = flush(dir, err);
+	if (r == 0)
+		r = qs_outcomes_run(b->env, b->found, b->todo, end_job, b, err);
+	return r == 0 ? flush(dir, err) : r;
+}
+
+/* New tokens for those whose header is not at the generation yet. */
+static int make_tokens(struct bring *b, struct qs_error *err)
+{
+	const uint32_t target = qs_keystore_wraps_with(b->ks);
+	QS_AUTO(qs_auto_free)
+	struct qs_rewrap *items = calloc(b->found->count + 1, sizeof(*items));
+	QS_AUTO(qs_auto_free) size_t *of = calloc(b->found->count + 1, sizeof(*of));
+	size_t n = 0;
+	int r;
+
+	if (!items || !of)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", b->found->count);
+	for (size_t i = 0; i < b->found->count; i++) {
+		const struct qs_outcome *o = &b->found->items[i];
+
+		if (!b->todo[i] || json_integer_value(json_object_get(o->details, "generation")) ==
+					   (json_int_t)target)
+			continue;
+		of[n] = i;
+		items[n].uuid = o->uuid;
+		items[n++].token = json_object_get(o->details, "token");
+	}
+	r = qs_keystore_rewrap(b->env, b->ks, qs_provider_find(b->ks->provider), items, n, err);
+	for (size_t k = 0; k < n; k++) {
+		b->made[of[k]] = items[k].made;
+		b->found->items[of[k]].error = items[k].error;
+		b->todo[of[k]] &= items[k].error.kind == QS_E_NONE;
+	}
+	return r;
+}
+
+static void tell(const struct bring *b, const bool *tried, struct qs_outcomes *report)
+{
+	for (size_t i = 0; i < b->found->count; i++) {
+		const struct qs_outcome *from = &b->found->items[i];
+		struct qs_outcome *o;
+
+		if (!tried[i])
+			continue;
+		o = qs_outcomes_add(report, from->device);
+		qs_outcome_set(&o->node, from->node);
+		qs_outcome_set(&o->name, from->name);
+		qs_outcome_set(&o->uuid, from->uuid);
+		o->error = from->error;
+		if (o->error.kind == QS_E_NONE)
+			qs_outcome_detail(o, "generation",
+					  json_integer(qs_keystore_wraps_with(b->ks)));
+	}
+}
+
+int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
+		      struct qs_outcomes *found, struct qs_outcomes *report, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) bool *tried = calloc(found->count + 1, sizeof(*tried));
+	QS_AUTO(qs_auto_free) bool *todo = calloc(found->count + 1, sizeof(*todo));
+	QS_AUTO(qs_auto_free) json_t **made = calloc(found->count + 1, sizeof(json_t *));
+	struct bring b = { .env = env, .ks = ks, .found = found, .made = made, .todo = todo };
+	int r;
+
+	if (!tried || !made || !todo)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", found->count);
+	for (size_t i = 0; i < found->count; i++)
+		tried[i] = todo[i] = found->items[i].error.kind == QS_E_NONE &&
+				     is_true(&found->items[i], "behind");
+	r = make_tokens(&b, err);
+	if (r == 0)
+		r = run_jobs(&b, err);
+	tell(&b, tried, report);
+	for (size_t i = 0; i < found->count; i++)
+		json_decref(made[i]);
+	return r;
+}

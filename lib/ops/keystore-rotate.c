@@ -1,0 +1,254 @@
+/*
+ * keystore rotate, and what else brings devices to the generation that wraps now. The steps
+ * of a rotation and what a crash leaves stand in keystore/rotation.h, those of one device
+ * in keystore-rewrap.c.
+ */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "keystore/provider.h"
+#include "keystore/rotation.h"
+#include "ops/keystore.h"
+
+/* Less often, unless forced: each generation is another key that has to be kept. */
+#define MINIMUM_INTERVAL (24L * 3600)
+
+struct rotate {
+	const struct qs_env *env;
+	const struct qs_provider *provider;
+	struct qs_outcomes found;   /* devices and backups, as last looked at */
+	struct qs_outcomes *report; /* what was done */
+	json_t *retired;            /* array of numbers */
+};
+
+static bool detail_is_true(const struct qs_outcome *o, const char *key)
+{
+	return json_is_true(json_object_get(o->details, key));
+}
+
+static bool is_backup(const struct qs_outcome *o)
+{
+	return detail_is_true(o, "backup");
+}
+
+/* ---- devices ---- */
+
+static void note(struct qs_rotation_view *view, const struct qs_outcome *o)
+{
+	const json_t *generation = json_object_get(o->details, "generation");
+
+	if (o->error.kind != QS_E_NONE) {
+		view->unknown = true;
+		view->waiting += !is_backup(o);
+	}
+	if (!generation)
+		return;
+	qs_rotation_view_add(view, (uint32_t)json_integer_value(generation));
+	view->waiting += o->error.kind == QS_E_NONE && detail_is_true(o, "behind");
+}
+
+static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_view *ret,
+		struct qs_error *err)
+{
+	struct rotate *ro = cookie;
+	int r;
+
+	qs_outcomes_done(&ro->found);
+	r = qs_keystore_scan(ro->env, ks, QS_SCAN_REWRAP, &ro->found, err);
+	for (size_t i = 0; r == 0 && i < ro->found.count; i++)
+		note(ret, &ro->found.items[i]);
+	return r;
+}
+
+static int rewrap(void *cookie, const struct qs_keystore *ks, struct qs_error *err)
+{
+	struct rotate *ro = cookie;
+
+	return qs_keystore_bring(ro->env, ks, &ro->found, ro->report, err);
+}
+
+/* ---- generations ---- */
+
+static int save(void *cookie, const struct qs_keystore *ks, struct qs_error *err)
+{
+	const struct rotate *ro = cookie;
+
+	return qs_keystore_save(ro->env, ks, err);
+}
+
+/*
+ * One that is there already was left by a run that was cut off, or keystore.json is an older one
+ * that was put back and devices may depend on it: it is taken as it is, and never made anew.
+ */
+static int make(void *cookie, const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
+{
+	const struct rotate *ro = cookie;
+	struct qs_error own = {};
+	int r = ro->provider->create(ro->env, ks, number, &own);
+
+	if (r < 0 && own.kind != QS_E_EXISTS) {
+		*err = own;
+		return r;
+	}
+	if (r < 0) {
+		QS_AUTO(qs_auto_free) char *file = qs_env_path(ro->env, QS_KEYSTORE_FILE);
+
+		r = qs_file_sync_parent(file, err);
+	}
+	if (r == 0)
+		r = qs_keystore_probe(ro->env, ks, number, err);
+	if (r < 0 && own.kind == QS_E_EXISTS)
+		qs_error_append(err, " (it was there before: move it away)");
+	return r;
+}
+
+static int retire(void *cookie, const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
+{
+	struct rotate *ro = cookie;
+	int r = ro->provider->retire(ro->env, number, err);
+
+	(void)ks;
+	if (r < 0)
+		return r;
+	(void)json_array_append_new(ro->retired, json_integer(number));
+	return 0;
+}
+
+static const struct qs_rotation_functions functions = {
+	.save = save,
+	.make = make,
+	.look = look,
+	.rewrap = rewrap,
+	.retire = retire,
+};
+
+/* ---- the commands ---- */
+
+static int refuse_interval(const struct qs_keystore *ks, struct qs_error *err)
+{
+	const struct qs_keystore_generation *g = qs_keystore_generation(ks, ks->current);
+	time_t age = time(NULL) - g->created;
+
+	/* A generation of the future is a clock that was wrong, and no reason to wait. */
+	if (age < 0 || age >= MINIMUM_INTERVAL)
+		return 0;
+	return qs_fail(
+		err, QS_E_REFUSED,
+		"generation %u is only %ld minutes old, and a rotation is due no sooner than "
+		"after 24 hours",
+		(unsigned)g->number, (long)age / 60);
+}
+
+/* What cannot be looked at is a failure of its own, told once. */
+static void tell_unreadable(const struct rotate *ro)
+{
+	for (size_t i = 0; i < ro->found.count; i++) {
+		const struct qs_outcome *from = &ro->found.items[i];
+		struct qs_outcome *o;
+
+		if (from->error.kind == QS_E_NONE)
+			continue;
+		if (is_backup(from)) {
+			qs_log(QS_LOG_WARNING, "no generation is retired: %s", from->error.text);
+			continue;
+		}
+		o = qs_outcomes_add(ro->report, from->device);
+		qs_outcome_set(&o->node, from->node);
+		o->error = from->error;
+	}
+}
+
+int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes *ret,
+		       json_t **ret_result, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(env, 0, err);
+	struct rotate ro = { .env = env, .report = ret, .retired = json_array() };
+	struct qs_keystore ks;
+	int r = lock < 0 ? lock : qs_keystore_load_enabled(env, &ks, err);
+
+	if (r == 0 && ks.rotation == QS_ROTATION_IDLE && !force)
+		r = refuse_interval(&ks, err);
+	if (r == 0)
+		r = qs_keystore_prepare_all(env, &ks, true, err);
+	if (r == 0) {
+		ro.provider = qs_provider_find(ks.provider);
+		r = qs_rotation_run(&ks, &functions, &ro, ks.rotation == QS_ROTATION_IDLE, err);
+		tell_unreadable(&ro);
+		*ret_result = json_pack("{s:s,s:i,s:O}", "state", qs_keystore_state_name(ks.state),
+					"generation", (int)ks.current, "retired", ro.retired);
+		if (ks.rotation != QS_ROTATION_IDLE)
+			(void)json_object_set_new(*ret_result, "rotation",
+						  json_pack("{s:s,s:i}", "state",
+							    qs_rotation_state_name(ks.rotation),
+							    "generation", (int)ks.target));
+	}
+	qs_outcomes_done(&ro.found);
+	json_decref(ro.retired);
+	return r;
+}
+
+/* ---- after an open ---- */
+
+static bool is_behind(const struct qs_keystore *ks, const struct qs_outcome *o)
+{
+	const json_t *generation = json_object_get(o->details, "keystore_generation");
+
+	return o->error.kind == QS_E_NONE && generation &&
+	       json_integer_value(generation) != (json_int_t)qs_keystore_wraps_with(ks);
+}
+
+static bool any_behind(const struct qs_env *env, const struct qs_outcomes *list)
+{
+	struct qs_keystore ks;
+	bool any = false;
+
+	for (size_t i = 0; i < list->count; i++)
+		any |= json_object_get(list->items[i].details, "keystore_generation") != NULL;
+	if (!any || qs_keystore_load_enabled(env, &ks, NULL) < 0)
+		return false;
+	any = false;
+	for (size_t i = 0; i < list->count; i++)
+		any |= is_behind(&ks, &list->items[i]);
+	return any;
+}
+
+static int follow_up(struct rotate *ro, struct qs_error *err)
+{
+	struct qs_keystore ks;
+	int r = qs_keystore_load_enabled(ro->env, &ks, err);
+
+	/* A rotation that was cut off is for whoever rotates: it may take long. */
+	if (r < 0 || ks.rotation != QS_ROTATION_IDLE)
+		return r;
+	ro->provider = qs_provider_find(ks.provider);
+	return qs_rotation_run(&ks, &functions, ro, false, err);
+}
+
+void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *list)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes report = {};
+	struct rotate ro = { .env = env, .report = &report };
+	QS_AUTO(qs_auto_close) int lock = -1;
+	struct qs_error err = {};
+	int r;
+
+	if (!any_behind(env, list))
+		return;
+	ro.retired = json_array();
+	lock = qs_keystore_lock(env, 0, &err);
+	r = lock < 0 ? lock : follow_up(&ro, &err);
+	for (size_t i = 0; i < report.count; i++)
+		if (report.items[i].error.kind != QS_E_NONE)
+			qs_log(QS_LOG_WARNING,
+			       "%s stays at an older generation of the keystore: %s",
+			       report.items[i].device, report.items[i].error.text);
+	if (r < 0 && err.kind != QS_E_PARTIAL)
+		qs_log(QS_LOG_WARNING, "devices stay at an older generation of the keystore: %s",
+		       err.text);
+	qs_outcomes_done(&ro.found);
+	json_decref(ro.retired);
+}

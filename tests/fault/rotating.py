@@ -1,0 +1,159 @@
+"""The scenario of a rotation: two devices there, one away. It runs several sets of workers one after
+the other, so faults are put by what a call is about, in whichever process makes it."""
+
+import collections
+import json
+import os
+import signal
+import time
+
+from faultbench import HANG_S, HEADER_SIZE, Tree, check, must, opens, read_part
+from keystoring import directory, files, recover
+from sweep import (
+    LINE,
+    RECORDED,
+    Call,
+    Scenario,
+    children_of,
+    finish,
+    move,
+    path_of,
+    run_main,
+    start,
+    whole_lines,
+)
+
+THERE, AWAY = (1, 2), 3
+
+
+def named_path(arguments):
+    """What strace -P can be told of a call: its descriptor or its whole path."""
+    if "<" in arguments.split(",")[0]:
+        return arguments.split("<", 1)[1].split(">", 1)[0]
+    return path_of(arguments)
+
+
+def calls_by_path(log):
+    """All calls of all processes; number counts a process's calls of that name on that path."""
+    counts = collections.Counter()
+    calls = []
+    for line in whole_lines(log):
+        found = LINE.match(line)
+        if not found:
+            continue
+        pid, name, arguments, result = found.groups()[:4]
+        about = named_path(arguments)
+        counts[pid, name, about] += 1
+        result = -1 if result == "?" else int(result)
+        number = counts[pid, name, about]
+        calls.append(Call(about, name, number, path_of(arguments), arguments, result))
+    return calls
+
+
+def stop_all(process, log):
+    """Wait until strace has stopped one of the processes, then end all of them at once."""
+    deadline = time.monotonic() + HANG_S
+    while process.poll() is None and "stopped by SIGSTOP" not in log.read_text(errors="replace"):
+        check(time.monotonic() < deadline, "hangs")
+        time.sleep(0.005)
+    for main in children_of(process.pid):
+        for pid in [main, *children_of(main)]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+    return finish(process)
+
+
+def store(tree):
+    return json.loads((directory(tree) / "keystore.json").read_text(encoding="ascii"))
+
+
+class Rotate(Scenario):
+    """Every device and backup opens at every point, by jose and cryptsetup alone."""
+
+    words = ("keystore", "rotate", "--force")
+
+    def __init__(self, scratch):
+        tree = Tree.make(scratch / "template", count=3)
+        links = [tree.link(number) for number in (*THERE, AWAY)]
+        must(*tree.command("cryptformat", "--no-open", *links))
+        must(*tree.command("--yes", "keystore", "enable"))
+        must(*tree.command("cryptenroll", *links, "--keystore"))
+        (tree.root / tree.link(AWAY)[1:]).unlink()
+        super().__init__(tree)
+
+    def record(self, scratch):
+        tree = self.template.copy(scratch / "recorded")
+        log = scratch / "record.log"
+        tracing = ("-f", "-y", "-s", "0", "-e", f"trace={','.join(sorted(RECORDED))}")
+        done = run_main(tree.command(*self.words), log, *tracing)
+        check(done.status == 0, f"without any fault: {done}")
+        calls = [
+            move(call, tree, self.template)
+            for call in calls_by_path(log)
+            # Locks of images are named by their inodes, which are others in each copy.
+            if call.process.startswith(f"{tree.root}/") and "/run/" not in call.process
+        ]
+        return [self.about(call, tree) for call in calls]
+
+    def about(self, call, tree):
+        """The path in the template's place, as that of the call is."""
+        moved = call.process.replace(str(tree.root), str(self.template.root), 1)
+        return Call(moved, call.name, call.number, call.path, call.arguments, call.result)
+
+    def strike(self, tree, call, fault, log):
+        about = call.process.replace(str(self.template.root), str(tree.root), 1)
+        tampering = "signal=SIGSTOP" if fault.kills else fault.tampering
+        injection = f"inject={call.name}:{tampering}:when={call.number}{'+' if fault.onward else ''}"
+        log.write_text("")
+        command = ["strace", "-qq", "-f", "-y", "-s", "0", "-o", log, "-P", about]
+        command += ["-e", f"trace={call.name}", "-e", injection, *tree.command(*self.words)]
+        process = start(command)
+        done = stop_all(process, log) if fault.kills else finish(process)
+        met = "stopped by SIGSTOP" if fault.kills else "(INJECTED)"
+        return done if met in log.read_text(errors="replace") else None
+
+    def inspect(self, tree, done, call, fault):
+        self.everything_opens(tree)
+        if fault.kills:
+            return
+        check(done.status in range(8), "ends in no orderly way")
+        check(done.status == 0 or "qs-util keystore: " in done.err, "says nothing")
+        if "sync" in call.name and "/run/" not in call.path:
+            check(done.status != 0, "exit status 0 though a sync failed")
+        if done.status == 0:
+            self.finished(tree)
+
+    def everything_opens(self, tree):
+        key = tree.root.parent / f"{tree.root.name}.recovered"
+        for number in (*THERE, AWAY):
+            for place in (tree.image(number), tree.backup(number)):
+                recover(tree, place, key)
+                check(opens(place, key), f"what the keystore wrapped does not open {place}")
+
+    def finished(self, tree):
+        now = store(tree)
+        check("rotation" not in now, f"exit status 0, but {now.get('rotation')}")
+        numbers = [generation["number"] for generation in now["generations"]]
+        check(
+            files(tree) == sorted([f"{number}.kek" for number in numbers] + ["keystore.json"]),
+            f"generations {numbers}, and there is {files(tree)}",
+        )
+        check(1 in numbers, "the generation of the device that is away is gone")
+        key = tree.root.parent / f"{tree.root.name}.recovered"
+        for number in THERE:
+            found = recover(tree, tree.image(number), key)
+            check(found == now["current"], f"device {number} is at generation {found}")
+            check(
+                tree.backup(number).read_bytes() == read_part(tree.image(number), 0, HEADER_SIZE),
+                f"the backup of device {number} differs from its header",
+            )
+        check(not tree.leftovers(), f"left over: {tree.leftovers()}")
+
+    def again(self, tree, unsynced):
+        done = self.second(tree, unsynced)
+        check(done.status == 0, f"the second run: {done}")
+        self.finished(tree)
+        self.everything_opens(tree)
+
