@@ -46,6 +46,22 @@ static int read_file(const char *path, struct qs_header_image *ret, time_t *ret_
 					ret, err);
 }
 
+/*
+ * Two whole copies that differ are a change of tokens that was cut off (follow.c). One copy alone
+ * is damage here: a device mends itself, what is kept for bad days has to be right.
+ */
+static int read_whole(int file, const char *path, struct qs_header_image *ret,
+		      struct qs_luks_header *ret_header, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	int r = qs_luks_header_read(file, &h, err);
+
+	if (r < 0)
+		return r;
+	return h.copies_differ ? qs_header_image_complete(file, path, ret, ret_header, err)
+			       : qs_header_image_read(file, path, ret, ret_header, err);
+}
+
 int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks_header *ret_header,
 		   time_t *ret_time, struct qs_error *err)
 {
@@ -60,8 +76,7 @@ int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks
 	file = qs_header_image_file(&raw, raw.size, err);
 	if (file < 0)
 		return file;
-	/* Tokens are changed in place (follow.c): that may have been cut off. */
-	r = qs_header_image_complete(file, path, ret, ret_header, &own);
+	r = read_whole(file, path, ret, ret_header, &own);
 	if (own.kind == QS_E_DAMAGED)
 		return qs_fail(err, QS_E_DAMAGED,
 			       "the header backup %s is damaged or cut off and cannot be used",

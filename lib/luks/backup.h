@@ -65,8 +65,8 @@ int qs_backup_peek(const struct qs_env *env, const char *name, struct qs_luks_he
 		   struct qs_error *err);
 
 /*
- * Read a whole backup file (a real path), with its header: both copies good or a change of
- * tokens that was cut off (completed in *ret), all keyslot areas there (else
+ * Read a whole backup file (a real path), with its header: both copies good (those of a
+ * change of tokens that was cut off are made alike in *ret), all keyslot areas there (else
  * QS_E_DAMAGED). -ENOENT: absent. *ret_time may be NULL.
  */
 int qs_backup_read(const char *path, struct qs_header_image *ret, struct qs_luks_header *ret_header,

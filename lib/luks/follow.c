@@ -79,20 +79,33 @@ int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
 	return b.copy[0] == QS_COPY_OK ? QS_FOLLOW_SECOND : QS_FOLLOW_NOT;
 }
 
+/* In one call, so that no kill leaves half of a copy. */
+static int write_difference(int fd, const char *old, const char *new, size_t size, off_t at)
+{
+	size_t from = 0, to = size;
+
+	while (from < to && memcmp(old + from, new + from, BLOCK) == 0)
+		from += BLOCK;
+	while (to > from && memcmp(old + to - BLOCK, new + to - BLOCK, BLOCK) == 0)
+		to -= BLOCK;
+	return to > from ? qs_file_pwrite(fd, new + from, to - from, at + (off_t)from) : 0;
+}
+
 int qs_backup_follow_copy(const struct qs_backup_follow *f, unsigned which, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = real_path(f->env, f->name);
 	QS_AUTO(qs_auto_close) int fd = open(real, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	size_t from = which * f->h->metadata_size, to = from + f->h->metadata_size;
-	const char *new = f->image->data;
-	char old[BLOCK];
-	int r = fd < 0 ? -errno : 0;
+	QS_AUTO(qs_header_image_done) struct qs_header_image old = {};
+	size_t size = f->h->metadata_size, at = which * size;
+	int r;
 
-	for (size_t at = from; r == 0 && at < to; at += BLOCK) {
-		r = qs_file_pread(fd, old, BLOCK, (off_t)at);
-		if (r == 0 && memcmp(old, new + at, BLOCK) != 0)
-			r = qs_file_pwrite(fd, new + at, BLOCK, (off_t)at);
-	}
+	if (fd < 0)
+		return qs_fail_errno(err, errno, "cannot open the header backup %s", real);
+	r = qs_header_image_read_raw(fd, real, 2 * size, &old, err);
+	if (r < 0)
+		return r;
+	r = write_difference(fd, (char *)old.data + at, (const char *)f->image->data + at, size,
+			     (off_t)at);
 	return r < 0 ? qs_fail_errno(err, r, "cannot change the header backup %s", real) : 0;
 }
 

@@ -54,7 +54,8 @@ static int wrap_keystore(struct qs_enroll *e, const char *salt, struct qs_error 
 	if (r == 0)
 		r = qs_slots_set_token(&e->slots, e->token, e->slot, err);
 	if (r == 0)
-		(void)json_object_set_new(e->result, "generation", json_integer(qs_keystore_wraps_with(&ks)));
+		(void)json_object_set_new(e->result, "generation",
+					  json_integer(qs_keystore_wraps_with(&ks)));
 	return r;
 }
 

@@ -243,25 +243,38 @@ static int end_job(struct qs_worker *worker, size_t i, void *cookie, json_t **re
 
 /* ---- in the parent: all together ---- */
 
+static int open_headers(const struct qs_env *env, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *headers = qs_env_path(env, env->config.headers_dir);
+	int dir, r = qs_file_make_dirs(headers, 0700, err);
+
+	if (r < 0)
+		return r;
+	dir = open(headers, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return dir < 0 ? qs_fail_errno(err, errno, "cannot open the directory %s", headers) : dir;
+}
+
 static int flush(int dir, struct qs_error *err)
 {
 	return syncfs(dir) < 0 ? qs_fail_errno(err, errno, "cannot sync the header backups") : 0;
 }
 
+int qs_keystore_flush(const struct qs_env *env, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close) int dir = open_headers(env, err);
+
+	return dir < 0 ? dir : flush(dir, err);
+}
+
 static int run_jobs(struct bring *b, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free)
-	char *headers = qs_env_path(b->env, b->env->config.headers_dir);
-	QS_AUTO(qs_auto_close) int dir = -1;
-	bool any = false;
-	int r = qs_file_make_dirs(headers, 0700, err);
-
-	if (r < 0)
-		return r;
 	/* Opened before anything is written: syncfs() reports what fails from now on. */
-	dir = open(headers, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	QS_AUTO(qs_auto_close) int dir = open_headers(b->env, err);
+	bool any = false;
+	int r;
+
 	if (dir < 0)
-		return qs_fail_errno(err, errno, "cannot open the directory %s", headers);
+		return dir;
 	r = qs_outcomes_run(b->env, b->found, b->todo, begin_job, b, err);
 	for (size_t i = 0; i < b->found->count; i++) {
 		b->todo[i] &= b->found->items[i].error.kind == QS_E_NONE &&

@@ -23,6 +23,7 @@ struct rotate {
 	struct qs_outcomes found;   /* devices and backups, as last looked at */
 	struct qs_outcomes *report; /* what was done */
 	json_t *retired;            /* array of numbers */
+	bool flushed;               /* backups were, behind the last change */
 };
 
 static bool detail_is_true(const struct qs_outcome *o, const char *key)
@@ -67,8 +68,10 @@ static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_v
 static int rewrap(void *cookie, const struct qs_keystore *ks, struct qs_error *err)
 {
 	struct rotate *ro = cookie;
+	int r = qs_keystore_bring(ro->env, ks, &ro->found, ro->report, err);
 
-	return qs_keystore_bring(ro->env, ks, &ro->found, ro->report, err);
+	ro->flushed = r == 0;
+	return r;
 }
 
 /* ---- generations ---- */
@@ -76,8 +79,12 @@ static int rewrap(void *cookie, const struct qs_keystore *ks, struct qs_error *e
 static int save(void *cookie, const struct qs_keystore *ks, struct qs_error *err)
 {
 	const struct rotate *ro = cookie;
+	int r = 0;
 
-	return qs_keystore_save(ro->env, ks, err);
+	/* What a run that was killed wrote is right, but perhaps not durable. */
+	if (ks->rotation == QS_ROTATION_IDLE && !ro->flushed)
+		r = qs_keystore_flush(ro->env, err);
+	return r < 0 ? r : qs_keystore_save(ro->env, ks, err);
 }
 
 /*

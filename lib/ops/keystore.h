@@ -41,6 +41,9 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
 		      struct qs_outcomes *found, struct qs_outcomes *report, struct qs_error *err);
 
+/* Make all header backups durable. */
+int qs_keystore_flush(const struct qs_env *env, struct qs_error *err);
+
 /*
  * After devices of LIST were opened: when the keystore opened one with an older generation,
  * bring all that are present to the current one. That it fails is a warning: they are open.

@@ -2,6 +2,7 @@
 the other, so faults are put by what a call is about, in whichever process makes it."""
 
 import collections
+import itertools
 import json
 import os
 import signal
@@ -69,6 +70,13 @@ def store(tree):
     return json.loads((directory(tree) / "keystore.json").read_text(encoding="ascii"))
 
 
+def every(stride):
+    """For swept(): every STRIDEth point in the order of the run; QS_FAULT_ALL=1 takes them all."""
+    step = 1 if os.environ.get("QS_FAULT_ALL") else stride
+    passed = itertools.count()
+    return lambda tree, call: next(passed) % step == 0
+
+
 class Rotate(Scenario):
     """Every device and backup opens at every point, by jose and cryptsetup alone."""
 
@@ -98,12 +106,11 @@ class Rotate(Scenario):
         return [self.about(call, tree) for call in calls]
 
     def about(self, call, tree):
-        """The path in the template's place, as that of the call is."""
-        moved = call.process.replace(str(tree.root), str(self.template.root), 1)
-        return Call(moved, call.name, call.number, call.path, call.arguments, call.result)
+        """By what it is about, below the root of whichever tree."""
+        return Call(os.path.relpath(call.process, tree.root), call.name, call.number, call.path, call.arguments, call.result)
 
     def strike(self, tree, call, fault, log):
-        about = call.process.replace(str(self.template.root), str(tree.root), 1)
+        about = tree.root / call.process
         tampering = "signal=SIGSTOP" if fault.kills else fault.tampering
         injection = f"inject={call.name}:{tampering}:when={call.number}{'+' if fault.onward else ''}"
         log.write_text("")

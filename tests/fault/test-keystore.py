@@ -5,7 +5,7 @@ written down, and a device that is enrolled opens by its key file at every point
 from faultbench import Tree, check, main
 from keystoring import Disable, Enable, Keystore, files
 from mounts import private_mounts, read_only
-from rotating import Rotate
+from rotating import Rotate, every
 from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, one_in, swept
 
 SAMPLED = one_in(8)
@@ -40,8 +40,8 @@ main(
     tested(Keystore, FULL, SAMPLED),
     tested(Keystore, WRITE_ERROR, SAMPLED),
     tested(Keystore, READ_ERROR, SAMPLED),
-    tested(Rotate, KILL, one_in(6)),
-    tested(Rotate, FULL, one_in(12)),
-    tested(Rotate, WRITE_ERROR, one_in(12)),
-    tested(Rotate, READ_ERROR, one_in(40)),
+    tested(Rotate, KILL, every(4)),
+    tested(Rotate, FULL, every(11)),
+    tested(Rotate, WRITE_ERROR, every(6)),
+    tested(Rotate, READ_ERROR, every(200)),
 )
