@@ -232,13 +232,14 @@ static int open_keyslots(const struct check *c, const struct qs_tpm2_token *toke
 /* Sealed to this machine's state, or to what it will be at the next start. */
 static int match(const struct check *c, const struct qs_tpm2_token *token, struct qs_error *err)
 {
+	const struct qs_tpm2_unseal with = { .signatures = c->signatures };
 	uint32_t moved;
-	int r = c->tpm2->match(c->tpm, token, &moved, err);
+	int r = c->tpm2->match(c->tpm, token, &with, &moved, err);
 
 	if (r == 0 || !c->closed)
 		return r;
 	c->tpm2->before_closing(c->tpm, c->closed, QS_TPM2_CLOSING_EVENT);
-	r = c->tpm2->match(c->tpm, token, &moved, NULL);
+	r = c->tpm2->match(c->tpm, token, &with, &moved, NULL);
 	c->tpm2->before_closing(c->tpm, NULL, NULL);
 	return r;
 }

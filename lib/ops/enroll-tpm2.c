@@ -49,7 +49,7 @@ static int prepare_tpm2(struct qs_enroll *e, struct qs_error *err)
 /*
  * By the JSON that the header will hold, not by what is in memory. What is sealed to the value
  * that a closed PCR will have at the next start cannot be unsealed before: that the TPM loads it,
- * and that its policy is the one of those values, is all that can be shown now.
+ * and that its policy is the one of those values or that they are signed, is all that can be shown.
  */
 static int prove(const struct sealing *s, const json_t *json, const struct qs_secret *passphrase,
 		 struct qs_error *err)
@@ -67,7 +67,7 @@ static int prove(const struct sealing *s, const json_t *json, const struct qs_se
 	if (r == 0)
 		r = s->tpm2->unseal(s->tpm, &again, &with, &found, &own);
 	if (r < 0 && s->closed && own.kind == QS_E_TPM_PCR)
-		return s->tpm2->match(s->tpm, &again, &moved, err);
+		return s->tpm2->match(s->tpm, &again, &with, &moved, err);
 	if (r == 0 && !qs_secret_equal(&found, passphrase))
 		r = qs_fail(&own, QS_E_TPM, "the TPM gives another secret than it was given");
 	if (r < 0)

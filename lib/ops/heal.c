@@ -61,7 +61,7 @@ static void look_at_token(void *cookie, int number, const struct qs_tpm2_token *
 	uint32_t moved;
 
 	(void)number;
-	if (!may_heal(token) || h->tpm2->match(h->tpm, token, &moved, &why) == 0 ||
+	if (!may_heal(token) || h->tpm2->match(h->tpm, token, NULL, &moved, &why) == 0 ||
 	    why.kind != QS_E_TPM_PCR || h->tpm2->owns(h->tpm, token, NULL) < 0)
 		return;
 	(void)json_array_append_new(h->found,

@@ -100,6 +100,7 @@ struct look {
 	const struct qs_tpm2_functions *tpm2;
 	struct qs_tpm2 *tpm;
 	json_t *closed;
+	struct qs_tpm2_unseal with; /* signatures */
 };
 
 /* Closed by us since the last start, and otherwise as it was enrolled? */
@@ -111,7 +112,7 @@ static bool is_closed(const struct look *l, const struct qs_tpm2_token *token)
 	if (!l->closed)
 		return false;
 	l->tpm2->before_closing(l->tpm, l->closed, QS_TPM2_CLOSING_EVENT);
-	closed = l->tpm2->match(l->tpm, token, &moved, NULL) == 0;
+	closed = l->tpm2->match(l->tpm, token, &l->with, &moved, NULL) == 0;
 	l->tpm2->before_closing(l->tpm, NULL, NULL);
 	return closed;
 }
@@ -123,7 +124,7 @@ static json_t *answer(const struct look *l, const struct qs_tpm2_token *token)
 	struct qs_error err = {};
 	uint32_t moved = 0;
 
-	if (l->tpm2->match(l->tpm, token, &moved, &err) == 0)
+	if (l->tpm2->match(l->tpm, token, &l->with, &moved, &err) == 0)
 		return NULL;
 	if (err.kind == QS_E_TPM_PCR && is_closed(l, token))
 		return json_pack("{s:s,s:b}", "problem",
@@ -169,13 +170,14 @@ int qs_tpm2_look_at_health(const struct qs_tpm2_functions *tpm2, struct qs_tpm2 
 static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct look *l = cookie;
-	json_t *devices;
+	json_t *devices, *signatures;
 	int r = qs_tpm2_connect(l->env, &l->tpm2, &l->tpm, err);
 
 	(void)worker;
 	if (r < 0)
 		return r;
 	l->closed = qs_tpm2_closed(l->env);
+	l->with.signatures = signatures = qs_tpm2_signatures(l->env);
 	devices = json_array();
 	for (size_t n = 0; n < l->list->count; n++)
 		(void)json_array_append_new(
@@ -185,6 +187,7 @@ static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_e
 	r = qs_tpm2_look_at_health(l->tpm2, l->tpm, *ret, err);
 	l->tpm2->close(l->tpm);
 	json_decref(l->closed);
+	json_decref(signatures);
 	return r;
 }
 

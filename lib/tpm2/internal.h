@@ -116,6 +116,9 @@ int qs_tpm2_policy_compute(struct qs_tpm2 *tpm, struct qs_tpm2_policy *policy,
 /* The policy of TOKEN that has its digest now, or QS_E_TPM_PCR. */
 int qs_tpm2_policy_find(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
 			struct qs_tpm2_policy *ret, struct qs_error *err);
+/* Has its key signed the PCRs' values? QS_E_TPM_PCR: no. Only for signed policies. */
+int qs_tpm2_policy_is_signed(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
+			     const json_t *signatures, struct qs_error *err);
 /* Satisfy it in SESSION. */
 int qs_tpm2_policy_run(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
 		       const json_t *signatures, ESYS_TR session, struct qs_error *err);
@@ -161,8 +164,8 @@ int qs_tpm2_unseal(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
 /* extend.c */
 int qs_tpm2_values(struct qs_tpm2 *tpm, uint32_t pcrs, json_t **ret, struct qs_error *err);
 int qs_tpm2_extend(struct qs_tpm2 *tpm, uint32_t pcrs, const char *event, struct qs_error *err);
-int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32_t *ret_moved,
-		  struct qs_error *err);
+int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
+		  const struct qs_tpm2_unseal *with, uint32_t *ret_moved, struct qs_error *err);
 int qs_tpm2_owns(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);
 
 /* closed.c */

@@ -175,31 +175,59 @@ static int verify(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
 	return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "checking a signature");
 }
 
+struct approval {
+	TPM2B_DIGEST policy; /* of the PCRs' values */
+	TPM2B_NONCE ref;
+	TPMT_TK_VERIFIED *ticket;
+};
+
+/* The policy of the PCRs as they are (or were before closing), if its key signed that. */
+static int approve(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
+		   const json_t *signatures, struct approval *ret, struct qs_error *err)
+{
+	TPMT_SIGNATURE signature;
+	int r;
+
+	*ret = (struct approval){ .policy.size = QS_TPM2_DIGEST_L };
+	r = qs_tpm2_policy_of_pcrs(tpm, policy->bank, policy->token->pubkey_pcrs,
+				   ret->policy.buffer, err);
+	if (r == 0)
+		r = qs_tpm2_find_signature(policy, ret->policy.buffer, signatures, &signature, err);
+	if (r < 0)
+		return r;
+	qs_tpm2_policy_ref(policy->token, &ret->ref);
+	return verify(tpm, policy, &ret->policy, &ret->ref, &signature, &ret->ticket, err);
+}
+
+int qs_tpm2_policy_is_signed(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
+			     const json_t *signatures, struct qs_error *err)
+{
+	struct approval approval;
+	int r = approve(tpm, policy, signatures, &approval, err);
+
+	Esys_Free(approval.ticket);
+	return r;
+}
+
 static int run_authorize(struct qs_tpm2 *tpm, const struct qs_tpm2_policy *policy,
 			 const json_t *signatures, ESYS_TR session, struct qs_error *err)
 {
-	TPM2B_DIGEST approved = { .size = QS_TPM2_DIGEST_L };
-	TPMT_TK_VERIFIED *ticket = NULL;
-	TPMT_SIGNATURE signature;
-	TPM2B_NONCE ref;
+	char pcrs[QS_TPM2_PCRS_TEXT_L];
+	struct approval approval;
 	TSS2_RC rc;
-	int r = qs_tpm2_policy_of_pcrs(tpm, policy->bank, policy->token->pubkey_pcrs,
-				       approved.buffer, err);
+	int r = approve(tpm, policy, signatures, &approval, err);
 
-	if (r == 0)
-		r = qs_tpm2_find_signature(policy, approved.buffer, signatures, &signature, err);
-	if (r < 0)
-		return r;
-	qs_tpm2_policy_ref(policy->token, &ref);
-	r = verify(tpm, policy, &approved, &ref, &signature, &ticket, err);
 	if (r < 0)
 		return r;
 	rc = run_pcrs(tpm, policy, policy->token->pubkey_pcrs, session);
 	if (rc == TSS2_RC_SUCCESS)
 		rc = Esys_PolicyAuthorize(tpm->esys, session, ESYS_TR_NONE, ESYS_TR_NONE,
-					  ESYS_TR_NONE, &approved, &ref, &policy->pubkey_name,
-					  ticket);
-	Esys_Free(ticket);
+					  ESYS_TR_NONE, &approval.policy, &approval.ref,
+					  &policy->pubkey_name, approval.ticket);
+	Esys_Free(approval.ticket);
+	if (qs_tpm2_code(rc) == TPM2_RC_VALUE)
+		return qs_fail(err, QS_E_TPM_PCR, "PCR %s is not in the state that was signed",
+			       qs_tpm2_pcrs_text(policy->token->pubkey_pcrs, pcrs));
 	return rc == TSS2_RC_SUCCESS ? 0 : qs_tpm2_fail(err, rc, "satisfying the signed policy");
 }
 

@@ -20,7 +20,7 @@
 
 #define QS_TPM2_MODULE_NAME "tpm2"
 #define QS_TPM2_MODULE_SYMBOL "qs_tpm2_module"
-#define QS_TPM2_MODULE_VERSION 4U
+#define QS_TPM2_MODULE_VERSION 5U
 
 #define QS_TPM2_SECRET_L 32              /* bytes that are sealed, as systemd's */
 #define QS_TPM2_SRK UINT32_C(0x81000001) /* TCG TPM 2.0 Provisioning Guidance, 7.5.1 */
@@ -97,11 +97,12 @@ struct qs_tpm2_functions {
 		      struct qs_error *err);
 
 	/*
-	 * Would it open now, as far as that can be told without PIN and signature? Counts nothing.
-	 * With QS_E_TPM_PCR *ret_moved gets the PCRs that moved, 0 if they are not known.
+	 * Would it open now, as far as that can be told without the PIN, and with WITH NULL without
+	 * signatures? Counts nothing. With QS_E_TPM_PCR *ret_moved gets the PCRs that moved, 0 if
+	 * they are not known.
 	 */
-	int (*match)(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32_t *ret_moved,
-		     struct qs_error *err);
+	int (*match)(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
+		     const struct qs_tpm2_unseal *with, uint32_t *ret_moved, struct qs_error *err);
 
 	/* Is its object one that this TPM sealed, whatever the PCRs are? Errors as unseal. */
 	int (*owns)(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct qs_error *err);

@@ -238,8 +238,8 @@ int qs_tpm2_owns(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, struct 
 	return r;
 }
 
-int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32_t *ret_moved,
-		  struct qs_error *err)
+int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token,
+		  const struct qs_tpm2_unseal *with, uint32_t *ret_moved, struct qs_error *err)
 {
 	struct qs_tpm2_policy policy;
 	struct qs_error own = {};
@@ -248,6 +248,8 @@ int qs_tpm2_match(struct qs_tpm2 *tpm, const struct qs_tpm2_token *token, uint32
 	*ret_moved = 0;
 	if (r == 0)
 		r = qs_tpm2_policy_find(tpm, token, &policy, &own);
+	if (r == 0 && with && token->pubkey_pcrs)
+		r = qs_tpm2_policy_is_signed(tpm, &policy, with->signatures, &own);
 	if (r == 0)
 		return qs_tpm2_owns(tpm, token, err);
 	if (own.kind == QS_E_TPM_PCR)

@@ -72,10 +72,7 @@ class Early(TpmScenario):
     def __init__(self, scratch):
         tree = formatted(scratch)
         super().__init__(tree)
-        self.use_tpm(tree)
-        must(*tree.command("cryptenroll", tree.link(), "--tpm2"))
-        self.keep_tpm(tree)
-        self.drop_tpm(self.directory_of(tree))
+        self.enrol(tree)
         self.use_tpm(tree)
         self.value = self.pcr(tree, 7)
         self.drop_tpm(self.directory_of(tree))
@@ -162,10 +159,7 @@ class Heal(TpmScenario):
     def __init__(self, scratch):
         tree = formatted(scratch)
         super().__init__(tree)
-        self.use_tpm(tree)
-        must(*tree.command("cryptenroll", tree.link(), "--tpm2"))
-        self.keep_tpm(tree)
-        self.drop_tpm(self.directory_of(tree))
+        self.enrol(tree)
         self.key = content(tree.key())
         found = metadata(tree.image())
         self.tokens = found["tokens"]
@@ -252,10 +246,7 @@ class AllWays(TpmScenario):
     def __init__(self, scratch):
         tree = formatted(scratch)
         super().__init__(tree)
-        self.use_tpm(tree)
-        must(*tree.command("cryptenroll", tree.link(), "--tpm2"))
-        self.keep_tpm(tree)
-        self.drop_tpm(self.directory_of(tree))
+        self.enrol(tree)
         self.before = tree.fingerprint(CONFIGURATION)
 
     def record(self, scratch):

@@ -13,8 +13,7 @@ SWTPM = Path(__file__).resolve().parents[1] / "swtpm"
 
 
 class TpmScenario(Scenario):
-    """The template's TPM is kept with what was sealed in it once keep_tpm() was called; the
-    trees' are copies of it, else new ones. PCRS have been measured in all."""
+    """A tree's TPM is new, or after enrol() a copy of the template's. PCRS have been measured in it."""
 
     pcrs = ()
     settings = ""  # more lines of qs-util.conf
@@ -41,12 +40,15 @@ class TpmScenario(Scenario):
             subprocess.run([SWTPM, "crash", directory], check=False, capture_output=True)
         shutil.rmtree(directory, ignore_errors=True)
 
-    def keep_tpm(self, tree):
-        """From now on TPMs begin with what this one holds."""
+    def enrol(self, tree):
+        """A TPM2 keyslot; from now on TPMs begin with what its TPM holds."""
         directory = self.directory_of(tree)
+        self.use_tpm(tree)
+        must(*tree.command("cryptenroll", tree.link(), "--tpm2"))
         must(SWTPM, "stop", directory)
         self.state = directory.parent / "tpm.b64"
         self.state.write_bytes(base64.encodebytes((directory / "tpm2-00.permall").read_bytes()))
+        self.drop_tpm(directory)
 
     def use_tpm(self, tree):
         """Start it, or drop what a killed run left in it: it has no resource manager."""

@@ -39,7 +39,7 @@ static void unseal(struct qs_tpm2 *tpm, const json_t *vector)
 	struct qs_error err = {};
 	uint32_t moved;
 
-	if (tpm2->match(tpm, &token, &moved, &err) < 0)
+	if (tpm2->match(tpm, &token, NULL, &moved, &err) < 0)
 		fail_msg("%s does not match: %s", name, err.text);
 	if (tpm2->unseal(tpm, &token, &with, &passphrase, &err) < 0)
 		fail_msg("%s: %s", name, err.text);

@@ -169,22 +169,11 @@ tokens()
 
 @test "a signed policy: unsealed with the signature file where systemd looks for it" {
 	local dir=$BATS_TEST_TMPDIR
-	openssl genrsa -out "$dir/key.pem" 2048 2>/dev/null
-	openssl rsa -in "$dir/key.pem" -pubout -out "$dir/pub.pem" 2>/dev/null
+	make_signer "$dir"
 	run -2 qs cryptenroll "${ID}1" --tpm2 --public-key "$dir/pub.pem"
 	[[ $output == *'no file of PCR signatures'* ]]
 	[ -z "$(tokens)" ]
-	TPM2TOOLS_TCTI=swtpm:path=$TPM/s tpm2_pcrread -Q -o "$dir/values" sha256:11
-	{
-		head -c 32 /dev/zero
-		printf '0000017f00000001000b03000800' | xxd -r -p
-		openssl dgst -sha256 -binary "$dir/values"
-	} | openssl dgst -sha256 -binary >"$dir/pol"
-	openssl dgst -sha256 -sign "$dir/key.pem" -out "$dir/sig" "$dir/pol"
-	mkdir -p "$ROOT/etc/systemd"
-	jq -n --arg pol "$(xxd -p -c 64 "$dir/pol")" --arg sig "$(base64 -w 0 "$dir/sig")" --arg fp \
-		"$(openssl rsa -pubin -in "$dir/pub.pem" -RSAPublicKey_out -outform DER 2>/dev/null | sha256sum | cut -d' ' -f1)" \
-		'{sha256: [{pcrs: [11], pkfp: $fp, pol: $pol, sig: $sig}]}' >"$ROOT/etc/systemd/tpm2-pcr-signature.json"
+	sign_state "$dir"
 	run -0 qs cryptenroll "${ID}1" --tpm2 --public-key "$dir/pub.pem"
 	[ "$(tokens | jq -c '[.["tpm2-pcrs"], .tpm2_pubkey_pcrs]')" = '[[],[11]]' ]
 	run -0 qs cryptenroll "${ID}1" --test --tpm2

@@ -95,3 +95,31 @@ restart_tpm()
 	run -0 qs cryptenroll --test --tpm2 "${ID}1"
 	run -0 qs cryptenroll --test --tpm2 "${ID}2"
 }
+
+@test "a signed policy whose PCR was closed: enrolled by the signature for the next start, or not at all" {
+	local dir=$BATS_TEST_TMPDIR file=$ROOT/etc/systemd/tpm2-pcr-signature.json
+	make_signer "$dir"
+	sign_state "$dir"
+	cp "$file" "$dir/good"
+	run -0 qs cryptenroll "${ID}1" --tpm2 --public-key "$dir/pub.pem"
+	sed -i "\|${ID}1 |s|luks.*|luks,initramfs|" "$ROOT/etc/crypttab"
+	run qs cryptopenall --early
+	run -2 qs cryptenroll --test --tpm2 "${ID}1"
+	run -0 --separate-stderr qs --json cryptstatus "${ID}1"
+	[ "$(field '.keyslots[1].tpm2.closed')" = true ]
+	run -0 qs cryptenroll "${ID}1" "${ID}2" --tpm2 --public-key "$dir/pub.pem"
+	# No signature at all; one for the closed value, which no start has; one that is none.
+	rm "$file"
+	run -2 qs cryptenroll "${ID}2" --tpm2 --public-key "$dir/pub.pem"
+	[[ $output == *'no file of PCR signatures'* ]]
+	sign_state "$dir"
+	run -2 qs cryptenroll "${ID}2" --tpm2 --public-key "$dir/pub.pem"
+	[[ $output == *'the file of PCR signatures has none'* ]]
+	jq -c '.sha256[0].sig = "AAAA"' <"$dir/good" >"$file"
+	run -2 qs cryptenroll "${ID}2" --tpm2 --public-key "$dir/pub.pem"
+	cp "$dir/good" "$file"
+	restart_tpm
+	rm -r "$ROOT/run/qs-util"
+	run -0 qs cryptenroll --test --tpm2 "${ID}1"
+	run -0 qs cryptenroll --test --tpm2 "${ID}2"
+}

@@ -63,3 +63,26 @@ field()
 	# shellcheck disable=SC2154 # set by run
 	jq -r ".devices[0] | $1" <<<"$output"
 }
+
+# make_signer DIR: key.pem and pub.pem, for signed policies.
+make_signer()
+{
+	openssl genrsa -out "$1/key.pem" 2048 2>/dev/null
+	openssl rsa -in "$1/key.pem" -pubout -out "$1/pub.pem" 2>/dev/null
+}
+
+# sign_state DIR: systemd's file of signatures, with one for what PCR 11 is now.
+sign_state()
+{
+	TPM2TOOLS_TCTI=swtpm:path=$TPM/s tpm2_pcrread -Q -o "$1/values" sha256:11
+	{
+		head -c 32 /dev/zero
+		printf '0000017f00000001000b03000800' | xxd -r -p
+		openssl dgst -sha256 -binary "$1/values"
+	} | openssl dgst -sha256 -binary >"$1/pol"
+	openssl dgst -sha256 -sign "$1/key.pem" -out "$1/sig" "$1/pol"
+	mkdir -p "$ROOT/etc/systemd"
+	jq -n --arg pol "$(xxd -p -c 64 "$1/pol")" --arg sig "$(base64 -w 0 "$1/sig")" --arg fp \
+		"$(openssl rsa -pubin -in "$1/pub.pem" -RSAPublicKey_out -outform DER 2>/dev/null | sha256sum | cut -d' ' -f1)" \
+		'{sha256: [{pcrs: [11], pkfp: $fp, pol: $pol, sig: $sig}]}' >"$ROOT/etc/systemd/tpm2-pcr-signature.json"
+}
