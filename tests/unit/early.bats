@@ -94,6 +94,14 @@ report()
 	[ "$(report)" = "absent needed enc-scsi-30001 ${ID}1" ]
 }
 
+@test "a token that the header has and its backup does not is closed, too" {
+	systemd_enroll 1 --tpm2-pcrs=0
+	run qs cryptopenall --early
+	[ "$(jq -c '.before.sha256 | keys' "$ROOT/run/qs-util/tpm2-closed.json")" = '["0"]' ]
+	rm "$(key_of 1)"
+	run -2 qs cryptopen --test "${ID}1"
+}
+
 @test "without a header backup the TPM is not asked, and PCR 7 closed" {
 	systemd_enroll 1 --tpm2-pcrs=7
 	rm -r "$ROOT/etc/cryptconf/headers" "$(key_of 1)"

@@ -194,6 +194,56 @@ static void test_a_blob_that_is_no_sealed_object_is_refused(void **state)
 	}
 }
 
+/* SIZE bytes, HEAD and TAIL with line feeds between them, as the field's value. */
+static bool passes(const json_t *good, const char *field, const struct qs_bytes *head, size_t size,
+		   const struct qs_bytes *tail)
+{
+	QS_AUTO(qs_auto_json) json_t *json = json_deep_copy(good);
+	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token t = {};
+	QS_AUTO(qs_auto_free) uint8_t *bytes = malloc(size);
+	QS_AUTO(qs_auto_free) char *text = NULL;
+
+	assert_non_null(bytes);
+	memset(bytes, '\n', size);
+	memcpy(bytes, head->data, head->size);
+	memcpy(bytes + size - tail->size, tail->data, tail->size);
+	text = qs_base64_encode(bytes, size);
+	json_object_set_new(json, field, json_string(text));
+	return qs_tpm2_token_parse(json, &t, NULL) == 0;
+}
+
+/* A header may have megabytes of tokens; what passes these limits is well-formed. */
+static void test_sizes_are_limited(void **state)
+{
+	QS_AUTO(qs_auto_json) json_t *good = vector_token("v262-signed11-policyref");
+	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token t = parse_token(good);
+	const struct qs_bytes nothing = {};
+	const struct qs_bytes pem = { (uint8_t *)t.pubkey, strlen(t.pubkey) };
+	const size_t private = (size_t)(t.blob.data[0] << 8 | t.blob.data[1]) + 2;
+	const struct qs_bytes public = { t.blob.data + private, t.blob.size - private };
+	json_t *list = json_array();
+
+	(void)state;
+	for (size_t size = 4096; size <= 4097; size++) {
+		const size_t body = size - public.size - 2;
+		uint8_t head[2] = { (uint8_t)(body >> 8), (uint8_t)body };
+		const struct qs_bytes longer = { head, sizeof(head) };
+
+		assert_int_equal(passes(good, "tpm2-blob", &longer, size, &public), size == 4096);
+	}
+	assert_true(passes(good, "tpm2_srk", &nothing, 2048, &nothing));
+	assert_false(passes(good, "tpm2_srk", &nothing, 2049, &nothing));
+	assert_true(passes(good, "tpm2_pubkey", &pem, 8192, &nothing));
+	assert_false(passes(good, "tpm2_pubkey", &pem, 8193, &nothing));
+	json_object_set_new(good, "tpm2-pcrs", list);
+	for (unsigned i = 0; i < 257; i++)
+		json_array_append_new(list, json_integer(7));
+	qs_tpm2_token_done(&t);
+	assert_true(qs_tpm2_token_parse(good, &t, NULL) < 0);
+	json_array_remove(list, 0);
+	assert_int_equal(qs_tpm2_token_parse(good, &t, NULL), 0);
+}
+
 static void test_pcrlock_and_shards_are_left_to_systemd(void **state)
 {
 	QS_AUTO(qs_auto_json) json_t *locked = vector_token("v257-pcr7");
@@ -263,6 +313,7 @@ int main(void)
 		cmocka_unit_test(test_our_own_fields_survive),
 		cmocka_unit_test(test_malformed_fields_are_refused_by_name),
 		cmocka_unit_test(test_a_blob_that_is_no_sealed_object_is_refused),
+		cmocka_unit_test(test_sizes_are_limited),
 		cmocka_unit_test(test_pcrlock_and_shards_are_left_to_systemd),
 		cmocka_unit_test(test_pcr_lists),
 		cmocka_unit_test(test_base64_is_strict),

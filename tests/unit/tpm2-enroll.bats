@@ -184,9 +184,12 @@ tokens()
 
 @test "neither PIN nor passphrase is in argv, environment, JSON, or a file" {
 	printf 'S3cr3t-P1N' >"$PIN"
-	run -0 strace -f -qq -s 4096 -e trace=execve,write,pwrite64,sendto -o "$BATS_TEST_TMPDIR/trace" \
+	run -0 strace -f -qq -s 4096 -e trace=execve,write,pwrite64,sendto,openat -o "$BATS_TEST_TMPDIR/trace" \
 		env ASAN_OPTIONS=detect_leaks=0 "$QS_UTIL" --root="$ROOT" --json cryptenroll "${ID}1" --tpm2 --pin-file "$PIN"
 	grep -q sendto "$BATS_TEST_TMPDIR/trace"
+	# The type of a token names a plugin of libcryptsetup; a header must not choose what code runs.
+	grep -q 'openat.*tpm2\.so' "$BATS_TEST_TMPDIR/trace"
+	run ! grep -q libcryptsetup-token "$BATS_TEST_TMPDIR/trace"
 	run ! grep -F 'S3cr3t-P1N' "$BATS_TEST_TMPDIR/trace"
 	run ! grep -rF 'S3cr3t-P1N' "$ROOT"
 }

@@ -255,7 +255,25 @@ token_edit()
 		.tpm2_argon2id_iterations = 4 | .tpm2_argon2id_memcost = 1099511627776'
 	run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
 	[[ $(field .tpm2_problem) == *max_kdf_memory* ]]
+	token_edit '.tpm2_salt = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" | .tpm2_argon2id_lanes = 4 |
+		.tpm2_argon2id_iterations = 4000000000 | .tpm2_argon2id_memcost = 1024'
+	run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
+	[[ $(field .tpm2_problem) == *max_kdf_time* ]]
+	token_edit '.tpm2_salt = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" | .tpm2_argon2id_lanes = 17 |
+		.tpm2_argon2id_iterations = 4 | .tpm2_argon2id_memcost = 1024'
+	run -0 --separate-stderr qs --json cryptopen --test --pin-file "$PIN" "${ID}1"
+	[[ $(field .tpm2_problem) == *'17 Argon2 lanes'* ]]
 	[ "$(failures)" = 0x0 ]
+}
+
+@test "what the TPM gives is for its token's keyslots, and tried on no other" {
+	systemd_enroll 1 --tpm2-pcrs=7
+	cryptsetup token export --token-id 1 "$(image_of 1)" >"$BATS_TEST_TMPDIR/token"
+	token_edit '.keyslots = ["0"]'
+	rm "$(key_of 1)"
+	run -2 qs cryptopen --test "${ID}1"
+	token_edit '.keyslots = ["1"]'
+	run -0 qs cryptopen --test "${ID}1"
 }
 
 @test "a revoked keyslot that comes back with an old header: the TPM is not asked for it" {
