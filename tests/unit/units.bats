@@ -51,3 +51,19 @@ setup()
 	"$top/systemd/install" --remove "$dest" "" /usr/sbin
 	[ -z "$(find "$dest" -type f)" ]
 }
+
+@test "the journal's catalog is compiled when it is installed for this system, and not below DESTDIR" {
+	local fake=$BATS_TEST_TMPDIR/fake log=$BATS_TEST_TMPDIR/log
+	mkdir "$fake"
+	printf '#!/bin/sh\necho "$*" >>%q\n[ ! -e %q ]\n' "$log" "$log.fail" >"$fake/journalctl"
+	chmod 755 "$fake/journalctl"
+	PATH=$fake:$PATH "$top/systemd/install" "$dest" "$BATS_TEST_TMPDIR/usr" /usr/sbin
+	[ ! -e "$log" ]
+	PATH=$fake:$PATH run -0 "$top/systemd/install" "" "$BATS_TEST_TMPDIR/usr" /usr/sbin
+	[ "$(<"$log")" = --update-catalog ]
+	[ -e "$BATS_TEST_TMPDIR/usr/lib/systemd/catalog/qs-util.catalog" ]
+	: >"$log.fail"
+	PATH=$fake:$PATH run -0 "$top/systemd/install" --remove "" "$BATS_TEST_TMPDIR/usr" /usr/sbin
+	[[ $output == *'will not know'* ]]
+	[ "$(grep -c update "$log")" -eq 2 ]
+}
