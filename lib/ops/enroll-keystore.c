@@ -21,14 +21,16 @@ static int lock_together(struct qs_enroll_batch *b, struct qs_error *err)
 {
 	struct qs_keystore ks;
 	struct qs_error why = {};
+	uint32_t number;
 	int r = -ENOLCK;
 
 	(void)err;
 	b->lock = qs_keystore_lock(b->env, b->env->config.lock_wait_s * 1000, &why);
 	if (b->lock >= 0)
 		r = qs_keystore_load_enabled(b->env, &ks, &why);
+	number = r == 0 ? qs_keystore_wraps_with(&ks) : 0;
 	if (r == 0)
-		(void)qs_keystore_prepare(b->env, &ks, &ks.current, 1, true, &why);
+		(void)qs_keystore_prepare(b->env, &ks, &number, 1, true, &why);
 	for (size_t i = 0; i < b->count; i++)
 		if (why.kind != QS_E_NONE && b->outcomes->items[i].error.kind == QS_E_NONE)
 			b->outcomes->items[i].error = why;

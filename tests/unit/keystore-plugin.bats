@@ -3,6 +3,7 @@
 # the same refusals. It is put where cryptsetup looks in a mount namespace of the test's own.
 
 load tree
+load tpm2
 
 setup()
 {
@@ -11,6 +12,11 @@ setup()
 	qs cryptformat --no-open "${ID}1" "${ID}2"
 	qs --yes keystore enable
 	qs cryptenroll "${ID}1" "${ID}2" --keystore
+}
+
+teardown()
+{
+	[ -z "${TPM-}" ] || drop_tpm
 }
 
 # with_plugin COMMAND...: as on a machine whose /etc is that of the tree and that has the plugin.
@@ -115,4 +121,16 @@ token()
 	exported=$(nm -D --defined-only "$QS_BUILD/libcryptsetup-token-qs-keystore.so" | awk '$3 !~ /^__/ { print $3 }')
 	[ "$(grep -c '@@CRYPTSETUP_TOKEN_1.0$' <<<"$exported")" = 5 ]
 	[ "$(wc -l <<<"$exported")" = 6 ] # and the name of the version
+}
+
+@test "a keystore in the TPM: cryptsetup opens by it, and says what the TPM says" {
+	make_tpm
+	qs --yes cryptenroll "${ID}1" "${ID}2" --wipe keystore
+	qs --yes keystore disable
+	qs --yes keystore enable --provider tpm2
+	qs cryptenroll "${ID}1" --keystore
+	run -0 by_token "$IMAGE"
+	[ -z "$output" ]
+	"$SWTPM" measure "$TPM" update 7
+	refused 'PCR 7 changed since it was sealed'
 }

@@ -24,12 +24,13 @@ teardown()
 # enrolled COUNT [OPTION...]: that many devices, and the keystore on the TPM; no key files.
 enrolled()
 {
-	local n count=$1 devices=()
+	local n count=$1 devices=() pin=()
 	shift
+	[[ $* != *--pin-file* ]] || pin=(--pin-file "$PIN")
 	for ((n = 1; n <= count; n++)); do devices+=("$ID$n"); done
 	qs cryptformat --no-open "${devices[@]}"
 	qs --yes keystore enable --provider tpm2 "$@"
-	qs cryptenroll "${devices[@]}" --keystore "${@: -2}"
+	qs cryptenroll "${devices[@]}" --keystore "${pin[@]}"
 	for ((n = 1; n <= count; n++)); do mv "$(key_of "$n")" "$BATS_TEST_TMPDIR/key$n"; done
 }
 
@@ -138,7 +139,7 @@ refused()
 	enrolled 1
 	"$SWTPM" proxy "$TPM" never
 	use_tpm "$TPM/p" 'tpm2_deadline = 1;'
-	refused 1 'did not answer within 1 seconds'
+	refused 1 'did not answer within 1 second '
 	"$SWTPM" proxy "$TPM" garbage
 	refused 2 'generation 1 of the keystore: '
 }
@@ -234,4 +235,24 @@ refused()
 		jq -c '.tokens[] | select(.type == "qs-keystore") | .jwe' >"$BATS_TEST_TMPDIR/jwe"
 	jose jwe dec -i "$BATS_TEST_TMPDIR/jwe" -k "$BATS_TEST_TMPDIR/jwk" |
 		cryptsetup open --test-passphrase --key-file - --keyfile-size 64 "$(image_of 1)"
+}
+
+@test "rotated: the next generation is bound as the last one, and each is unsealed once" {
+	enrolled 2 --pin-file "$PIN" --pcrs 2+7
+	counted 2 keystore rotate --force --pin-file "$PIN"
+	[ "$(jq -c '[.generation, .sealed."tpm2-pcrs", .sealed."tpm2-pin"]' "$KEYSTORE/2.sealed")" = '[2,[2,7],true]' ]
+	[ "$(jq -c '.current' "$KEYSTORE/keystore.json")" = 2 ]
+	counted 1 cryptopenall --test --pin-file "$PIN"
+	run -0 qs keystore verify --pin-file "$PIN"
+	# A wrong PIN makes no generation that nobody could open.
+	(umask 077 && echo 4321 >"$PIN.wrong")
+	before=$(sum "$KEYSTORE/keystore.json")
+	run ! qs keystore rotate --force --pin-file "$PIN.wrong"
+	[[ $output == *'the PIN is wrong'* ]]
+	[ ! -e "$KEYSTORE/3.sealed" ]
+	run -0 qs cryptopenall --test --pin-file "$PIN"
+	qs keystore rotate --force --pin-file "$PIN"
+	[ "$(jq -c '.current' "$KEYSTORE/keystore.json")" = 3 ]
+	# The one before the last is erased.
+	[ ! -e "$SEALED" ]
 }
