@@ -234,6 +234,7 @@ answer()
 	PIPE=$BATS_TEST_TMPDIR/pin
 	mkfifo "$PIPE"
 	for pin; do
+		# shellcheck disable=SC2094 # another one by then
 		{
 			mkfifo "$PIPE.next"
 			mv "$PIPE.next" "$PIPE"
@@ -248,6 +249,7 @@ answer()
 	run -0 --separate-stderr qs --json cryptopenall --early --test --pin-file "$PIPE"
 	[ "$(failures)" = 0x1 ]
 	[ "$(field .token)" = 1 ]
+	# shellcheck disable=SC2154 # set by run
 	[[ $stderr == *'enc-scsi-30001: the PIN is wrong'* ]]
 	[[ $stderr == *'the same PIN again: the TPM is not asked'* ]]
 }
@@ -333,6 +335,7 @@ splash()
 	printf '#!/bin/sh\nexec %s --root=%s "$@"\n' "$QS_UTIL" "$ROOT" >"$bin/qs-util"
 	chmod 755 "$bin"/*
 	shift
+	# shellcheck disable=SC2016 # expanded inside
 	run -0 env PATH="$bin:$PATH" sh -c '. "$0"; qs_run=$1; shift; "$@"' \
 		"$BATS_TEST_DIRNAME/../../initramfs/unlock.sh" "$BATS_TEST_TMPDIR/run" "$@"
 	[ -z "$(ls -A "$BATS_TEST_TMPDIR/run")" ]

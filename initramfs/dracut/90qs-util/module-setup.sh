@@ -32,6 +32,7 @@ drop_crypt()
 install()
 {
 	local action=reboot files libraries
+	# shellcheck source=initramfs/collect.sh
 	. @LIBDIR@/initramfs/collect.sh
 	qs_collect "$initdir" || return 0
 	drop_crypt
