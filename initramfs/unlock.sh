@@ -62,15 +62,35 @@ qs_arrays()
 	done
 }
 
-# qs_degraded: arrays get early_wait for their disks to come, then they are started without.
+# qs_missing: is there no device for a line that the boot needs?
+qs_missing()
+{
+	while read -r _ qs_device _ qs_options; do
+		case ,$qs_options, in
+		*,nofail,*) continue ;;
+		esac
+		case $qs_device in
+		UUID=*) qs_device=/dev/disk/by-uuid/${qs_device#*=} ;;
+		LABEL=*) qs_device=/dev/disk/by-label/${qs_device#*=} ;;
+		PARTUUID=*) qs_device=/dev/disk/by-partuuid/${qs_device#*=} ;;
+		PARTLABEL=*) qs_device=/dev/disk/by-partlabel/${qs_device#*=} ;;
+		esac
+		[ -e "$qs_device" ] || return 0
+	done </etc/crypttab
+	return 1
+}
+
+# qs_degraded: while something is missing, arrays get early_wait for their disks to come; then
+# they are started without.
 qs_degraded()
 {
 	command -v mdadm >/dev/null 2>&1 || return 0
 	qs_left=$(qs_setting early_wait 30)
-	while [ -n "$(qs_arrays)" ] && [ "$qs_left" -gt 0 ]; do
+	while qs_missing && [ -n "$(qs_arrays)" ] && [ "$qs_left" -gt 0 ]; do
 		sleep 1
 		qs_left=$((qs_left - 1))
 	done
+	qs_missing || return 0
 	for qs_array in $(qs_arrays); do
 		qs_array=/dev/${qs_array##*/}
 		qs_say "$qs_array is started without all of its disks"

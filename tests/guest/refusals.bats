@@ -165,9 +165,14 @@ refused()
 	mdadm --incremental --quiet "$A"
 	mkdir -p /etc/cryptconf
 	echo 'early_wait = 1;' >/etc/cryptconf/qs-util.conf
+	# shellcheck source=initramfs/unlock.sh
 	. /guest/initramfs/unlock.sh
+	# shellcheck source=initramfs/collect.sh
 	. /guest/initramfs/collect.sh
-	[ -n "$(qs_arrays)" ]
+	echo 'enc-x /dev/null none luks' >/etc/crypttab
+	qs_degraded
+	[ -n "$(qs_arrays)" ] # nothing is missing
+	echo 'enc-x UUID=none none luks' >/etc/crypttab
 	qs_degraded
 	rm /etc/cryptconf/qs-util.conf
 	[ -z "$(qs_arrays)" ]

@@ -3,17 +3,6 @@
 # may lie on LVM, which is put together in that loop, too: so it is not held up while one is
 # missing, for as long as early_wait.
 
-qs_missing()
-{
-	while read -r _ qs_device _ qs_options; do
-		case ,$qs_options, in
-		*,nofail,*) continue ;;
-		esac
-		[ -e "$(label_uuid_to_dev "$qs_device")" ] || return 0
-	done </etc/crypttab
-	return 1
-}
-
 qs_may_wait()
 {
 	read -r qs_now _ </proc/uptime
@@ -21,21 +10,14 @@ qs_may_wait()
 	[ $((${qs_now%.*} - qs_since)) -lt "$(qs-util config early_wait)" ]
 }
 
+# Its functions stay in this shell; their names begin with qs_.
+# shellcheck source=initramfs/unlock.sh
+. /lib/qs-util/unlock.sh
 # What lies on LVM on such an array cannot wait for qs_unlock.
-if [ -z "$qs_since" ]; then
-	(
-		# shellcheck source=initramfs/unlock.sh
-		. /lib/qs-util/unlock.sh
-		qs_degraded
-	) >/dev/console 2>&1
-fi
+[ -n "$qs_since" ] || (qs_degraded) >/dev/console 2>&1
 if ! qs_missing || ! qs_may_wait; then
 	# Under systemd standard output is the journal's.
-	(
-		# shellcheck source=initramfs/unlock.sh
-		. /lib/qs-util/unlock.sh
-		qs_unlock
-	) >/dev/console 2>&1
+	(qs_unlock) >/dev/console 2>&1
 	# shellcheck disable=SC2154 # dracut's: this very file
 	rm -f -- "$job"
 fi
