@@ -434,6 +434,8 @@ static int run_jobs(struct run *run, const sigset_t *mask, struct qs_error *err)
 
 	if (r < 0)
 		return qs_fail_errno(err, r, "cannot start a worker process");
+	if (run->pool->prepare)
+		run->pool->prepare();
 	for (;;) {
 		int64_t now = now_ms();
 

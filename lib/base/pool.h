@@ -54,6 +54,11 @@ struct qs_pool {
 	 * anything happens; afterwards every job may. NULL: at once.
 	 */
 	bool (*ready)(size_t index, void *cookie);
+	/*
+	 * In the parent, when that one has its process and before any of these: what all of these
+	 * shall find done. NULL: nothing.
+	 */
+	void (*prepare)(void);
 };
 
 /*

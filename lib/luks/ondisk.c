@@ -40,20 +40,15 @@ static bool sum_sha256(const struct part parts[3], uint8_t ret[QS_LUKS2_SUM_L])
 
 static int sum_other(const char *name, const struct part parts[3], uint8_t ret[QS_LUKS2_SUM_L])
 {
-	const EVP_MD *md = EVP_get_digestbyname(name);
-	EVP_MD_CTX *ctx;
-	bool ok;
+	EVP_MD *md = EVP_MD_fetch(NULL, name, NULL);
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	bool ok = md && EVP_MD_get_size(md) <= QS_LUKS2_SUM_L && ctx && EVP_DigestInit(ctx, md);
 
-	if (!md || EVP_MD_get_size(md) > QS_LUKS2_SUM_L)
-		return -EINVAL;
-	ctx = EVP_MD_CTX_new();
-	if (!ctx)
-		return -ENOMEM;
-	ok = EVP_DigestInit(ctx, md);
 	for (size_t i = 0; ok && i < 3; i++)
 		ok = EVP_DigestUpdate(ctx, parts[i].data, parts[i].size);
 	ok = ok && EVP_DigestFinal(ctx, ret, NULL);
 	EVP_MD_CTX_free(ctx);
+	EVP_MD_free(md);
 	return ok ? 0 : -EINVAL;
 }
 

@@ -115,6 +115,7 @@ int qs_outcomes_run(const struct qs_env *env, struct qs_outcomes *list, const bo
 struct qs_beside {
 	const struct qs_pool *pool;
 	bool (*ready)(size_t index, void *cookie);
+	void (*prepare)(void);
 	void *cookie;
 };
 int qs_outcomes_run_beside(const struct qs_env *env, struct qs_outcomes *list, const bool *only,

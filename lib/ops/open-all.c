@@ -273,10 +273,27 @@ static int open_beside(const struct qs_env *env, struct plan *p, struct qs_tpm2_
 	const struct qs_beside tpm = {
 		.pool = fetch ? qs_tpm2_fetch_pool(fetch) : NULL,
 		.ready = has_its_key,
+		.prepare = p->todo_count > 1 ? qs_luks_warm_up : NULL,
 		.cookie = fetch,
 	};
 
 	return qs_outcomes_run_beside(env, p->outcomes, p->todo, qs_open_job, &p->jobs, &tpm, err);
+}
+
+/* The keystore is asked only for those to which the TPM gave nothing: that is known at its end. */
+static int prepare_keystore(const struct qs_env *env, struct plan *p, struct qs_tpm2_fetch **fetch,
+			    struct qs_error *err)
+{
+	int r = 0;
+
+	if (!p->keystore)
+		return 0;
+	if (*fetch && qs_tpm2_fetch_pool(*fetch))
+		r = qs_pool_run(qs_tpm2_fetch_pool(*fetch), 1, err);
+	qs_tpm2_fetch_done(fetch);
+	return r < 0 ? r
+		     : qs_open_prepare_keystore(env, p->jobs.requests, p->outcomes->count, p->todo,
+						err);
 }
 
 int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
@@ -303,9 +320,7 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		r = qs_open_begin_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2,
 				       &fetch, err);
 	if (r == 0 && p.todo_count > 0)
-		r = qs_open_prepare_keystore(env, p.jobs.requests, ret->count, p.todo, err);
-	if (p.todo_count > 1)
-		qs_luks_warm_up();
+		r = prepare_keystore(env, &p, &fetch, err);
 	if (r == 0 && !options->all_ways)
 		r = open_beside(env, &p, fetch, err);
 	if (r == 0 && options->early && !options->test)

@@ -223,6 +223,7 @@ int qs_outcomes_run_beside(const struct qs_env *env, struct qs_outcomes *list, c
 		.cookie = &run,
 		.beside = beside->pool,
 		.ready = one_is_ready,
+		.prepare = beside->prepare,
 	};
 
 	if (!index)

@@ -33,11 +33,14 @@ static bool parse_hex(const char *text, size_t size, uint8_t *ret)
 static bool extend(const struct qs_tpm2_bank *bank, const char *event, uint8_t *value)
 {
 	uint8_t both[2 * TPM2_SHA512_DIGEST_SIZE];
-	const EVP_MD *hash = EVP_get_digestbyname(qs_tpm2_bank_name(bank->alg));
+	EVP_MD *hash = EVP_MD_fetch(NULL, qs_tpm2_bank_name(bank->alg), NULL);
+	bool good;
 
 	memcpy(both, value, bank->size);
-	return hash && EVP_Digest(event, strlen(event), both + bank->size, NULL, hash, NULL) == 1 &&
+	good = hash && EVP_Digest(event, strlen(event), both + bank->size, NULL, hash, NULL) == 1 &&
 	       EVP_Digest(both, 2 * bank->size, value, NULL, hash, NULL) == 1;
+	EVP_MD_free(hash);
+	return good;
 }
 
 static void take_back(const struct qs_tpm2 *tpm, struct qs_tpm2_bank *bank, unsigned pcr,
