@@ -1,0 +1,124 @@
+/*
+ * KMIP messages, versions 1.0 to 1.4 and 2.0: requests into bytes, answers out of bytes.
+ * No I/O. Numbers and shapes: OASIS KMIP 1.2 and 2.0, chapters on operations, message
+ * contents, and tags. Requests hold no secret; an answer to Get does.
+ */
+#ifndef QS_TTLV_MESSAGE_H
+#define QS_TTLV_MESSAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "ttlv/ttlv.h"
+
+#define QS_KMIP_UID_L 256    /* a unique identifier with its NUL; UUIDs have 36 bytes */
+#define QS_KMIP_KEY_L 32     /* bytes: AES-256 */
+#define QS_KMIP_BATCH_MAX 64 /* requests in one message */
+#define QS_KMIP_TEXT_L 128   /* what a server says of itself */
+
+#define QS_KMIP_RESPONSE 0x42007bU /* the tag of a response message */
+
+struct qs_kmip_version {
+	int major, minor;
+};
+
+/* Those that are spoken, best first. */
+extern const struct qs_kmip_version qs_kmip_versions[];
+extern const size_t qs_kmip_version_count;
+
+/* "1.4", as in the configuration; false: not spoken. */
+bool qs_kmip_version_parse(const char *text, struct qs_kmip_version *ret);
+
+enum qs_kmip_operation {
+	QS_KMIP_CREATE = 0x01,         /* a symmetric AES-256 key with the name ABOUT */
+	QS_KMIP_LOCATE = 0x08,         /* symmetric keys with the name ABOUT */
+	QS_KMIP_GET = 0x0a,            /* ABOUT: a unique identifier, here and in the next four */
+	QS_KMIP_GET_ATTRIBUTES = 0x0b, /* state and names */
+	QS_KMIP_ACTIVATE = 0x12,
+	QS_KMIP_REVOKE = 0x13, /* reason: cessation of operation */
+	QS_KMIP_DESTROY = 0x14,
+	QS_KMIP_QUERY = 0x18,   /* operations and vendor; no ABOUT */
+	QS_KMIP_DISCOVER = 0x1e /* versions; no ABOUT */
+};
+
+struct qs_kmip_request {
+	enum qs_kmip_operation operation;
+	const char *about;
+};
+
+/*
+ * One message with COUNT (1 to QS_KMIP_BATCH_MAX) requests into BUFFER. Returns its bytes;
+ * QS_E_FAILED: SIZE is too little.
+ */
+int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_request *requests,
+			  size_t count, unsigned char *buffer, size_t size, struct qs_error *err);
+
+/* What an answer means for us, out of many result reasons. */
+enum qs_kmip_verdict {
+	QS_KMIP_DONE,
+	QS_KMIP_NOT_FOUND,
+	QS_KMIP_NOT_ALLOWED,
+	QS_KMIP_WRONG_STATE,
+	QS_KMIP_NOT_EXTRACTABLE,
+	QS_KMIP_NOT_SUPPORTED,
+	QS_KMIP_NOT_UNDERSTOOD, /* the server takes our message for malformed */
+	QS_KMIP_TRY_LATER,
+	QS_KMIP_FAILED,
+};
+
+struct qs_kmip_answer {
+	enum qs_kmip_verdict verdict;
+	struct qs_ttlv payload; /* of QS_KMIP_DONE; points into the message */
+	struct qs_error error;  /* of all others */
+};
+
+/*
+ * The answers to REQUESTS, in their order, out of a whole message. Returns 0, or 1: the
+ * server refused the message as a whole, and every answer says why. QS_E_FAILED: it is
+ * malformed, of another version, or answers something else.
+ */
+int qs_kmip_response_read(const unsigned char *data, size_t size, struct qs_kmip_version version,
+			  const struct qs_kmip_request *requests, size_t count,
+			  struct qs_kmip_answer *answers, struct qs_error *err);
+
+/* ---- payloads of answers that are QS_KMIP_DONE; QS_E_FAILED: not as it must be ---- */
+
+/* Create: the new key's unique identifier. */
+int qs_kmip_read_uid(const struct qs_kmip_answer *answer, char ret[QS_KMIP_UID_L],
+		     struct qs_error *err);
+
+/* Locate: the first identifier. Returns how many there are. */
+int qs_kmip_read_located(const struct qs_kmip_answer *answer, char ret[QS_KMIP_UID_L],
+			 struct qs_error *err);
+
+/*
+ * Get of the key UID: where its QS_KMIP_KEY_L bytes lie in the message, which is the
+ * caller's to wipe. Refused: another object, another kind of key, a wrapped one.
+ */
+int qs_kmip_read_key(const struct qs_kmip_answer *answer, const char *uid,
+		     const unsigned char **ret, struct qs_error *err);
+
+enum qs_kmip_state {
+	QS_KMIP_PRE_ACTIVE = 1,
+	QS_KMIP_ACTIVE,
+	QS_KMIP_DEACTIVATED,
+	QS_KMIP_COMPROMISED,
+	QS_KMIP_DESTROYED,
+	QS_KMIP_DESTROYED_COMPROMISED,
+};
+
+/* Get Attributes: the state, and whether NAME is one of its names. */
+int qs_kmip_read_attributes(const struct qs_kmip_answer *answer, const char *name,
+			    enum qs_kmip_state *ret, bool *ret_named, struct qs_error *err);
+
+/* Discover Versions: the best that both speak. QS_E_FAILED naming the server's: none. */
+int qs_kmip_read_versions(const struct qs_kmip_answer *answer, struct qs_kmip_version *ret,
+			  struct qs_error *err);
+
+/* Query: the vendor (may be ""). QS_E_FAILED: it lacks an operation that we need. */
+int qs_kmip_read_query(const struct qs_kmip_answer *answer, char ret[QS_KMIP_TEXT_L],
+		       struct qs_error *err);
+
+#endif
