@@ -20,6 +20,30 @@ static void print_generation(FILE *out, const json_t *g)
 		(int)json_integer_value(json_object_get(g, "backups")));
 }
 
+static const char *text_of(const json_t *object, const char *field)
+{
+	return json_string_value(json_object_get(object, field));
+}
+
+static void print_expiry(FILE *out, const json_t *server, const char *field, const char *what)
+{
+	if (text_of(server, field))
+		fprintf(out, "  %s ends on %s\n", what, text_of(server, field));
+}
+
+static void print_server(FILE *out, const json_t *server)
+{
+	if (text_of(server, "problem"))
+		fprintf(out, "  not reachable: %s\n", text_of(server, "problem"));
+	else
+		fprintf(out, "  key server %s, KMIP %s, answered in %d ms\n",
+			text_of(server, "address"), text_of(server, "version"),
+			(int)json_integer_value(json_object_get(server, "answered_ms")));
+	print_expiry(out, server, "certificate_expires", "this machine's certificate");
+	print_expiry(out, server, "server_expires", "the server's certificate");
+	print_expiry(out, server, "ca_expires", "the authority's certificate");
+}
+
 static void print_status(FILE *out, const json_t *result)
 {
 	const char *provider = json_string_value(json_object_get(result, "provider"));
@@ -41,6 +65,8 @@ static void print_status(FILE *out, const json_t *result)
 			(int)json_integer_value(json_object_get(item, "total")));
 	json_array_foreach(json_object_get(result, "generations"), i, item)
 		print_generation(out, item);
+	if (json_object_get(result, "server"))
+		print_server(out, json_object_get(result, "server"));
 	json_array_foreach(json_object_get(result, "unreadable"), i, item)
 		fprintf(out, "  not looked at: %s\n", json_string_value(item));
 }
@@ -179,13 +205,13 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		       "'%s': it is enable, status, rotate, verify, export or disable", argv[0]);
 }
 
-static const char *const providers[] = { "local", "tpm2", NULL };
+static const char *const providers[] = { "local", "tpm2", "kmip", NULL };
 
 static const struct qs_option options[] = {
 	{ .name = "provider",
 	  .arg = "NAME",
 	  .choices = providers,
-	  .help = "where the key lives; local (a file of root's) if not given, or tpm2" },
+	  .help = "where the key lives; local (a file of root's) if not given, tpm2, or kmip (a key server)" },
 	{ .name = "pcrs",
 	  .arg = "PCRS",
 	  .help = "bind it to these PCRs of the TPM, 0+7; 7 if not given, or none" },
@@ -242,12 +268,15 @@ static const struct qs_recipe recovery = {
 static const struct qs_status statuses[] = {
 	{ 1, "there is no keystore, or its module is not installed; export: the public key is not "
 	     "fit" },
-	{ 2, "a key cannot be unwrapped, or the TPM does not give the key that wraps it" },
+	{ 2, "a key cannot be unwrapped, or TPM or key server do not give the key that wraps it" },
 	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
-	{ 6, "a device or header backup depends on it, or not confirmed; rotate: it was done less "
-	     "than a day ago; verify: a volume is not the one that was enrolled" },
+	{ 6,
+	  "a device or header backup depends on it, or not confirmed; rotate: it was done less "
+	  "than a day ago; verify: a volume is not the one that was enrolled; kmip: no certificate "
+	  "that kmip_ca vouches for" },
 	{ 7, "rotate: some devices could not be rewrapped; the same command again goes on" },
-	{ 78, "keystore.json or N.sealed is not usable" },
+	{ 75, "kmip: no key server answers" },
+	{ 78, "keystore.json, N.sealed or N.kmip is not usable, or kmip_servers is not set" },
 	{}
 };
 
@@ -290,6 +319,14 @@ const struct qs_command qs_row_keystore = {
 		"The wrapped key is a JSON Web Encryption of 64 bytes, the key, with the identity behind "
 		"them. Where N.kek is at hand no export is needed: its bytes in base64url are the member "
 		"k of the JWK {\"kty\":\"oct\",\"alg\":\"A256GCMKW\",\"k\":...}.\n"
+		"With --provider kmip each generation is a key of a KMIP key server, made there under the "
+		"name qs-util/STORE/GENERATION and fetched when devices open: one login and one request for "
+		"all of them, by the first of the servers in kmip_servers that answers within kmip_deadline. "
+		"This machine needs a certificate that the server knows, and the authority's (kmip_ca, "
+		"kmip_certificate, kmip_key in qs-util.conf(5)); they are not in key bundles. status tells "
+		"when certificates end, and whether a server answers. disable destroys the key at the server, "
+		"and needs it for that. No unit waits for the network: what only the key server opens at boot "
+		"is opened by cryptopenall, once it is up.\n"
 		"Where libcryptsetup-token-qs-keystore.so is installed (make install-token-plugin), plain "
 		"`cryptsetup open DEVICE NAME` and a line in /etc/crypttab with none as its key file open "
 		"the device, too, with the same checks of header and identity. They ask for a passphrase "

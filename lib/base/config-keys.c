@@ -68,6 +68,44 @@ const struct qs_config_row qs_config_rows[] = {
 		  "seal it anew to the present values. Only keyslots that this TPM sealed, without a\n"
 		  "PIN and without a signed policy. Off by default: whoever can change what this\n"
 		  "machine boots, and gets somebody to type a key, would have the TPM on his side." },
+	{ .name = "kmip_servers",
+	  .type = QS_CONFIG_SERVERS,
+	  .offset = AT(kmip_servers),
+	  .text = "",
+	  .help = "Key servers that speak KMIP, for `keystore enable --provider kmip`, all with the same\n"
+		  "keys: they are asked in this order until one answers, and the port is 5696 where\n"
+		  "none stands. IPv6 addresses stand in brackets. A server's certificate must be for\n"
+		  "the name or address that stands here." },
+	{ .name = "kmip_ca",
+	  .type = QS_CONFIG_PROGRAM,
+	  .offset = AT(kmip_ca),
+	  .text = "/etc/cryptconf/kmip/ca.pem",
+	  .help = "The certificates of the authorities that vouch for the key servers, in PEM form; the\n"
+		  "system's are not used. This file and the next two must be readable by root alone." },
+	{ .name = "kmip_certificate",
+	  .type = QS_CONFIG_PROGRAM,
+	  .offset = AT(kmip_certificate),
+	  .text = "/etc/cryptconf/kmip/client.pem",
+	  .help = "This machine's certificate for the key servers, and behind it what lies between it\n"
+		  "and their authority. Servers know by it whose keys are whose." },
+	{ .name = "kmip_key",
+	  .type = QS_CONFIG_PROGRAM,
+	  .offset = AT(kmip_key),
+	  .text = "/etc/cryptconf/kmip/client.key",
+	  .help = "The private key of kmip_certificate in PEM form, without a passphrase." },
+	{ .name = "kmip_version",
+	  .type = QS_CONFIG_KMIP,
+	  .offset = AT(kmip_version),
+	  .text = "auto",
+	  .help = "The version of KMIP. auto asks the server at every connection, one more question." },
+	{ .name = "kmip_deadline",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(kmip_deadline_s),
+	  .min = 1,
+	  .max = 3600,
+	  .number = 10,
+	  .help = "How long all key servers together may take, for any number of devices; then the\n"
+		  "next way to open them is tried." },
 	{ .name = "early_wait",
 	  .type = QS_CONFIG_SECONDS,
 	  .offset = AT(early_wait_s),
@@ -255,6 +293,8 @@ void qs_config_allowed(const struct qs_config_row *row, char ret[QS_CONFIG_ALLOW
 				      "quotes, '$', '.' or '..' as a part, or '//'",
 		[QS_CONFIG_TPM] = "auto, none, or DRIVER:CONFIGURATION in plain ASCII without "
 				  "blanks or quotes",
+		[QS_CONFIG_SERVERS] = "\"\", or HOST or HOST:PORT, and more of them behind commas",
+		[QS_CONFIG_KMIP] = "auto, 1.0, 1.1, 1.2, 1.3, 1.4 or 2.0",
 		[QS_CONFIG_OPTIONS] = "a list with commas and without blanks or quotes; nothing "
 				      "that makes the device other than LUKS or overwrites it",
 		[QS_CONFIG_CIPHER] = "a cipher in dm-crypt's notation, not a null cipher",
@@ -277,6 +317,8 @@ static void print_default(const struct qs_config_row *row, FILE *out)
 	case QS_CONFIG_DIR:
 	case QS_CONFIG_PROGRAM:
 	case QS_CONFIG_TPM:
+	case QS_CONFIG_SERVERS:
+	case QS_CONFIG_KMIP:
 	case QS_CONFIG_OPTIONS:
 	case QS_CONFIG_CIPHER:
 		fprintf(out, "\"%s\"", row->text);

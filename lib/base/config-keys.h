@@ -14,6 +14,8 @@ enum qs_config_type {
 	QS_CONFIG_DIR,     /* char *: an absolute path that crypttab can hold */
 	QS_CONFIG_PROGRAM, /* char *: the same of a program, or "" */
 	QS_CONFIG_TPM,     /* char *: auto, none, or what tss2 knows it by */
+	QS_CONFIG_SERVERS, /* char *: HOST[:PORT],... or "" */
+	QS_CONFIG_KMIP,    /* char *: auto, or a version of KMIP */
 	QS_CONFIG_OPTIONS, /* char *: crypttab's fourth field */
 	QS_CONFIG_CIPHER,  /* char * */
 	QS_CONFIG_NAMES,   /* char **, NULL-terminated */
@@ -31,7 +33,7 @@ struct qs_config_row {
 	uint64_t min, max;
 	uint64_t multiple_of; /* 0: any */
 	uint64_t number;      /* default */
-	const char *text;     /* default of the first four types */
+	const char *text;     /* default of the types that are char * */
 	size_t offset;        /* in struct qs_config */
 	const char *help;     /* lines of up to 90 characters */
 };

@@ -45,7 +45,8 @@ static bool is_text(const struct qs_config_row *row)
 {
 	return row->type == QS_CONFIG_DIR || row->type == QS_CONFIG_PROGRAM ||
 	       row->type == QS_CONFIG_OPTIONS || row->type == QS_CONFIG_CIPHER ||
-	       row->type == QS_CONFIG_TPM;
+	       row->type == QS_CONFIG_TPM || row->type == QS_CONFIG_SERVERS ||
+	       row->type == QS_CONFIG_KMIP;
 }
 
 static void free_names(char ***names)
@@ -205,6 +206,23 @@ static bool is_good_tpm(const char *text)
 	       all_bytes(text, qs_text_is_plain);
 }
 
+/* Which of them is a host is looked at when one is connected to. */
+static bool is_good_servers(const char *text)
+{
+	return strlen(text) <= MAX_DIR && all_bytes(text, qs_text_is_plain) && !strchr(text, '/') &&
+	       !strstr(text, ",,");
+}
+
+static bool is_good_kmip(const char *text)
+{
+	static const char *const all[] = { "auto", "1.0", "1.1", "1.2", "1.3", "1.4", "2.0" };
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(all); i++)
+		if (strcmp(all[i], text) == 0)
+			return true;
+	return false;
+}
+
 static int store_text(const struct assignment *a, struct qs_error *err)
 {
 	const char *text = config_setting_get_string(a->setting);
@@ -218,6 +236,10 @@ static int store_text(const struct assignment *a, struct qs_error *err)
 		good = is_good_options(text);
 	else if (text && a->row->type == QS_CONFIG_TPM)
 		good = is_good_tpm(text);
+	else if (text && a->row->type == QS_CONFIG_SERVERS)
+		good = is_good_servers(text);
+	else if (text && a->row->type == QS_CONFIG_KMIP)
+		good = is_good_kmip(text);
 	else if (text)
 		good = is_good_cipher(text);
 	if (!good)

@@ -25,6 +25,10 @@ struct qs_config {
 	char *tpm2_device; /* "auto" (default): /dev/tpmrm0; "none"; else DRIVER:CONFIGURATION */
 	unsigned tpm2_deadline_s; /* how long the TPM may take; default 30 */
 	bool tpm2_self_heal;      /* seal anew what PCRs moved away from; default false */
+	char *kmip_servers;       /* "HOST[:PORT],..."; default "": none */
+	char *kmip_ca, *kmip_certificate, *kmip_key; /* logical; PEM files */
+	char *kmip_version;                          /* "auto" (default), or "1.4" */
+	unsigned kmip_deadline_s;                    /* for all key servers together; default 10 */
 	unsigned early_wait_s;    /* for devices of the initramfs that are absent; default 30 */
 	unsigned early_prompt_s;  /* for somebody who types there; default 120 */
 	bool early_keys;          /* key files are copied into the initramfs; default false */

@@ -54,11 +54,13 @@ static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct
 	return qs_kek_unwrap(env, ks, items, count, load, err);
 }
 
-static int retire(const struct qs_env *env, uint32_t number, struct qs_error *err)
+static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		  struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = kek_path(number);
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 
+	(void)ks;
 	return qs_file_erase(real, err);
 }
 

@@ -7,7 +7,8 @@
 
 #define PROBE_L 64 /* bytes, as a device key has */
 
-static const struct qs_provider *const providers[] = { &qs_provider_local, &qs_provider_tpm2 };
+static const struct qs_provider *const providers[] = { &qs_provider_local, &qs_provider_tpm2,
+						       &qs_provider_kmip };
 
 const struct qs_provider *qs_provider_find(const char *name)
 {

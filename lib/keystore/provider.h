@@ -59,10 +59,17 @@ struct qs_provider {
 		       const uint32_t *generations, size_t count, bool ask, struct qs_error *err);
 
 	/* Erase the KEK of generation NUMBER for good. Returns 1 erased, 0 was absent. */
-	int (*retire)(const struct qs_env *env, uint32_t number, struct qs_error *err);
+	int (*retire)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		      struct qs_error *err);
+
+	/*
+	 * What keystore status says of the server where the KEK is: fields of "server", a new
+	 * reference. NULL where there is none.
+	 */
+	json_t *(*describe)(const struct qs_env *env);
 };
 
-extern const struct qs_provider qs_provider_local, qs_provider_tpm2;
+extern const struct qs_provider qs_provider_local, qs_provider_tpm2, qs_provider_kmip;
 
 /* The provider of this name, or NULL. */
 const struct qs_provider *qs_provider_find(const char *name);

@@ -1,6 +1,9 @@
 #include "keystore/session.h"
 
 #include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
 
 #define SIZE (QS_KEYSTORE_GENERATIONS * sizeof(struct qs_kek))
 
@@ -36,4 +39,45 @@ int qs_keystore_session_add(struct qs_keystore_session *s, const char *store, ui
 	**ret = (struct qs_kek){ .generation = generation };
 	memcpy((*ret)->store, store, strnlen(store, QS_KEYSTORE_UUID_L - 1));
 	return 0;
+}
+
+struct qs_keystore_session *qs_keystore_session_writable(const struct qs_env *env,
+							 struct qs_keystore_session *own)
+{
+	struct qs_keystore_session *s = env->keystore;
+
+	return s && s->owner == getpid() ? s : own;
+}
+
+int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, struct qs_error *err)
+{
+	int r;
+
+	if (!kek->there) {
+		if (err)
+			*err = kek->error;
+		return qs_negative(qs_kind_errno(kek->error.kind));
+	}
+	r = qs_secret_init(ret, sizeof(kek->bytes), err);
+	if (r == 0)
+		memcpy(ret->data, kek->bytes, sizeof(kek->bytes));
+	return r;
+}
+
+int qs_keystore_session_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			    qs_kek_fetch *fetch, struct qs_secret *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_keystore_session_done) struct qs_keystore_session own = {};
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, &own);
+	const struct qs_kek *kek = NULL;
+	int r;
+
+	if (env->keystore)
+		kek = qs_keystore_session_find(env->keystore, ks->store, number);
+	if (kek)
+		return qs_keystore_session_copy(kek, ret, err);
+	r = fetch(env, s, ks, &number, 1, false, err);
+	return r < 0 ? r
+		     : qs_keystore_session_copy(qs_keystore_session_find(s, ks->store, number), ret,
+						err);
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/env.h"
 #include "base/error.h"
 #include "base/secret.h"
 #include "keystore/keystore.h"
@@ -54,5 +55,24 @@ struct qs_kek *qs_keystore_session_find(const struct qs_keystore_session *s, con
 /* A new one, neither there nor failed. */
 int qs_keystore_session_add(struct qs_keystore_session *s, const char *store, uint32_t generation,
 			    struct qs_kek **ret, struct qs_error *err);
+
+/* The session of ENV that this process may add to, or OWN: workers only read their parent's. */
+struct qs_keystore_session *qs_keystore_session_writable(const struct qs_env *env,
+							 struct qs_keystore_session *own);
+
+/* The bytes of KEK, or why it is not there. */
+int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, struct qs_error *err);
+
+/*
+ * Add to S those of the generations NUMBERS that it does not have, each there or failed. ASK:
+ * a person may be asked.
+ */
+typedef int qs_kek_fetch(const struct qs_env *env, struct qs_keystore_session *s,
+			 const struct qs_keystore *ks, const uint32_t *numbers, size_t count,
+			 bool ask, struct qs_error *err);
+
+/* A provider's get (qs_kek_get): out of the session, or fetched for this once. */
+int qs_keystore_session_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			    qs_kek_fetch *fetch, struct qs_secret *ret, struct qs_error *err);
 
 #endif

@@ -156,52 +156,18 @@ static int fetch(const struct qs_env *env, struct qs_keystore_session *s,
 	return r < 0 ? r : 0;
 }
 
-/* Workers only read what their parent has. */
-static struct qs_keystore_session *writable(const struct qs_env *env,
-					    struct qs_keystore_session *own)
-{
-	struct qs_keystore_session *s = env->keystore;
-
-	return s && s->owner == getpid() ? s : own;
-}
-
 static int prepare(const struct qs_env *env, const struct qs_keystore *ks,
 		   const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
 {
-	struct qs_keystore_session *s = writable(env, NULL);
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
 
 	return s ? fetch(env, s, ks, generations, count, ask, err) : 0;
-}
-
-static int copy_of(const struct qs_kek *kek, struct qs_secret *ret, struct qs_error *err)
-{
-	int r;
-
-	if (!kek->there) {
-		if (err)
-			*err = kek->error;
-		return qs_negative(qs_kind_errno(kek->error.kind));
-	}
-	r = qs_secret_init(ret, sizeof(kek->bytes), err);
-	if (r == 0)
-		memcpy(ret->data, kek->bytes, sizeof(kek->bytes));
-	return r;
 }
 
 static int get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 	       struct qs_secret *ret, struct qs_error *err)
 {
-	QS_AUTO(qs_keystore_session_done) struct qs_keystore_session own = {};
-	struct qs_keystore_session *s = writable(env, &own);
-	const struct qs_kek *kek = NULL;
-	int r;
-
-	if (env->keystore)
-		kek = qs_keystore_session_find(env->keystore, ks->store, number);
-	if (kek)
-		return copy_of(kek, ret, err);
-	r = fetch(env, s, ks, &number, 1, false, err);
-	return r < 0 ? r : copy_of(qs_keystore_session_find(s, ks->store, number), ret, err);
+	return qs_keystore_session_get(env, ks, number, fetch, ret, err);
 }
 
 static int wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
@@ -276,7 +242,8 @@ static int choose(const struct qs_env *env, struct qs_keystore_session *s,
 	if (r == 0 && ks->current > 0)
 		r = fetch(env, s, ks, &ks->current, 1, true, err);
 	if (r == 0 && ks->current > 0)
-		r = copy_of(qs_keystore_session_find(s, ks->store, ks->current), &proven, err);
+		r = qs_keystore_session_copy(qs_keystore_session_find(s, ks->store, ks->current),
+					     &proven, err);
 	if (r == 0 && pin)
 		r = need_pin(s, true, ks->current == 0, err);
 	how->pin = pin ? known_pin(s) : NULL;
@@ -296,7 +263,7 @@ static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32
 		.extra_ms = MS_PER_GENERATION,
 		.cookie = &s,
 	};
-	int r = choose(env, writable(env, &own), ks, &s.how, err);
+	int r = choose(env, qs_keystore_session_writable(env, &own), ks, &s.how, err);
 
 	if (r == 0)
 		r = run(env, &work, &sealed, err);
@@ -331,11 +298,13 @@ static int health(const struct qs_env *env, struct qs_error *err)
 	return r < 0 ? r : run(env, &work, NULL, err);
 }
 
-static int retire(const struct qs_env *env, uint32_t number, struct qs_error *err)
+static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		  struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_sealed_kek_path(number);
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 
+	(void)ks;
 	return qs_file_erase(real, err);
 }
 

@@ -116,7 +116,7 @@ static int make(void *cookie, const struct qs_keystore *ks, uint32_t number, str
 static int retire(void *cookie, const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
 {
 	struct rotate *ro = cookie;
-	int r = ro->provider->retire(ro->env, number, err);
+	int r = ro->provider->retire(ro->env, ks, number, err);
 
 	(void)ks;
 	if (r < 0)

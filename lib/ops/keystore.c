@@ -52,11 +52,11 @@ static int remove_all(const struct qs_env *env, const struct qs_provider *provid
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < ks->count; i++)
-		r = provider->retire(env, ks->generations[i].number, err);
+		r = provider->retire(env, ks, ks->generations[i].number, err);
 	if (r >= 0 && ks->state == QS_KEYSTORE_ENABLING)
-		r = provider->retire(env, FIRST, err);
+		r = provider->retire(env, ks, FIRST, err);
 	if (r >= 0 && ks->rotation == QS_ROTATION_DISTRIBUTING)
-		r = provider->retire(env, ks->target, err);
+		r = provider->retire(env, ks, ks->target, err);
 	if (r >= 0)
 		r = qs_file_remove(file, err);
 	if (r >= 0 && rmdir(dir) == 0)
@@ -264,6 +264,7 @@ static json_t *rotation(const struct qs_keystore *ks, const struct qs_outcomes *
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	const struct qs_provider *provider;
 	struct qs_keystore ks;
 	json_t *list;
 	int r = qs_keystore_load(env, &ks, err);
@@ -293,6 +294,9 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	(void)json_object_set_new(*ret, "unreadable", unreadable(&found));
 	if (ks.rotation != QS_ROTATION_IDLE)
 		(void)json_object_set_new(*ret, "rotation", rotation(&ks, &found));
+	provider = qs_provider_find(ks.provider);
+	if (provider->describe)
+		(void)json_object_set_new(*ret, "server", provider->describe(env));
 	return 0;
 }
 

@@ -47,7 +47,7 @@ setup()
 
 @test "a module exports one name" {
 	local module
-	for module in tpm2 journal qr; do
+	for module in tpm2 journal qr kmip; do
 		# The sanitizers add names of their own.
 		[ "$(nm -D --defined-only "$QS_BUILD/modules/$module.so" | awk '$3 !~ /^__/ { print $3 }')" = "qs_${module}_module" ]
 	done
@@ -55,5 +55,5 @@ setup()
 
 @test "the binary links only what every command needs" {
 	run -0 ldd "$QS_UTIL"
-	run ! grep -E 'libcurl|libtss2|libjose|libsystemd' <<<"$output"
+	run ! grep -E 'libcurl|libssl|libtss2|libjose|libsystemd' <<<"$output"
 }

@@ -184,8 +184,8 @@ static void test_provider(void **state)
 	assert_true(release != free);
 	assert_true(qs_provider_local.create(&env, &one, 1, NULL) < 0);
 	assert_true(qs_keystore_probe(&env, &one, 2, NULL) < 0);
-	assert_int_equal(qs_provider_local.retire(&env, 1, NULL), 1);
-	assert_int_equal(qs_provider_local.retire(&env, 1, NULL), 0);
+	assert_int_equal(qs_provider_local.retire(&env, &one, 1, NULL), 1);
+	assert_int_equal(qs_provider_local.retire(&env, &one, 1, NULL), 0);
 	assert_true(qs_keystore_probe(&env, &one, 1, NULL) < 0);
 }
 

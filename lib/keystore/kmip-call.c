@@ -1,0 +1,117 @@
+/*
+ * The provider kmip: credentials, and the worker process that talks to the servers.
+ */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/pool.h"
+#include "key/keyfile.h"
+#include "keystore/kmip-internal.h"
+
+/* The module keeps its own deadlines; its worker is killed when it does not. */
+#define MARGIN_MS 1000U
+
+struct call {
+	const struct qs_env *env;
+	qs_kmip_job *job;
+	void *cookie;
+	json_t *result;
+	struct qs_error failed;
+};
+
+struct credentials {
+	struct qs_secret ca, certificate, key;
+};
+
+static void credentials_done(struct credentials *c)
+{
+	qs_secret_done(&c->ca);
+	qs_secret_done(&c->certificate);
+	qs_secret_done(&c->key);
+}
+
+static int load(const struct qs_env *env, const char *path, const char *setting,
+		struct qs_secret *ret, struct qs_error *err)
+{
+	int r = *path ? qs_key_load(env, path, ret, err)
+		      : qs_fail(err, QS_E_CONFIG, "%s is not set in qs-util.conf", setting);
+
+	if (r < 0)
+		qs_error_prefix(err, "%s", setting);
+	return r;
+}
+
+static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
+	       struct qs_error *err)
+{
+	const struct call *call = cookie;
+	const struct qs_config *config = &call->env->config;
+	QS_AUTO(credentials_done) struct credentials c = {};
+	const struct qs_kmip_access access = {
+		.servers = config->kmip_servers,
+		.version = config->kmip_version,
+		.ca = { config->kmip_ca, &c.ca },
+		.certificate = { config->kmip_certificate, &c.certificate },
+		.key = { config->kmip_key, &c.key },
+		.deadline_ms = config->kmip_deadline_s * 1000,
+	};
+	const struct qs_module *module = NULL;
+	int r;
+
+	(void)worker;
+	(void)index;
+	/* OpenSSL has keys in memory of its own. */
+	qs_secret_lock_all();
+	if (!*access.servers)
+		return qs_fail(err, QS_E_CONFIG,
+			       "no key server is configured: set kmip_servers in qs-util.conf");
+	r = load(call->env, config->kmip_ca, "kmip_ca", &c.ca, err);
+	if (r == 0)
+		r = load(call->env, config->kmip_certificate, "kmip_certificate", &c.certificate,
+			 err);
+	if (r == 0)
+		r = load(call->env, config->kmip_key, "kmip_key", &c.key, err);
+	if (r == 0)
+		r = qs_module_load(QS_KMIP_MODULE_NAME, QS_KMIP_MODULE_SYMBOL,
+				   QS_KMIP_MODULE_VERSION, &module, err);
+	if (r < 0)
+		return r;
+	return call->job((const struct qs_kmip_functions *)module, &access, call->cookie, ret, err);
+}
+
+static void done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
+{
+	struct call *call = cookie;
+
+	(void)index;
+	call->result = json_incref(result);
+	call->failed = *error;
+	if (error->kind == QS_E_DEADLINE)
+		(void)qs_fail(&call->failed, QS_E_DEADLINE,
+			      "no key server answered within %u seconds (kmip_deadline in "
+			      "qs-util.conf)",
+			      call->env->config.kmip_deadline_s);
+}
+
+int qs_kmip_call(const struct qs_env *env, qs_kmip_job *what, void *cookie, json_t **ret,
+		 struct qs_error *err)
+{
+	struct call call = { .env = env, .job = what, .cookie = cookie };
+	const struct qs_pool pool = {
+		.workers = 1,
+		.deadline_ms = env->config.kmip_deadline_s * 1000 + MARGIN_MS,
+		.job = job,
+		.done = done,
+		.cookie = &call,
+	};
+	int r = qs_pool_run(&pool, 1, err);
+
+	if (ret)
+		*ret = json_incref(call.result);
+	json_decref(call.result);
+	if (r < 0 || call.failed.kind == QS_E_NONE)
+		return r;
+	if (err)
+		*err = call.failed;
+	return qs_negative(qs_kind_errno(call.failed.kind));
+}

@@ -1,0 +1,77 @@
+/*
+ * The provider kmip: which key of the server is a generation.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "key/keyfile.h"
+#include "keystore/kmip-internal.h"
+#include "luks/fields.h"
+
+#define VERSION 1
+
+char *qs_kmip_record_path(uint32_t number)
+{
+	return qs_printf("%s/%u.kmip", QS_KEYSTORE_DIR, (unsigned)number);
+}
+
+static int parse(const struct qs_secret *text, const char *path, struct qs_kmip_record *ret,
+		 struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json)
+	json_t *json = json_loadb(text->data, text->size, JSON_REJECT_DUPLICATES, NULL);
+	const char *name = qs_fields_text(json, "name");
+	const char *uid = qs_fields_text(json, "uid");
+	uint64_t version;
+
+	if (!json_is_object(json) || !qs_fields_number(json, "version", &version) ||
+	    version != VERSION || !name || !uid || !*uid || strlen(uid) >= sizeof(ret->uid))
+		return qs_fail(err, QS_E_CONFIG,
+			       "%s is not usable: it is malformed, or was written by a newer "
+			       "qs-util; take it from a key bundle (keyrestore)",
+			       path);
+	if (strcmp(name, ret->name) != 0)
+		return qs_fail(err, QS_E_CONFIG, "%s is for another key (%s) than %s", path, name,
+			       ret->name);
+	memcpy(ret->uid, uid, strlen(uid) + 1);
+	return 0;
+}
+
+int qs_kmip_record_load(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			struct qs_kmip_record *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+	QS_AUTO(qs_secret_done) struct qs_secret text = {};
+	int r;
+
+	*ret = (struct qs_kmip_record){};
+	(void)snprintf(ret->name, sizeof(ret->name), "qs-util/%s/%u", ks->store, (unsigned)number);
+	if (access(real, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	r = qs_key_load(env, path, &text, err);
+	if (r == 0)
+		r = parse(&text, path, ret, err);
+	return r < 0 ? r : 1;
+}
+
+int qs_kmip_record_save(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			const struct qs_kmip_record *record, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
+	QS_AUTO(qs_auto_json)
+	json_t *json = json_pack("{s:i,s:s,s:s}", "version", VERSION, "name", record->name, "uid",
+				 record->uid);
+	QS_AUTO(qs_auto_free) char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	struct qs_kmip_record old;
+	int r = qs_kmip_record_load(env, ks, number, &old, err);
+
+	if (r < 0)
+		return r;
+	if (!text)
+		return qs_fail(err, QS_E_FAILED,
+			       "the key server's identifier for a key is no text");
+	return qs_key_store(env, path, &(struct qs_secret){ text, strlen(text) }, r == 1, err);
+}

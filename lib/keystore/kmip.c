@@ -1,0 +1,274 @@
+/*
+ * The provider "kmip": each generation's KEK is a key of a KMIP server, fetched when it is
+ * needed. What lies here is a record of which key it is (N.kmip). Enabling and disabling
+ * is crash-safe as ops/keystore.c has it, since
+ *
+ *   create                        left behind                second run
+ *   key at the server (kmip.c)    a key with our name        retire() erases it by its name
+ *   N.kmip, durable               the same                   erased with it
+ *   activate                      finished
+ *
+ *   retire                        left behind                second run
+ *   erase the key at the server   N.kmip                     "there is none"
+ *   erase N.kmip                  finished
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/utf8.h"
+#include "keystore/kmip-internal.h"
+#include "keystore/session.h"
+
+/* ---- health and description ---- */
+
+static void add_time(json_t *json, const char *field, time_t when)
+{
+	char text[32];
+	struct tm utc;
+
+	if (when && gmtime_r(&when, &utc) &&
+	    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc) > 0)
+		(void)json_object_set_new(json, field, json_string(text));
+}
+
+static void add_text(json_t *json, const char *field, const char *text)
+{
+	if (*text)
+		(void)json_object_set_new(json, field, qs_utf8_json(text));
+}
+
+static int look(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
+		void *cookie, json_t **ret, struct qs_error *err)
+{
+	struct qs_kmip_description d;
+	int r = module->describe(access, &d, err);
+
+	(void)cookie;
+	*ret = json_object();
+	add_text(*ret, "address", d.server);
+	add_text(*ret, "version", d.version);
+	add_text(*ret, "vendor", d.vendor);
+	add_time(*ret, "ca_expires", d.ca_expires);
+	add_time(*ret, "certificate_expires", d.certificate_expires);
+	add_time(*ret, "server_expires", d.server_expires);
+	if (r == 0)
+		(void)json_object_set_new(*ret, "answered_ms", json_integer(d.answered_ms));
+	return r;
+}
+
+static json_t *describe(const struct qs_env *env)
+{
+	struct qs_error err = {};
+	json_t *json = NULL;
+	int r = qs_kmip_call(env, look, NULL, &json, &err);
+
+	if (!json)
+		json = json_object();
+	(void)json_object_set_new(json, "reachable", json_boolean(r == 0));
+	if (r < 0)
+		(void)json_object_set_new(json, "problem", qs_utf8_json(err.text));
+	return json;
+}
+
+static int health(const struct qs_env *env, struct qs_error *err)
+{
+	int r = qs_kek_health(err);
+
+	return r < 0 ? r : qs_kmip_call(env, look, NULL, NULL, err);
+}
+
+/* ---- create and retire ---- */
+
+struct change {
+	const struct qs_env *env;
+	const struct qs_keystore *ks;
+	uint32_t number;
+	struct qs_kmip_record record;
+	bool known; /* the record has an identifier */
+};
+
+static int remember(const char *uid, void *cookie, struct qs_error *err)
+{
+	struct change *c = cookie;
+
+	(void)snprintf(c->record.uid, sizeof(c->record.uid), "%s", uid);
+	return qs_kmip_record_save(c->env, c->ks, c->number, &c->record, err);
+}
+
+static int create_key(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
+		      void *cookie, json_t **ret, struct qs_error *err)
+{
+	struct change *c = cookie;
+
+	(void)ret;
+	return module->create(access, c->record.name, c->known ? c->record.uid : NULL, remember, c,
+			      err);
+}
+
+static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		  struct qs_error *err)
+{
+	struct change c = { .env = env, .ks = ks, .number = number };
+	int r = qs_kmip_record_load(env, ks, number, &c.record, err);
+
+	c.known = r == 1;
+	return r < 0 ? r : qs_kmip_call(env, create_key, &c, NULL, err);
+}
+
+static int erase_key(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
+		     void *cookie, json_t **ret, struct qs_error *err)
+{
+	const struct change *c = cookie;
+	int r = module->erase(access, c->record.name, c->known ? c->record.uid : NULL, err);
+
+	if (r >= 0)
+		*ret = json_boolean(r == 1);
+	return r < 0 ? r : 0;
+}
+
+static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		  struct qs_error *err)
+{
+	struct change c = { .env = env, .ks = ks, .number = number };
+	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+	QS_AUTO(qs_auto_json) json_t *erased = NULL;
+	int r = qs_kmip_record_load(env, ks, number, &c.record, err);
+
+	if (r < 0)
+		return r;
+	c.known = r == 1;
+	r = qs_kmip_call(env, erase_key, &c, &erased, err);
+	if (r == 0)
+		r = qs_file_erase(real, err);
+	return r < 0 ? r : r || json_is_true(erased);
+}
+
+/* ---- keys ---- */
+
+struct fetch {
+	struct qs_kmip_record records[QS_KMIP_BATCH_MAX];
+	struct qs_kmip_key keys[QS_KMIP_BATCH_MAX];
+	struct qs_kek *keks[QS_KMIP_BATCH_MAX]; /* in shared memory */
+	size_t count;
+};
+
+/* Add generation NUMBER to the session, and to what is asked for. */
+static int plan(const struct qs_env *env, struct qs_keystore_session *s,
+		const struct qs_keystore *ks, uint32_t number, struct fetch *f,
+		struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
+	struct qs_kmip_record *record = &f->records[f->count];
+	struct qs_kek *kek;
+	int known, r = qs_keystore_session_add(s, ks->store, number, &kek, err);
+
+	if (r < 0)
+		return r;
+	known = qs_kmip_record_load(env, ks, number, record, &kek->error);
+	if (known == 0)
+		(void)qs_fail(&kek->error, QS_E_KEY_FILE,
+			      "%s does not exist, so it is not known which key of the server is "
+			      "generation %u; take it from a key bundle (keyrestore)",
+			      path, (unsigned)number);
+	if (known <= 0)
+		return 0;
+	f->keys[f->count].uid = record->uid;
+	f->keks[f->count++] = kek;
+	return 0;
+}
+
+static int get_keys(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
+		    void *cookie, json_t **ret, struct qs_error *err)
+{
+	struct fetch *f = cookie;
+	int r = module->get(access, f->keys, f->count, err);
+
+	(void)ret;
+	for (size_t i = 0; i < f->count; i++) {
+		struct qs_kek *kek = f->keks[i];
+
+		kek->there = r == 0 && f->keys[i].key.data;
+		if (kek->there)
+			memcpy(kek->bytes, f->keys[i].key.data, sizeof(kek->bytes));
+		else if (r == 0)
+			kek->error = f->keys[i].error;
+		qs_secret_done(&f->keys[i].key);
+	}
+	return r;
+}
+
+static void ask_server(const struct qs_env *env, struct fetch *f)
+{
+	struct qs_error failed = {};
+
+	if (f->count == 0)
+		return;
+	(void)qs_kmip_call(env, get_keys, f, NULL, &failed);
+	for (size_t i = 0; i < f->count; i++) {
+		struct qs_kek *kek = f->keks[i];
+
+		if (!kek->there && failed.kind != QS_E_NONE)
+			kek->error = failed;
+		if (!kek->there)
+			qs_error_prefix(&kek->error, "generation %u of the keystore",
+					(unsigned)kek->generation);
+	}
+}
+
+/* qs_kek_fetch: one conversation for all of them, whose failure is remembered, too. */
+static int fetch(const struct qs_env *env, struct qs_keystore_session *s,
+		 const struct qs_keystore *ks, const uint32_t *numbers, size_t count, bool ask,
+		 struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) struct fetch *f = calloc(1, sizeof(*f));
+	int r = f ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for %zu generations", count);
+
+	(void)ask;
+	for (size_t i = 0; r == 0 && i < count; i++)
+		if (!qs_keystore_session_find(s, ks->store, numbers[i]))
+			r = plan(env, s, ks, numbers[i], f, err);
+	if (r == 0)
+		ask_server(env, f);
+	return r;
+}
+
+static int prepare(const struct qs_env *env, const struct qs_keystore *ks,
+		   const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
+{
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
+
+	return s ? fetch(env, s, ks, generations, count, ask, err) : 0;
+}
+
+static int get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+	       struct qs_secret *ret, struct qs_error *err)
+{
+	return qs_keystore_session_get(env, ks, number, fetch, ret, err);
+}
+
+static int wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
+		size_t count, struct qs_error *err)
+{
+	return qs_kek_wrap(env, ks, items, count, get, err);
+}
+
+static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
+		  size_t count, struct qs_error *err)
+{
+	return qs_kek_unwrap(env, ks, items, count, get, err);
+}
+
+const struct qs_provider qs_provider_kmip = {
+	.name = "kmip",
+	.health = health,
+	.create = create,
+	.wrap = wrap,
+	.unwrap = unwrap,
+	.prepare = prepare,
+	.export_kek = get,
+	.retire = retire,
+	.describe = describe,
+};

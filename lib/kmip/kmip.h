@@ -1,0 +1,87 @@
+/*
+ * The module kmip.so (base/module.h), which alone links libssl: what is asked of a KMIP
+ * key server. Every function logs in at the first server that answers, in their order,
+ * and ends the connection; all that they do may be done again.
+ *
+ * Deadlines hold at every wait, but whoever calls has a worker process around it all
+ * the same: a key goes through memory of OpenSSL's that ends with the process.
+ */
+#ifndef QS_KMIP_KMIP_H
+#define QS_KMIP_KMIP_H
+
+#include <time.h>
+
+#include "base/error.h"
+#include "base/module.h"
+#include "base/secret.h"
+#include "ttlv/message.h"
+
+#define QS_KMIP_MODULE_NAME "kmip"
+#define QS_KMIP_MODULE_SYMBOL "qs_kmip_module"
+#define QS_KMIP_MODULE_VERSION 1
+
+#define QS_KMIP_SERVER_L 300 /* "HOST:PORT" with its NUL */
+
+/* PEM text, and the path that sentences name it by. */
+struct qs_kmip_pem {
+	const char *path;
+	const struct qs_secret *text;
+};
+
+struct qs_kmip_access {
+	const char *servers; /* "HOST[:PORT],...", IPv6 addresses in brackets */
+	const char *version; /* "auto", or "1.4" */
+	struct qs_kmip_pem ca, certificate, key;
+	unsigned deadline_ms; /* for all servers together */
+};
+
+/* One key to get. */
+struct qs_kmip_key {
+	const char *uid;
+	struct qs_secret key;  /* made: QS_KMIP_KEY_L bytes */
+	struct qs_error error; /* of this key */
+};
+
+/* Times are 0, texts "", where that is not known. */
+struct qs_kmip_description {
+	char server[QS_KMIP_SERVER_L]; /* that answered */
+	char version[8];
+	char vendor[QS_KMIP_TEXT_L];
+	time_t ca_expires, certificate_expires, server_expires;
+	unsigned answered_ms; /* connection, login and one question */
+};
+
+struct qs_kmip_functions {
+	struct qs_module module;
+
+	/*
+	 * Log in and look whether the server has all that we use. *ret is filled as far as
+	 * it is known when that fails. QS_E_TEMPORARY: no server can be reached in time;
+	 * QS_E_NOT_PERMITTED: they do not take our certificate; QS_E_HOSTILE: they have none
+	 * that the authority vouches for; QS_E_KEY_FILE: a PEM file; QS_E_CONFIG: servers.
+	 */
+	int (*describe)(const struct qs_kmip_access *access, struct qs_kmip_description *ret,
+			struct qs_error *err);
+
+	/*
+	 * Make the active key NAME, or find the one that an interrupted run made: by its
+	 * identifier UID, or if that is NULL by its name. With UID none is ever made anew.
+	 * REMEMBER gets the identifier before the key is activated; its failure ends all.
+	 */
+	int (*create)(const struct qs_kmip_access *access, const char *name, const char *uid,
+		      int (*remember)(const char *uid, void *cookie, struct qs_error *err),
+		      void *cookie, struct qs_error *err);
+
+	/* COUNT keys (up to QS_KMIP_BATCH_MAX) in one message if the server takes that. */
+	int (*get)(const struct qs_kmip_access *access, struct qs_kmip_key *keys, size_t count,
+		   struct qs_error *err);
+
+	/*
+	 * Revoke and destroy the key UID, or if that is NULL the one called NAME. Returns 1, or 0:
+	 * there is none. QS_E_FORBIDDEN: UID is not called NAME.
+	 */
+	int (*erase)(const struct qs_kmip_access *access, const char *name, const char *uid,
+		     struct qs_error *err);
+};
+
+#endif

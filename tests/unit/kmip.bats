@@ -1,0 +1,284 @@
+#!/usr/bin/env bats
+# The keystore's provider kmip with a real key server (PyKMIP), and with one that misbehaves.
+
+load tree
+
+setup_file()
+{
+	SERVER=$BATS_FILE_TMPDIR/server
+	export SERVER
+	kmip start "$SERVER"
+}
+
+teardown_file()
+{
+	kmip stop "$SERVER"
+}
+
+setup()
+{
+	make_tree 2
+	KEYSTORE=$ROOT/etc/cryptconf/keystore
+	OTHER=$BATS_TEST_TMPDIR/other
+	mkdir -p "$ROOT/etc/cryptconf/kmip"
+	identity client
+	servers "$SERVER"
+}
+
+teardown()
+{
+	[ ! -e "$OTHER" ] || kmip stop "$OTHER"
+}
+
+kmip()
+{
+	"$BATS_TEST_DIRNAME/../kmip-server" "$@"
+}
+
+# identity NAME: who we are to the server.
+identity()
+{
+	local dir=$ROOT/etc/cryptconf/kmip
+	install -m 0400 "$SERVER/certs/ca.crt" "$dir/ca.pem"
+	install -m 0400 "$SERVER/certs/$1.crt" "$dir/client.pem"
+	install -m 0400 "$SERVER/certs/$1.key" "$dir/client.key"
+}
+
+# servers DIR...: those to ask, in that order, and what else is to stand in the configuration.
+servers()
+{
+	local dir list=
+	for dir; do list+=,localhost:$(<"$dir/port"); done
+	printf 'kmip_servers = "%s"; kmip_deadline = 3;\n' "${list#,}" >"$ROOT/etc/cryptconf/qs-util.conf"
+}
+
+setting()
+{
+	echo "$*" >>"$ROOT/etc/cryptconf/qs-util.conf"
+}
+
+# enrolled COUNT: that many devices, enabled and enrolled, without another key.
+enrolled()
+{
+	local n devices=()
+	for ((n = 1; n <= $1; n++)); do devices+=("$ID$n"); done
+	qs cryptformat --no-open "${devices[@]}"
+	qs --yes keystore enable --provider kmip
+	qs cryptenroll "${devices[@]}" --keystore
+	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
+	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+}
+
+# asked OPERATION: how often the server has been.
+asked()
+{
+	grep -c "Processing operation: $1\$" "$SERVER/log" || true
+}
+
+# The keys that the server has.
+keys()
+{
+	python3 -c 'import sqlite3, sys
+for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_objects"): print(row[0])' "$SERVER/keys.db"
+}
+
+@test "a key of the server's opens devices in every version of KMIP, and is destroyed in the end" {
+	local version before
+	before=$(keys)
+	enrolled 2
+	[ "$(keys)" = $((before + 1)) ]
+	[ "$(stat -c '%a' "$KEYSTORE/1.kmip")" = 400 ]
+	[ "$(jq -r .name "$KEYSTORE/1.kmip")" = "qs-util/$(jq -r .store "$KEYSTORE/keystore.json")/1" ]
+	for version in 1.0 1.1 1.2 1.3 1.4 2.0; do
+		servers "$SERVER"
+		setting "kmip_version = \"$version\";"
+		run -0 --separate-stderr qs --json keystore status
+		"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+		[ "$(jq -c '.result.server | [.version, .reachable]' <<<"$output")" = "[\"$version\",true]" ]
+		run -0 qs cryptopen --test "${ID}1"
+	done
+	run -0 --separate-stderr qs --json cryptopenall --test
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[1,1]' ]
+	run -0 qs keystore verify
+	run -6 qs --yes keystore disable
+	rm -r "$ROOT"/dev/disk/by-id "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+	for version in 1.0 2.0; do
+		servers "$SERVER"
+		setting "kmip_version = \"$version\";"
+		run -0 qs --yes keystore disable
+		[ ! -e "$KEYSTORE" ]
+		[ "$(keys)" = "$before" ]
+		[ $version = 2.0 ] || run -0 qs --yes keystore enable --provider kmip
+	done
+}
+
+@test "one login and one Get, however many devices" {
+	enrolled 2
+	local n
+	for ((n = 3; n <= 8; n++)); do
+		cp --sparse=always "$(image_of 1)" "$ROOT/img/d$n"
+		ln -s "$ROOT/img/d$n" "$ROOT${ID}$n"
+		sed "s/enc-scsi-30001/enc-scsi-3000$n/; s/scsi-30001/scsi-3000$n/g" <(grep scsi-30001 "$ROOT/etc/crypttab") >>"$ROOT/etc/crypttab"
+	done
+	kmip double "$OTHER" "$SERVER" "count:$(<"$SERVER/port")"
+	servers "$OTHER"
+	local before
+	before=$(asked Get)
+	run -0 --separate-stderr qs --json cryptopenall --test
+	[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[1,1,1,1,1,1,1,1]' ]
+	[ "$(asked Get)" = $((before + 1)) ]
+	[ "$(wc -l <"$OTHER/connections")" = 1 ]
+}
+
+@test "the twin answers when the first server is gone, silent, or not itself" {
+	enrolled 1
+	kmip double "$OTHER" "$SERVER" silent
+	servers "$OTHER" "$SERVER"
+	run -0 qs cryptopen --test "${ID}1"
+	kmip stop "$OTHER"
+	run -0 qs cryptopen --test "${ID}1"
+	kmip double "$OTHER" "$SERVER" silent server-rogue
+	servers "$OTHER" "$SERVER"
+	run -0 qs cryptopen --test "${ID}1"
+	kmip stop "$OTHER"
+	kmip double "$OTHER" "$SERVER" cut server
+	servers "$OTHER" "$SERVER"
+	run -0 qs cryptopen --test "${ID}1"
+	run -0 --separate-stderr qs --json keystore status
+	[ "$(jq -r .result.server.address <<<"$output")" = "localhost:$(<"$SERVER/port")" ]
+}
+
+@test "a server that is down or says nothing is waited for once, and the next key is tried" {
+	enrolled 2
+	kmip double "$OTHER" "$SERVER" "count:1"
+	servers "$OTHER"
+	run -75 qs cryptopenall --test
+	[[ $output == *'ended the connection'* ]]
+	[ "$(wc -l <"$OTHER/connections")" = 1 ]
+	kmip stop "$OTHER"
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'cannot connect'* ]]
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '.result.server | [.reachable, has("certificate_expires"), has("version")]' <<<"$output")" = '[false,true,false]' ]
+	servers "$SERVER"
+	kmip freeze "$SERVER"
+	run qs cryptopen --test "${ID}2"
+	cp -p "$BATS_TEST_TMPDIR"/keys/* "$ROOT/etc/cryptconf/keys"
+	run -0 --separate-stderr qs --json cryptopen --test "${ID}2"
+	kmip thaw "$SERVER"
+	[ "$(jq -c '.devices[0] | [.keyslot, has("keystore_generation")]' <<<"$output")" = '[0,false]' ]
+}
+
+@test "each side refuses the other's wrong certificate with a sentence, and nothing is made" {
+	local before server
+	before=$(keys)
+	refused()
+	{
+		run -"$1" qs --yes keystore enable --provider kmip
+		[[ $output == *"$2"* ]] || { echo "not $2: $output"; return 1; }
+		[ ! -e "$KEYSTORE" ]
+	}
+	identity client-expired
+	refused 2 'expired on'
+	identity client-early
+	refused 2 'valid from'
+	identity client-rogue
+	refused 2 'does not know its authority'
+	identity client-noeku
+	refused 2 'clientAuth'
+	identity client
+	install -m 0400 "$SERVER/certs/client-rogue.key" "$ROOT/etc/cryptconf/kmip/client.key"
+	refused 2 'is not that of'
+	openssl pkcs8 -topk8 -in "$SERVER/certs/client.key" -passout pass:secret -out "$BATS_TEST_TMPDIR/locked.key"
+	install -m 0400 "$BATS_TEST_TMPDIR/locked.key" "$ROOT/etc/cryptconf/kmip/client.key"
+	refused 2 'under a passphrase'
+	chmod 0644 "$ROOT/etc/cryptconf/kmip/client.key"
+	refused 2 'can be read'
+	identity client
+	for server in expired:'has expired' early:'not valid yet' other:'another name' rogue:'not vouched for'; do
+		kmip double "$OTHER" "$SERVER" silent "server-${server%%:*}"
+		servers "$OTHER"
+		refused 6 "${server#*:}"
+		kmip stop "$OTHER"
+	done
+	[ "$(keys)" = "$before" ]
+}
+
+@test "answers that are cut, too long or no KMIP are sentences" {
+	local rule
+	for rule in silent:'does not answer' gone:'ended the connection' babble:'no KMIP message' large:'claims to have' \
+		cut:'ended the connection'; do
+		kmip double "$OTHER" "$SERVER" "${rule%%:*}" server
+		servers "$OTHER"
+		run ! qs --yes keystore enable --provider kmip
+		[[ $output == *"${rule#*:}"* ]]
+		[ ! -e "$KEYSTORE" ]
+		kmip stop "$OTHER"
+	done
+	setting 'kmip_servers = "";'
+	printf 'kmip_servers = "";\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	run -78 qs --yes keystore enable --provider kmip
+	[[ $output == *kmip_servers* ]]
+	printf 'kmip_servers = "a:b:c";\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	run -78 qs --yes keystore enable --provider kmip
+	printf 'kmip_version = "3.0";\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	run -78 qs keystore status
+	printf 'kmip_servers = "nowhere.invalid"; kmip_deadline = 1;\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	run -75 qs --yes keystore enable --provider kmip
+	[[ $output == *nowhere.invalid* ]]
+}
+
+@test "a key of the server's that is another, or gone, opens nothing and is not destroyed" {
+	enrolled 1
+	local record=$KEYSTORE/1.kmip good
+	good=$(<"$record")
+	change()
+	{
+		(umask 077 && jq -c "$1" <<<"$good" >"$record.new") && mv "$record.new" "$record"
+	}
+	# Another keystore's key at the same server.
+	local mine=$ROOT
+	ROOT=$BATS_TEST_TMPDIR/theirs
+	mkdir -p "$ROOT"/{etc/cryptconf/kmip,run}
+	identity client
+	servers "$SERVER"
+	qs --yes keystore enable --provider kmip
+	local theirs
+	theirs=$(jq -r .uid "$ROOT/etc/cryptconf/keystore/1.kmip")
+	ROOT=$mine
+	change ".uid = \"$theirs\""
+	run -2 qs cryptopen --test "${ID}1"
+	[[ $output == *'does not fit'* ]]
+	change '.uid = "4711"'
+	run -2 qs cryptopen --test "${ID}1"
+	[[ $output == *'no such key'* ]]
+	change '.name = "qs-util/other/1"'
+	run ! qs cryptopen --test "${ID}1"
+	[[ $output == *'another key'* ]]
+	rm "$record"
+	run -2 qs cryptopen --test "${ID}1"
+	[[ $output == *'is not known'* ]]
+	rm -r "$ROOT"/dev/disk/by-id "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+	change ".uid = \"$theirs\""
+	run -6 qs --yes keystore disable
+	[[ $output == *'is not called'* ]]
+	# Without a record it is found by its name.
+	rm "$record"
+	local before
+	before=$(keys)
+	run -0 qs --yes keystore disable
+	[ "$(keys)" = $((before - 1)) ]
+}
+
+@test "a rotation makes a second key at the server, and devices open by it" {
+	local before
+	before=$(keys)
+	enrolled 1
+	run -0 qs keystore rotate --force
+	[ "$(keys)" = $((before + 2)) ]
+	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
+	[ "$(jq -c '.devices[0].keystore_generation' <<<"$output")" = 2 ]
+	run -0 qs keystore verify
+}
