@@ -10,9 +10,9 @@
  *   look, seal, unseal (TPM only)       nothing                        all
  *   add, prove, refresh the backup      both keyslots, the old one     adds another, removes
  *                                         does not open                  all old ones
- *   remove the old one, backup          healed; older backups hold     nothing moved any more:
- *   erase older backups that hold it      the old keyslot                the next change of
- *                                                                        keyslots erases them
+ *   remove the old one                  healed; the backup holds both   nothing moved any more:
+ *   refresh the backup, erase older       keyslots, older ones the old   the next change of
+ *     backups that hold the old one         one                            keyslots does it
  */
 #include "ops/heal.h"
 

@@ -207,7 +207,12 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 		qs_outcome_detail(o, "state", json_string("left"));
 		return false;
 	}
-	if (!real || qs_open_stat_device(real, &dev) < 0) {
+	r = real ? qs_open_stat_device(real, &dev) : -errno;
+	if (r < 0 && r != -ENOENT && r != -ENOTDIR) {
+		(void)qs_fail_errno(&o->error, r, "cannot look at %s", request->link);
+		return false;
+	}
+	if (r < 0) {
 		qs_outcome_set(&o->note, QS_OPEN_ABSENT);
 		qs_outcome_detail(o, "state", json_string(QS_OPEN_ABSENT));
 		return false;
