@@ -10,19 +10,8 @@ import time
 
 from faultbench import HANG_S, HEADER_SIZE, Tree, check, must, opens, read_part
 from keystoring import directory, files, recover
-from sweep import (
-    LINE,
-    RECORDED,
-    Call,
-    Scenario,
-    children_of,
-    finish,
-    move,
-    path_of,
-    run_main,
-    start,
-    whole_lines,
-)
+from sweep import LINE, RECORDED, Call, Scenario, move, path_of, whole_lines
+from traced import children_of, finish, run_main, start
 
 THERE, AWAY = (1, 2), 3
 

@@ -20,7 +20,8 @@ from faultbench import (
     must,
 )
 from mounts import mounted, private_mounts, read_only
-from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, Scenario, children_of, swept
+from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, Scenario, swept
+from traced import children_of
 
 BUNDLE = "/var/keys.cms"  # below the root
 CONF = "workers = 2;\n"

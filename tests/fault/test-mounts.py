@@ -21,7 +21,7 @@ from faultbench import (
     opens,
 )
 from mounts import mounted, private_mounts, read_only
-from sweep import finish, start, waiting_workers
+from traced import finish, start, waiting_workers
 
 
 def form(tree, *more):
