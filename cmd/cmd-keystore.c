@@ -69,6 +69,7 @@ static void print_status(FILE *out, const json_t *result)
 		print_server(out, json_object_get(result, "server"));
 	json_array_foreach(json_object_get(result, "unreadable"), i, item)
 		fprintf(out, "  not looked at: %s\n", json_string_value(item));
+	qs_keystore_print_retained(out, result);
 }
 
 /* ---- subcommands ---- */
@@ -169,9 +170,16 @@ static int verify(struct qs_context *ctx, struct qs_error *err)
 static const struct {
 	const char *name;
 	int (*run)(struct qs_context *ctx, struct qs_error *err);
+	int (*run_with)(struct qs_context *ctx, const char *argument, struct qs_error *err);
 } actions[] = {
-	{ "enable", enable }, { "status", status },   { "rotate", rotate },
-	{ "verify", verify }, { "disable", disable }, { "export", qs_keystore_action_export },
+	{ .name = "enable", .run = enable },
+	{ .name = "status", .run = status },
+	{ .name = "rotate", .run = rotate },
+	{ .name = "verify", .run = verify },
+	{ .name = "disable", .run = disable },
+	{ .name = "export", .run = qs_keystore_action_export },
+	{ .name = "retention", .run_with = qs_keystore_action_retention },
+	{ .name = "purge", .run = qs_keystore_action_purge },
 };
 
 /* Which action an option is for. */
@@ -180,14 +188,24 @@ static const struct {
 } only[] = {
 	{ "provider", "enable" },   { "pcrs", "enable" },       { "pin", "enable" },
 	{ "public-key", "export" }, { "generation", "export" }, { "output", "export" },
+	{ "all", "purge" },
 };
+
+static int run_action(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
+{
+	if (actions[i].run && argument)
+		return qs_fail(err, QS_E_USAGE, "keystore %s takes no argument '%s'",
+			       actions[i].name, argument);
+	if (actions[i].run_with && !argument)
+		return qs_fail(err, QS_E_USAGE, "keystore %s needs an argument", actions[i].name);
+	return argument ? actions[i].run_with(ctx, argument, err) : actions[i].run(ctx, err);
+}
 
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	int r;
 
-	(void)argc;
 	for (size_t i = 0; i < QS_ARRAY_SIZE(only); i++)
 		if (strcmp(only[i].action, argv[0]) != 0 && qs_option_given(ctx, only[i].option))
 			return qs_fail(err, QS_E_USAGE, "--%s is for keystore %s", only[i].option,
@@ -200,9 +218,11 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		return r;
 	for (size_t i = 0; i < QS_ARRAY_SIZE(actions); i++)
 		if (strcmp(actions[i].name, argv[0]) == 0)
-			return actions[i].run(ctx, err);
-	return qs_fail(err, QS_E_USAGE,
-		       "'%s': it is enable, status, rotate, verify, export or disable", argv[0]);
+			return run_action(ctx, i, argc > 1 ? argv[1] : NULL, err);
+	return qs_fail(
+		err, QS_E_USAGE,
+		"'%s': it is enable, status, rotate, verify, export, retention, purge or disable",
+		argv[0]);
 }
 
 static const char *const providers[] = { "local", "tpm2", "kmip", NULL };
@@ -230,6 +250,7 @@ static const struct qs_option options[] = {
 	  .help = "export: where it goes; - (as without it) is standard output" },
 	{ .name = "force",
 	  .help = "rotate: also less than a day after the last time; export: replace FILE" },
+	{ .name = "all", .help = "purge: also what is not over its time" },
 	{}
 };
 
@@ -241,6 +262,8 @@ static const struct qs_example examples[] = {
 	{ "keystore verify", "prove that it opens what it should" },
 	{ "keystore export --public-key /root/escrow.pub --output /root/kek.rsa",
 	  "for somebody who keeps it elsewhere" },
+	{ "keystore retention 10D", "how long a destroyed device can be brought back" },
+	{ "--yes keystore purge --all", "end that now" },
 	{ "--yes keystore disable", "erase it, when nothing depends on it" },
 	{}
 };
@@ -282,9 +305,9 @@ static const struct qs_status statuses[] = {
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable|status|rotate|verify|export|disable",
+	.args = "enable | status | rotate | verify | export | retention TIME | purge | disable",
 	.min_args = 1,
-	.max_args = 1,
+	.max_args = 2,
 	.help = "keep a key that wraps the keys of devices",
 	.about =
 		"The keystore has a key-encryption key. cryptenroll --keystore gives a device a keyslot "
@@ -313,6 +336,11 @@ const struct qs_command qs_row_keystore = {
 		"export encrypts the key of one generation to somebody's RSA key (OAEP with SHA-256) and "
 		"changes nothing. What comes out is a JWK, a JSON Web Key, for whoever has the private "
 		"key: keep it away from the disks. Export again after each rotation.\n"
+		"When cryptdestroy has destroyed a device that has a key in the keystore, its header "
+		"backup with the wrapped key stays for the retention time (7 days; retention TIME sets "
+		"it, 1D to 365D, and W, M of 30 days and Y are known), and cryptrestore brings the "
+		"device back. purge erases for good what is over its time and says what it erased; "
+		"with --all everything. Until then it counts as a header backup.\n"
 		"A volume whose identity is another one is refused with exit status 6 and no other key "
 		"is tried. Where the keystore fails otherwise (its file lost, another keystore's key, a "
 		"damaged token), key files and passphrases are tried.\n"

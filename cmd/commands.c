@@ -40,6 +40,9 @@ const struct qs_file qs_files[] = {
 	  "what a key server calls it. A key bundle (keybackup) has a copy; "
 	  "without N.kek, or N.sealed and its TPM, no key that generation N wrapped opens "
 	  "anything." },
+	{ QS_FILE_KEYSTORE, "/etc/cryptconf/retired/NAME.UUID.header",
+	  "The header backup of a destroyed device, with the key that the keystore wrapped, until "
+	  "its retention time is over." },
 	{ QS_FILE_CRYPTTAB, "/etc/crypttab",
 	  "Only the lines of our own devices are changed. The version before the last change "
 	  "is kept as /etc/crypttab.qs-bak." },

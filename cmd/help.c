@@ -68,14 +68,22 @@ static void options(FILE *out, const char *title, const struct qs_option *list)
 	}
 }
 
+static void command_usage(FILE *out, const struct qs_command *command)
+{
+	QS_AUTO(qs_auto_free)
+	char *line = qs_printf("usage: qs-util %s%s%s%s", command->name,
+			       command->options ? " [OPTION]..." : "", command->args ? " " : "",
+			       command->args ? command->args : "");
+
+	wrap(out, line, line + strlen(line), 8, 0);
+}
+
 void qs_help_usage(FILE *out, const struct qs_command *command)
 {
 	if (!command)
 		fputs("usage: qs-util [OPTION]... COMMAND [ARGUMENT]...\n", out);
 	else
-		fprintf(out, "usage: qs-util %s%s%s%s\n", command->name,
-			command->options ? " [OPTION]..." : "", command->args ? " " : "",
-			command->args ? command->args : "");
+		command_usage(out, command);
 }
 
 static void overview(FILE *out)

@@ -7,5 +7,10 @@
 #include "command.h"
 
 int qs_keystore_action_export(struct qs_context *ctx, struct qs_error *err);
+int qs_keystore_action_retention(struct qs_context *ctx, const char *time, struct qs_error *err);
+int qs_keystore_action_purge(struct qs_context *ctx, struct qs_error *err);
+
+/* Text of status: how long destroyed devices are kept, and which there are. */
+void qs_keystore_print_retained(FILE *out, const json_t *result);
 
 #endif

@@ -22,6 +22,11 @@ static const struct unit size_units[] = {
 
 static const struct unit time_units[] = { { "h", 3600 }, { "m", 60 }, { "s", 1 } };
 
+static const struct unit span_units[] = {
+	{ "Y", 365 * 86400 }, { "M", 30 * 86400 }, { "W", 7 * 86400 }, { "D", 86400 },
+	{ "d", 86400 },       { "h", 3600 },       { "m", 60 },        { "s", 1 },
+};
+
 static int parse(const char *text, const struct unit *units, size_t count, uint64_t *ret)
 {
 	uint64_t factor = 0;
@@ -54,6 +59,11 @@ int qs_text_parse_size(const char *text, uint64_t *ret)
 int qs_text_parse_seconds(const char *text, uint64_t *ret)
 {
 	return parse(text, time_units, QS_ARRAY_SIZE(time_units), ret);
+}
+
+int qs_text_parse_span(const char *text, uint64_t *ret)
+{
+	return parse(text, span_units, QS_ARRAY_SIZE(span_units), ret);
 }
 
 void qs_text_print_size(uint64_t bytes, char ret[QS_TEXT_SIZE_L])

@@ -19,6 +19,12 @@ int qs_text_parse_size(const char *text, uint64_t *ret);
 /* "90", "90s", "5 m", "2h": *ret is in seconds. Returns as qs_text_parse_size(). */
 int qs_text_parse_seconds(const char *text, uint64_t *ret);
 
+/*
+ * A span of days and more: "10D", "6W", "2M" (30 days each), "1Y" (365 days), and h, m, s; d is
+ * D. *ret is in seconds. Returns as qs_text_parse_size().
+ */
+int qs_text_parse_span(const char *text, uint64_t *ret);
+
 #define QS_TEXT_SIZE_L 32
 
 /* The shortest exact form, "128 KiB"; what is no multiple of a unit in bytes: "1000 B". */

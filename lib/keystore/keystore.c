@@ -82,6 +82,11 @@ const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keys
 	return NULL;
 }
 
+uint32_t qs_keystore_retention(const struct qs_keystore *ks)
+{
+	return ks->retention ? ks->retention : QS_KEYSTORE_RETENTION;
+}
+
 /* ---- the text ---- */
 
 static int bad(const char *field, struct qs_error *err)
@@ -188,11 +193,26 @@ static int parse_words(const json_t *json, struct qs_keystore *ks, struct qs_err
 	return 0;
 }
 
+/* Absent: the usual one. */
+static int parse_retention(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
+{
+	uint64_t seconds;
+
+	if (!json_object_get(json, "retention"))
+		return 0;
+	if (!qs_fields_number(json, "retention", &seconds) || seconds < QS_KEYSTORE_RETENTION_MIN ||
+	    seconds > QS_KEYSTORE_RETENTION_MAX)
+		return bad("retention", err);
+	ks->retention = (uint32_t)seconds;
+	return 0;
+}
+
 int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_json)
 	json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
 	struct qs_keystore ks = {};
+	size_t members = 6;
 	uint64_t version;
 	int r;
 
@@ -203,13 +223,19 @@ int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, st
 	if (version != VERSION)
 		return qs_fail(err, QS_E_CONFIG, "%s was written by a newer qs-util",
 			       QS_KEYSTORE_FILE);
-	if (json_object_size(json) != (json_object_get(json, "rotation") ? 7 : 6))
+	if (json_object_get(json, "rotation"))
+		members++;
+	if (json_object_get(json, "retention"))
+		members++;
+	if (json_object_size(json) != members)
 		return bad("a field", err);
 	r = parse_words(json, &ks, err);
 	if (r == 0)
 		r = parse_generations(json, &ks, err);
 	if (r == 0)
 		r = parse_rotation(json, &ks, err);
+	if (r == 0)
+		r = parse_retention(json, &ks, err);
 	if (r == 0)
 		*ret = ks;
 	return r;
@@ -240,6 +266,8 @@ char *qs_keystore_print(const struct qs_keystore *ks)
 		(void)json_object_set_new(json, "rotation",
 					  json_pack("{s:s,s:i}", "state", rotations[ks->rotation],
 						    "generation", (int)ks->target));
+	if (ks->retention)
+		(void)json_object_set_new(json, "retention", json_integer(ks->retention));
 	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
 	if (!text)
 		abort();

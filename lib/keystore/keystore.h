@@ -26,6 +26,11 @@
 #define QS_KEYSTORE_GENERATIONS 64          /* that are kept at once */
 #define QS_KEYSTORE_GENERATION_MAX 99999999 /* a week each for longer than there are tables */
 
+/* Seconds for which a destroyed device can be brought back. */
+#define QS_KEYSTORE_RETENTION (7U * 86400)
+#define QS_KEYSTORE_RETENTION_MIN (1U * 86400)
+#define QS_KEYSTORE_RETENTION_MAX (365U * 86400)
+
 enum qs_keystore_state {
 	QS_KEYSTORE_DISABLED, /* there is no keystore.json */
 	QS_KEYSTORE_ENABLING, /* its first generation is being made; nothing is wrapped by it */
@@ -56,6 +61,7 @@ struct qs_keystore {
 	uint32_t target; /* the generation that the rotation makes; 0 when idle */
 	struct qs_keystore_generation generations[QS_KEYSTORE_GENERATIONS]; /* oldest first */
 	size_t count;
+	uint32_t retention; /* seconds; 0: QS_KEYSTORE_RETENTION */
 };
 
 /* The word in keystore.json and in JSON output; static. */
@@ -92,6 +98,9 @@ uint32_t qs_keystore_wraps_with(const struct qs_keystore *ks);
 
 /* The word for it; static. */
 const char *qs_rotation_state_name(enum qs_rotation_state state);
+
+/* Seconds for which what is destroyed now is kept. */
+uint32_t qs_keystore_retention(const struct qs_keystore *ks);
 
 /* A random UUID (RFC 4122, version 4). */
 int qs_keystore_new_uuid(char ret[QS_KEYSTORE_UUID_L], struct qs_error *err);

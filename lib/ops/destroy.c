@@ -3,6 +3,8 @@
  *
  *   step                               left behind              second run
  *   refuse what is used or not ours    nothing                  all
+ *   copy the header backup of a device + a copy, which counts   copies it again
+ *     of the keystore to retired/        as a header backup
  *   close the mapping                  closed, still opens      all
  *   journal "destroy"                  + journal                goes on
  *   keyslot areas, then both headers   a header that no key     erases all of it again
@@ -11,8 +13,9 @@
  *   crypttab line, journal             finished                 "has no LUKS header"
  * (QS_E_NOT_LUKS)
  *
- * The secrets beside the disk go only after the disk: until then an interrupted
- * destroy can still be looked at with them.
+ * That copy is not made with --purge. cryptrestore brings the device back by it, until the
+ * retention time is over (ops/retired.h). The secrets beside the disk go only after the disk: until
+ * then an interrupted destroy can still be looked at with them.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -29,6 +32,7 @@
 #include "ops/internal.h"
 #include "ops/journal.h"
 #include "ops/open.h"
+#include "ops/retired.h"
 #include "tab/crypttab.h"
 
 /* Where cryptsetup puts no data, whatever the header says; erased when the header is gone. */
@@ -317,6 +321,17 @@ static void warn_of_flash(const struct target *t, json_t *result)
 			    "blocks; without the key file and the backups nothing opens them"));
 }
 
+static void note_retained(json_t *result)
+{
+	const json_t *until = json_object_get(json_object_get(result, "kept"), "until");
+
+	(void)json_object_set_new(
+		result, "note",
+		json_sprintf("cryptrestore can bring it back until %s, or until `qs-util keystore "
+			     "purge --all`",
+			     json_string_value(until)));
+}
+
 static int destroy_one(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 		       struct qs_error *err)
 {
@@ -325,7 +340,9 @@ static int destroy_one(struct qs_worker *worker, size_t i, void *cookie, json_t 
 	int r = 0;
 
 	*ret = json_object();
-	if (t->dev) {
+	if (!d->options->purge)
+		r = qs_retired_keep(d->env, t->name, *ret, err);
+	if (r >= 0 && t->dev) {
 		qs_worker_step(worker, "erase");
 		r = erase_disk(d, t, err);
 	}
@@ -335,6 +352,8 @@ static int destroy_one(struct qs_worker *worker, size_t i, void *cookie, json_t 
 	r = erase_secrets(d, t, *ret, err);
 	if (r < 0)
 		qs_error_append(err, " (the disk is erased; run the same command again to finish)");
+	else if (json_object_get(*ret, "kept"))
+		note_retained(*ret);
 	else
 		warn_of_flash(t, *ret);
 	return r;

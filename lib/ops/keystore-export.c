@@ -63,7 +63,7 @@ int qs_keystore_export(const struct qs_env *env, const struct qs_export_options 
 	int r = qs_keystore_load_enabled(env, &ks, err);
 
 	if (r == 0) {
-		number = options->generation ? options->generation : ks.current;
+		number = options->generation ? options->generation : qs_keystore_wraps_with(&ks);
 		r = check_generation(&ks, number, err);
 	}
 	if (r == 0)

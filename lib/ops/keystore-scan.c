@@ -13,6 +13,7 @@
 #include "luks/image.h"
 #include "luks/unlock.h"
 #include "ops/keystore.h"
+#include "ops/retired.h"
 
 struct scan {
 	const struct qs_env *env;
@@ -48,6 +49,23 @@ static int add_all_backups(const struct scan *s, struct qs_error *err)
 	for (size_t i = 0; r >= 0 && names && names[i]; i++)
 		r = add_backups(s, names[i], err);
 	return r < 0 ? r : 0;
+}
+
+/* After the backups: what cryptdestroy copies from there to here is seen in one place at least. */
+static int add_retired(const struct scan *s, struct qs_error *err)
+{
+	QS_AUTO(qs_retired_list_done) struct qs_retired_list list = {};
+	int r = qs_retired_list(s->env, &list, err);
+
+	for (size_t i = 0; r == 0 && i < list.count; i++) {
+		QS_AUTO(qs_auto_free) char *real = qs_env_path(s->env, list.items[i].path);
+		struct qs_outcome *o = qs_outcomes_add(s->list, list.items[i].path);
+
+		qs_outcome_set(&o->node, real);
+		qs_outcome_set(&o->name, list.items[i].name);
+		qs_outcome_detail(o, "backup", json_true());
+	}
+	return r;
 }
 
 /* ---- in a worker ---- */
@@ -169,5 +187,7 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 		r = qs_outcomes_add_ours(env, ret, err);
 	if (r == 0)
 		r = add_all_backups(&s, err);
+	if (r == 0)
+		r = add_retired(&s, err);
 	return r < 0 ? r : qs_outcomes_look(env, ret, NULL, job, &s, err);
 }

@@ -193,7 +193,8 @@ static int refuse_dependents(const struct qs_outcomes *found, struct qs_error *e
 	return qs_fail(err, QS_E_FORBIDDEN,
 		       "%zu device%s and header backup%s depend%s on the keystore, %s first: give "
 		       "the devices another key and run `qs-util cryptenroll DEVICE --wipe "
-		       "keystore`",
+		       "keystore`; `qs-util keystore purge --all` ends the retention of what was "
+		       "destroyed",
 		       count, count == 1 ? "" : "s", count == 1 ? "" : "s", count == 1 ? "s" : "",
 		       first->device);
 }
@@ -297,7 +298,7 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	provider = qs_provider_find(ks.provider);
 	if (provider->describe)
 		(void)json_object_set_new(*ret, "server", provider->describe(env));
-	return 0;
+	return qs_keystore_add_retained(env, &ks, *ret, err);
 }
 
 int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err)

@@ -86,4 +86,8 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
 			 const struct qs_luks_header *h, int *ret_slot);
 
+/* Put "retention" (seconds) and "kept" (name, uuid, path, destroyed, until) into RESULT. */
+int qs_keystore_add_retained(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,
+			     struct qs_error *err);
+
 #endif

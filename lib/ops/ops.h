@@ -127,6 +127,7 @@ int qs_close_all(const struct qs_env *env, struct qs_outcomes *ret, struct qs_er
 
 struct qs_destroy_options {
 	bool force;
+	bool purge; /* keep nothing for the retention time of the keystore */
 };
 
 /* Whom cryptdestroy is about to destroy, for the question: outcomes without doing anything. */
@@ -265,8 +266,9 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
 /*
  * *ret: "state"; unless disabled "provider", "store", "generation" (the current one),
  * "generations" (number, created, devices, backups: how many it wraps keys of),
- * "unreadable" (sentences), and while a rotation is not finished "rotation" (state, generation,
- * done and total: devices). Reads only.
+ * "unreadable" (sentences), "retention" and "kept" as in qs_keystore_add_retained(), and
+ * while a rotation is not finished "rotation" (state, generation, done and total: devices).
+ * Reads only.
  */
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err);
 
@@ -280,6 +282,21 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
  */
 int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes *ret,
 		       json_t **ret_result, struct qs_error *err);
+
+/*
+ * How long a destroyed device of the keystore can be brought back: TEXT as in
+ * qs_text_parse_span(), 1 to 365 days (QS_E_USAGE). *ret: seconds. A warning is logged
+ * outside of 7 to 30 days.
+ */
+int qs_keystore_set_retention(const struct qs_env *env, const char *text, uint32_t *ret,
+			      struct qs_error *err);
+
+/*
+ * Erase what was kept of destroyed devices and is over its time, or ALL of it. One outcome
+ * for each file that was erased (device: its path; name, uuid); outcome.details: "destroyed".
+ */
+int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *ret,
+		      struct qs_error *err);
 
 /* Prove what the keystore holds, as qs_keystore_scan() does (ops/keystore.h). Reads only. */
 int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err);

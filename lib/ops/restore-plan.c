@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "ops/journal.h"
 #include "ops/restore.h"
+#include "ops/retired.h"
 
 void qs_restore_backup_done(struct qs_restore_backup *b)
 {
@@ -177,6 +178,22 @@ static int find_by_uuid(const struct qs_restore_run *run, const char *uuid,
 	return r;
 }
 
+/* A destroyed device inside its retention time: it has no header, so only its name tells. */
+static int find_retired(const struct qs_restore_run *run, const char *name,
+			struct qs_restore_backup *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_retired_list_done) struct qs_retired_list list = {};
+	int r = qs_retired_list(run->env, &list, err);
+
+	for (size_t i = 0; r == 0 && i < list.count; i++) {
+		QS_AUTO(qs_auto_free) char *real = qs_env_path(run->env, list.items[i].path);
+
+		if (strcmp(list.items[i].name, name) == 0)
+			return read_backup(real, list.items[i].path, ret, err);
+	}
+	return r;
+}
+
 static int find_best(const struct qs_restore_run *run, struct qs_restore_target *t,
 		     struct qs_error *err)
 {
@@ -184,6 +201,8 @@ static int find_best(const struct qs_restore_run *run, struct qs_restore_target 
 
 	if (r == 0 && t->has.uuid[0])
 		r = find_by_uuid(run, t->has.uuid, &t->best, err);
+	if (r == 0 && !t->best.path && !t->has.uuid[0])
+		r = find_retired(run, t->name, &t->best, err);
 	return r < 0 ? r : 0;
 }
 

@@ -14,7 +14,8 @@
  *                                       both use the same areas
  *   read again and compare, prove       restored                 writes it again
  *   journal removed                     finished                 "nothing to restore"
- *   old versions pruned
+ *   old versions pruned; what was kept  a copy, until its        erases it
+ *     of a destroyed device is erased    retention time is over
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -33,6 +34,7 @@
 #include "ops/journal.h"
 #include "ops/open.h"
 #include "ops/restore.h"
+#include "ops/retired.h"
 #include "tab/crypttab.h"
 
 /* ---- in the worker ---- */
@@ -209,6 +211,14 @@ static int prove_after(const struct qs_restore_run *run, struct qs_worker *worke
 	return r;
 }
 
+/* A copy would still open by keyslots that are revoked from now on. */
+static int forget_retired(const struct qs_restore_run *run, struct qs_error *err)
+{
+	int r = qs_retired_forget(run->env, run->target.name, run->target.from.h.uuid, err);
+
+	return r < 0 ? r : 0;
+}
+
 static int restore(const struct qs_restore_run *run, struct qs_worker *worker, int fd,
 		   json_t *result, struct qs_error *err)
 {
@@ -234,7 +244,8 @@ static int restore(const struct qs_restore_run *run, struct qs_worker *worker, i
 	}
 	if (proven)
 		(void)json_object_set(result, "proven", proven);
-	return qs_backup_prune(run->env, run->target.name, err);
+	r = qs_backup_prune(run->env, run->target.name, err);
+	return r < 0 ? r : forget_retired(run, err);
 }
 
 static int restore_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
@@ -277,7 +288,9 @@ static void finish_same(const struct qs_restore_run *run, struct qs_outcome *o)
 	/* Also when it is gone: perhaps only since a run that was killed before that was durable.
 	 */
 	if (r >= 0 && !run->preview)
-		(void)qs_journal_remove(run->env, t->name, &o->error);
+		r = qs_journal_remove(run->env, t->name, &o->error);
+	if (r >= 0 && !run->preview)
+		(void)forget_retired(run, &o->error);
 }
 
 static int plan(struct qs_restore_run *run, const char *device, struct qs_outcomes *ret,

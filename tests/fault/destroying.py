@@ -31,6 +31,7 @@ class Destroy(Scenario):
         versions = tree.conf / f"headers/{tree.name()}.d"
         versions.mkdir(mode=0o700)
         shutil.copy(tree.backup(), versions / "1.header")
+        self.prepare(tree)
         super().__init__(tree)
         self.words = ("cryptdestroy", "--yes", *links)
         self.gates = self.numbers
@@ -41,6 +42,9 @@ class Destroy(Scenario):
             shutil.copy(tree.key(number), self.keys[number])
             self.heads[number] = read_part(tree.image(number), 0, DATA_AT)
             self.saved_key_opens(tree, number)
+
+    def prepare(self, tree):
+        """What the devices have besides."""
 
     def saved_key_opens(self, tree, number):
         """The pre-image: without it the judgement "nothing opens it" would mean nothing."""

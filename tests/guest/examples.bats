@@ -265,7 +265,23 @@ open_devices()
 	example 'keystore export --public-key /root/escrow.pub --output /root/kek.rsa'
 	openssl pkeyutl -decrypt -inkey /root/escrow.key -pkeyopt rsa_padding_mode:oaep \
 		-pkeyopt rsa_oaep_md:sha256 -in /root/kek.rsa | jq -e '.alg == "A256GCMKW"'
-	qs-util --yes cryptenroll /dev/sdj /dev/sdk --wipe keystore
+	example 'keystore retention 10D'
+	qs-util --yes cryptdestroy /dev/sdk
+	run ! cryptsetup isLuks /dev/sdk
+	qs-util --yes cryptrestore /dev/sdk
+	qs-util --json cryptopen /dev/sdk | jq -e '.devices[0].keystore_generation == 1'
+	qs-util --yes cryptdestroy /dev/sdk
+	example '--yes keystore purge --all'
+	run ! qs-util --yes cryptrestore /dev/sdk
+	# By stock tools alone, with no key file: the plugin is where libcryptsetup looks.
+	qs-util cryptcloseall
+	cryptsetup open --token-only /dev/sdj by-cryptsetup
+	[ -b /dev/mapper/by-cryptsetup ]
+	cryptsetup close by-cryptsetup
+	/lib/systemd/systemd-cryptsetup attach by-systemd /dev/sdj none luks,headless=1
+	[ -b /dev/mapper/by-systemd ]
+	cryptsetup close by-systemd
+	qs-util --yes cryptenroll /dev/sdj --wipe keystore
 	example '--yes keystore disable'
 	[ ! -e /etc/cryptconf/keystore ]
 	example '--yes keystore enable --provider tpm2'

@@ -249,7 +249,7 @@ tree_sum()
 	attempt '.generation = 2' 'jwe.protected'
 	attempt '.version = 2' 'version'
 	attempt '.jwe.extra = "AAAA"' 'field jwe '
-	attempt '.jwe.ciphertext |= ("A" + .[1:])' 'does not fit'
+	attempt '.jwe.ciphertext |= ((if .[0:1] == "A" then "B" else "A" end) + .[1:])' 'does not fit'
 	attempt '.jwe.tag = "AAAAAAAAAAAAAAAAAAAAAA"' 'does not fit'
 	attempt '.jwe.header.iv = "AAAA"' 'jwe.header'
 	attempt '.jwe.protected = ("{\"alg\":\"dir\",\"enc\":\"A256GCM\",\"kid\":\"x\"}" | @base64)' 'jwe.protected'

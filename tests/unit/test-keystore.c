@@ -28,6 +28,7 @@ static const struct qs_keystore two = {
 	.current = 7,
 	.generations = { { 5, 1700000000 }, { 7, 1763769600 } },
 	.count = 2,
+	.retention = QS_KEYSTORE_RETENTION_MIN,
 };
 
 static void test_written_is_read(void **state)
@@ -55,6 +56,8 @@ static void test_refused(void **state)
 		HEAD "\"current\":1,\"generations\":[" ONE "]",
 		HEAD "\"current\":1,\"generations\":[" ONE "],\"more\":1}",
 		HEAD "\"current\":1,\"current\":1,\"generations\":[" ONE "]}",
+		HEAD "\"current\":1,\"generations\":[" ONE "],\"retention\":86399}",
+		HEAD "\"current\":1,\"generations\":[" ONE "],\"retention\":\"7D\"}",
 		HEAD "\"current\":2,\"generations\":[" ONE "]}",
 		HEAD "\"current\":0,\"generations\":[]}",
 		HEAD "\"current\":1,\"generations\":[" ONE "," ONE "]}",

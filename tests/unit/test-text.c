@@ -47,6 +47,13 @@ static void test_sizes_and_times_as_text(void **state)
 	assert_int_equal(qs_text_parse_seconds("2 h", &n), 0);
 	assert_int_equal(n, 7200);
 	assert_int_equal(qs_text_parse_seconds("90 KiB", &n), -EINVAL);
+	assert_int_equal(qs_text_parse_span("2M", &n), 0);
+	assert_int_equal(n, 60 * 86400);
+	assert_int_equal(qs_text_parse_span("2m", &n), 0);
+	assert_int_equal(n, 120);
+	assert_int_equal(qs_text_parse_span("6W", &n), 0);
+	assert_int_equal(n, 42 * 86400);
+	assert_int_equal(qs_text_parse_span("1 y", &n), -EINVAL);
 }
 
 static void test_printed_sizes_are_exact_and_read_back(void **state)

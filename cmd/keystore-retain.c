@@ -1,0 +1,43 @@
+#include "base/cleanup.h"
+#include "keystore-actions.h"
+
+int qs_keystore_action_retention(struct qs_context *ctx, const char *time, struct qs_error *err)
+{
+	uint32_t seconds = 0;
+	int r = qs_keystore_set_retention(&ctx->env, time, &seconds, err);
+
+	if (r < 0)
+		return r;
+	ctx->result = json_pack("{s:i}", "retention", (int)seconds);
+	ctx->text = qs_printf("What is destroyed can be brought back for %s.\n", time);
+	return 0;
+}
+
+int qs_keystore_action_purge(struct qs_context *ctx, struct qs_error *err)
+{
+	const struct qs_outcomes none = {};
+	bool all = qs_option_given(ctx, "all");
+	int r = 0;
+
+	if (all)
+		r = qs_confirm(ctx,
+			       "devices that were destroyed can then no longer be brought back, "
+			       "whatever is left of their retention time",
+			       &none, err);
+	ctx->done = "erased what was kept of";
+	return r < 0 ? r : qs_keystore_purge(&ctx->env, all, &ctx->outcomes, err);
+}
+
+void qs_keystore_print_retained(FILE *out, const json_t *result)
+{
+	const json_t *one;
+	size_t i;
+
+	if (json_object_get(result, "retention"))
+		fprintf(out, "  destroyed devices are kept for %d hours\n",
+			(int)json_integer_value(json_object_get(result, "retention")) / 3600);
+	json_array_foreach(json_object_get(result, "kept"), i, one)
+		fprintf(out, "  destroyed: %s, kept until %s\n",
+			json_string_value(json_object_get(one, "name")),
+			json_string_value(json_object_get(one, "until")));
+}
