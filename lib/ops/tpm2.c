@@ -375,7 +375,7 @@ int qs_tpm2_fetch_begin(const struct qs_env *env, const struct qs_tpm2_device *d
 
 	if (f) {
 		f->keys = ret_keys;
-		f->tokens = calloc(count + 1, sizeof(*f->tokens));
+		f->tokens = calloc(count + 1, sizeof(json_t *));
 		f->wanted = calloc(count + 1, sizeof(*f->wanted));
 	}
 	if (!f || !f->tokens || !f->wanted)
