@@ -7,6 +7,7 @@ import subprocess
 from enrolling import Enroll, metadata
 from faultbench import Tree, check, content, must, opens
 from sweep import Scenario
+from tpm import TpmScenario
 
 
 def directory(tree):
@@ -93,6 +94,36 @@ class Enable(Store):
 
     def undone(self, tree):
         check(files(tree) == [], f"a failed enabling leaves {files(tree)}")
+
+
+class EnableTpm2(Enable, TpmScenario):
+    """The same, and its key is sealed in the TPM."""
+
+    words = (*Enable.words, "--provider", "tpm2", "--pcrs", "none")
+    gates = ()
+
+    def __init__(self, scratch):
+        super().__init__(scratch)
+        private, self.escrow = scratch / "escrow.key", scratch / "escrow.pub"
+        must("openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072", "-out", private)
+        must("openssl", "pkey", "-in", private, "-pubout", "-out", self.escrow)
+
+    def is_finished(self, tree):
+        return files(tree) == ["1.sealed", "keystore.json"] and state(tree) == "enabled"
+
+    def finished(self, tree):
+        check(self.is_finished(tree), f"not enabled: {files(tree)}")
+        sealed = directory(tree) / "1.sealed"
+        check(sealed.stat().st_mode & 0o7777 == 0o600, "others may look at what is sealed")
+        self.use_tpm(tree)
+        kek = tree.root.parent / f"{tree.root.name}.kek"
+        done = tree.qs("keystore", "export", "--public-key", self.escrow, "--output", kek, "--force")
+        check(done.status == 0, f"the TPM does not give the key: {done}")
+
+    def again(self, tree, unsynced):
+        self.use_tpm(tree)
+        super().again(tree, unsynced)
+        self.drop_tpm(self.directory_of(tree))
 
 
 class Disable(Store):

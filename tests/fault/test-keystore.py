@@ -3,7 +3,7 @@
 written down, and a device that is enrolled opens by its key file at every point."""
 
 from faultbench import Tree, check, main
-from keystoring import Disable, Enable, Keystore, files
+from keystoring import Disable, Enable, EnableTpm2, Keystore, files
 from mounts import private_mounts, read_only
 from rotating import Rotate, every
 from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, one_in, swept
@@ -33,6 +33,10 @@ main(
     tested(Enable, WRITE_ERROR),
     tested(Enable, STAYS_FULL),
     tested(Enable, READ_ERROR, SAMPLED),
+    tested(EnableTpm2, KILL, SAMPLED),
+    tested(EnableTpm2, FULL, SAMPLED),
+    tested(EnableTpm2, WRITE_ERROR, SAMPLED),
+    tested(EnableTpm2, READ_ERROR, SAMPLED),
     tested(Disable, KILL),
     tested(Disable, WRITE_ERROR),
     tested(Disable, READ_ERROR, SAMPLED),
