@@ -11,13 +11,28 @@
 
 /* ---- text ---- */
 
+/* What the TPM binds a generation to; by file, without asking it. */
+static void print_tpm2(FILE *out, const json_t *tpm2)
+{
+	const char *problem = json_string_value(json_object_get(tpm2, "problem"));
+	const char *pcrs = json_string_value(json_object_get(tpm2, "pcrs"));
+
+	if (problem)
+		fprintf(out, "; %s", problem);
+	else if (pcrs)
+		fprintf(out, "; TPM, %s%s%s", *pcrs ? "PCR " : "no PCR", pcrs,
+			json_is_true(json_object_get(tpm2, "pin")) ? ", PIN" : "");
+	fputs("\n", out);
+}
+
 static void print_generation(FILE *out, const json_t *g)
 {
-	fprintf(out, "  generation %d, of %s, for %d devices and %d header backups\n",
+	fprintf(out, "  generation %d, of %s, for %d devices and %d header backups",
 		(int)json_integer_value(json_object_get(g, "number")),
 		json_string_value(json_object_get(g, "created")),
 		(int)json_integer_value(json_object_get(g, "devices")),
 		(int)json_integer_value(json_object_get(g, "backups")));
+	print_tpm2(out, json_object_get(g, "tpm2"));
 }
 
 static const char *text_of(const json_t *object, const char *field)

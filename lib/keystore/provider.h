@@ -58,6 +58,13 @@ struct qs_provider {
 	int (*prepare)(const struct qs_env *env, const struct qs_keystore *ks,
 		       const uint32_t *generations, size_t count, bool ask, struct qs_error *err);
 
+	/*
+	 * What the KEK of generation NUMBER is bound to: "pcrs" ("0+7"), "bank" (not without PCRs),
+	 * "pin"; or "problem". Reads files only. A new reference; the function is NULL where it is
+	 * bound to nothing.
+	 */
+	json_t *(*binding)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number);
+
 	/* Erase the KEK of generation NUMBER for good. Returns 1 erased, 0 was absent. */
 	int (*retire)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		      struct qs_error *err);

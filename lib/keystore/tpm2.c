@@ -298,6 +298,18 @@ static int health(const struct qs_env *env, struct qs_error *err)
 	return r < 0 ? r : run(env, &work, NULL, err);
 }
 
+static json_t *binding(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number)
+{
+	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token sealed = {};
+	char pcrs[QS_TPM2_PCRS_TEXT_L];
+	struct qs_error err = {};
+
+	if (qs_sealed_kek_load(env, ks->store, number, &sealed, &err) < 0)
+		return json_pack("{s:s}", "problem", err.text);
+	return json_pack("{s:s,s:s*,s:b}", "pcrs", qs_tpm2_pcrs_text(sealed.pcrs, pcrs), "bank",
+			 sealed.pcrs ? qs_tpm2_bank_name(sealed.bank) : NULL, "pin", sealed.pin);
+}
+
 static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		  struct qs_error *err)
 {
@@ -316,5 +328,6 @@ const struct qs_provider qs_provider_tpm2 = {
 	.unwrap = unwrap,
 	.prepare = prepare,
 	.export_kek = get,
+	.binding = binding,
 	.retire = retire,
 };

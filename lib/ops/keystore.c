@@ -262,6 +262,17 @@ static json_t *rotation(const struct qs_keystore *ks, const struct qs_outcomes *
 			 "total", total);
 }
 
+static json_t *generation(const struct qs_env *env, const struct qs_keystore *ks,
+			  const struct qs_keystore_generation *g, const struct qs_outcomes *found)
+{
+	const struct qs_provider *provider = qs_provider_find(ks->provider);
+	json_t *tpm2 = provider->binding ? provider->binding(env, ks, g->number) : NULL;
+
+	return json_pack("{s:i,s:o,s:I,s:I,s:o*}", "number", (int)g->number, "created",
+			 qs_json_time(g->created), "devices", count_of(found, g->number, false),
+			 "backups", count_of(found, g->number, true), "tpm2", tpm2);
+}
+
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
@@ -279,15 +290,8 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	if (r < 0)
 		return r;
 	list = json_array();
-	for (size_t i = 0; i < ks.count; i++) {
-		const struct qs_keystore_generation *g = &ks.generations[i];
-
-		(void)json_array_append_new(
-			list, json_pack("{s:i,s:o,s:I,s:I}", "number", (int)g->number, "created",
-					qs_json_time(g->created), "devices",
-					count_of(&found, g->number, false), "backups",
-					count_of(&found, g->number, true)));
-	}
+	for (size_t i = 0; i < ks.count; i++)
+		(void)json_array_append_new(list, generation(env, &ks, &ks.generations[i], &found));
 	(void)json_object_set_new(*ret, "provider", json_string(ks.provider));
 	(void)json_object_set_new(*ret, "store", json_string(ks.store));
 	(void)json_object_set_new(*ret, "generation", json_integer(ks.current));

@@ -265,7 +265,8 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
 
 /*
  * *ret: "state"; unless disabled "provider", "store", "generation" (the current one),
- * "generations" (number, created, devices, backups: how many it wraps keys of),
+ * "generations" (number, created, devices, backups: how many it wraps keys of;
+ * tpm2: what it is bound to, pcrs, bank, pin, or problem),
  * "unreadable" (sentences), "retention" and "kept" as in qs_keystore_add_retained(), and
  * while a rotation is not finished "rotation" (state, generation, done and total: devices).
  * Reads only.

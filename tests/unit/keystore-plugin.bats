@@ -2,6 +2,7 @@
 # The plugin of libcryptsetup: stock cryptsetup opens by the keystore with no key file, and makes
 # the same refusals. It is put where cryptsetup looks in a mount namespace of the test's own.
 
+# shellcheck disable=SC2030,SC2031 # IMAGE is each test's own
 load tree
 load tpm2
 

@@ -47,14 +47,19 @@ counted()
 	rm "$TPM/commands"
 }
 
+header_sum()
+{
+	head -c 1M "$(image_of 1)" | sha256sum
+}
+
 # refused STATUS TEXT: device 1 does not open, for this reason, and nothing is written.
 refused()
 {
 	local before
-	before=$(sum "$(image_of 1)")
+	before=$(header_sum)
 	run "-$1" qs cryptopen --test "${ID}1"
 	[[ $output == *"$2"* ]]
-	[ "$(sum "$(image_of 1)")" = "$before" ]
+	[ "$(header_sum)" = "$before" ]
 }
 
 @test "enable seals under the storage root key, devices open by it, disable erases it" {
@@ -68,6 +73,7 @@ refused()
 	run -0 --separate-stderr qs --json keystore status
 	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
 	[ "$(jq -c '.result | [.provider, .generations[0].devices]' <<<"$output")" = '["tpm2",2]' ]
+	[ "$(jq -c '.result.generations[0].tpm2' <<<"$output")" = '{"pcrs":"7","bank":"sha256","pin":false}' ]
 	run -0 --separate-stderr qs --json cryptopenall --test
 	[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[1,1]' ]
 	counted 1 keystore verify
@@ -215,6 +221,9 @@ refused()
 	attempt '.sealed.more = 1' 'other fields'
 	rm "$SEALED"
 	refused 2 'does not exist'
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[[ $(jq -r '.result.generations[0].tpm2.problem' <<<"$output") == *'does not exist'* ]]
 	use_tpm "$TPM/s"
 	(umask 077 && printf '%s' "$good" >"$SEALED")
 	run -0 qs cryptopen --test "${ID}1"
@@ -244,6 +253,8 @@ refused()
 	[ "$(jq -c '.current' "$KEYSTORE/keystore.json")" = 2 ]
 	counted 1 cryptopenall --test --pin-file "$PIN"
 	run -0 qs keystore verify --pin-file "$PIN"
+	run -0 qs keystore status
+	[[ $output == *'; TPM, PCR 2+7, PIN'* ]]
 	# A wrong PIN makes no generation that nobody could open.
 	(umask 077 && echo 4321 >"$PIN.wrong")
 	before=$(sum "$KEYSTORE/keystore.json")
