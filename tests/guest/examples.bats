@@ -269,7 +269,7 @@ open_devices()
 	qs-util --yes cryptdestroy /dev/sdk
 	run ! cryptsetup isLuks /dev/sdk
 	qs-util --yes cryptrestore /dev/sdk
-	qs-util --json cryptopen /dev/sdk | jq -e '.devices[0].keystore_generation == 1'
+	qs-util --json cryptopen /dev/sdk | jq -e '.devices[0].keystore_generation == 2'
 	qs-util --yes cryptdestroy /dev/sdk
 	example '--yes keystore purge --all'
 	run ! qs-util --yes cryptrestore /dev/sdk
