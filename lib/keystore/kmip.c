@@ -238,9 +238,7 @@ static int fetch(const struct qs_env *env, struct qs_keystore_session *s,
 static int prepare(const struct qs_env *env, const struct qs_keystore *ks,
 		   const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
 {
-	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
-
-	return s ? fetch(env, s, ks, generations, count, ask, err) : 0;
+	return qs_keystore_session_prepare(env, ks, generations, count, ask, fetch, err);
 }
 
 static int get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,

@@ -64,6 +64,15 @@ int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, st
 	return r;
 }
 
+int qs_keystore_session_prepare(const struct qs_env *env, const struct qs_keystore *ks,
+				const uint32_t *numbers, size_t count, bool ask,
+				qs_kek_fetch *fetch, struct qs_error *err)
+{
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
+
+	return s ? fetch(env, s, ks, numbers, count, ask, err) : 0;
+}
+
 int qs_keystore_session_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			    qs_kek_fetch *fetch, struct qs_secret *ret, struct qs_error *err)
 {

@@ -71,6 +71,11 @@ typedef int qs_kek_fetch(const struct qs_env *env, struct qs_keystore_session *s
 			 const struct qs_keystore *ks, const uint32_t *numbers, size_t count,
 			 bool ask, struct qs_error *err);
 
+/* A provider's prepare(): FETCH into the session, where this process has one. */
+int qs_keystore_session_prepare(const struct qs_env *env, const struct qs_keystore *ks,
+				const uint32_t *numbers, size_t count, bool ask,
+				qs_kek_fetch *fetch, struct qs_error *err);
+
 /* A provider's get (qs_kek_get): out of the session, or fetched for this once. */
 int qs_keystore_session_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			    qs_kek_fetch *fetch, struct qs_secret *ret, struct qs_error *err);

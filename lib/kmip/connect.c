@@ -34,7 +34,8 @@ static void done_key(EVP_PKEY **key)
 }
 
 /* Without it OpenSSL would ask the terminal. */
-static int no_passphrase(char *buffer, int size, int writing, void *cookie)
+static int no_passphrase(char *buffer, // NOLINT(readability-non-const-parameter): OpenSSL's type
+			 int size, int writing, void *cookie)
 {
 	(void)buffer;
 	(void)size;

@@ -80,7 +80,7 @@ static int get_state(struct qs_kmip_session *s, const char *uid, const char *nam
 		     enum qs_kmip_state *ret, struct qs_error *err)
 {
 	struct qs_kmip_answer answer;
-	bool named;
+	bool named = false;
 	int r = qs_kmip_ask(s, QS_KMIP_GET_ATTRIBUTES, uid, &answer, err);
 
 	if (r == 0)

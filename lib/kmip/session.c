@@ -1,6 +1,6 @@
 #include "kmip/session.h"
 
-#include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -23,8 +23,9 @@ static int bad_server(const char *text, struct qs_error *err)
 static bool is_port(const char *text)
 {
 	size_t length = strspn(text, "0123456789");
+	unsigned long number = length <= 5 ? strtoul(text, NULL, 10) : 0;
 
-	return length > 0 && length <= 5 && !text[length] && atoi(text) >= 1 && atoi(text) <= 65535;
+	return !text[length] && number >= 1 && number <= 65535;
 }
 
 /* "[::1]:5696", "name:5696", "name". TEXT is changed. */

@@ -53,7 +53,7 @@ struct qs_kmip_request {
  * QS_E_FAILED: SIZE is too little.
  */
 int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_request *requests,
-			  size_t count, unsigned char *buffer, size_t size, struct qs_error *err);
+			  size_t count, void *buffer, size_t size, struct qs_error *err);
 
 /* What an answer means for us, out of many result reasons. */
 enum qs_kmip_verdict {
@@ -69,9 +69,9 @@ enum qs_kmip_verdict {
 };
 
 struct qs_kmip_answer {
-	enum qs_kmip_verdict verdict;
 	struct qs_ttlv payload; /* of QS_KMIP_DONE; points into the message */
-	struct qs_error error;  /* of all others */
+	enum qs_kmip_verdict verdict;
+	struct qs_error error; /* of all others */
 };
 
 /*

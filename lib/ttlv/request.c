@@ -158,7 +158,7 @@ static void put_payload(struct qs_ttlv_writer *w, struct qs_kmip_version version
 }
 
 int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_request *requests,
-			  size_t count, unsigned char *buffer, size_t size, struct qs_error *err)
+			  size_t count, void *buffer, size_t size, struct qs_error *err)
 {
 	struct qs_ttlv_writer w = { .data = buffer, .size = size };
 

@@ -115,11 +115,12 @@ for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_ob
 
 @test "one login and one Get, however many devices" {
 	enrolled 2
-	local n
+	local n line
+	line=$(grep scsi-30001 "$ROOT/etc/crypttab")
 	for ((n = 3; n <= 8; n++)); do
 		cp --sparse=always "$(image_of 1)" "$ROOT/img/d$n"
 		ln -s "$ROOT/img/d$n" "$ROOT${ID}$n"
-		sed "s/enc-scsi-30001/enc-scsi-3000$n/; s/scsi-30001/scsi-3000$n/g" <(grep scsi-30001 "$ROOT/etc/crypttab") >>"$ROOT/etc/crypttab"
+		echo "${line//scsi-30001/scsi-3000$n}" >>"$ROOT/etc/crypttab"
 	done
 	kmip double "$OTHER" "$SERVER" "count:$(<"$SERVER/port")"
 	servers "$OTHER"
@@ -239,15 +240,11 @@ for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_ob
 		(umask 077 && jq -c "$1" <<<"$good" >"$record.new") && mv "$record.new" "$record"
 	}
 	# Another keystore's key at the same server.
-	local mine=$ROOT
-	ROOT=$BATS_TEST_TMPDIR/theirs
-	mkdir -p "$ROOT"/{etc/cryptconf/kmip,run}
-	identity client
-	servers "$SERVER"
-	qs --yes keystore enable --provider kmip
-	local theirs
-	theirs=$(jq -r .uid "$ROOT/etc/cryptconf/keystore/1.kmip")
-	ROOT=$mine
+	local neighbour=$BATS_TEST_TMPDIR/neighbour theirs
+	mkdir -p "$neighbour"/{etc/cryptconf,run}
+	cp -a "$ROOT"/etc/cryptconf/{kmip,qs-util.conf} "$neighbour/etc/cryptconf"
+	"$QS_UTIL" --root="$neighbour" --yes keystore enable --provider kmip </dev/null
+	theirs=$(jq -r .uid "$neighbour/etc/cryptconf/keystore/1.kmip")
 	change ".uid = \"$theirs\""
 	run -2 qs cryptopen --test "${ID}1"
 	[[ $output == *'does not fit'* ]]
@@ -281,4 +278,34 @@ for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_ob
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
 	[ "$(jq -c '.devices[0].keystore_generation' <<<"$output")" = 2 ]
 	run -0 qs keystore verify
+}
+
+@test "enabling and disabling that were cut off between server and disk are finished by a second run" {
+	local before state
+	before=$(keys)
+	qs --yes keystore enable --provider kmip
+	# Cut behind Create: the key is there, and nothing here knows its identifier.
+	state=$(jq '.state = "enabling" | .current = 0 | .generations = []' "$KEYSTORE/keystore.json")
+	echo "$state" >"$KEYSTORE/keystore.json"
+	rm "$KEYSTORE/1.kmip"
+	run -0 qs --yes keystore enable --provider kmip
+	[ "$(keys)" = $((before + 1)) ]
+	# Cut behind Destroy: the record is left.
+	state=$(jq '.state = "disabling"' "$KEYSTORE/keystore.json")
+	cp -p "$KEYSTORE/1.kmip" "$BATS_TEST_TMPDIR"
+	qs --yes keystore disable
+	[ "$(keys)" = "$before" ]
+	mkdir -m 0700 "$KEYSTORE"
+	cp -p "$BATS_TEST_TMPDIR/1.kmip" "$KEYSTORE"
+	(umask 077 && echo "$state" >"$KEYSTORE/keystore.json")
+	run -0 qs --yes keystore disable
+	[ ! -e "$KEYSTORE" ]
+	# Nothing can be erased while no server answers, and nothing is forgotten.
+	qs --yes keystore enable --provider kmip
+	printf 'kmip_servers = "localhost:1"; kmip_deadline = 1;\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	run -75 qs --yes keystore disable
+	[ -e "$KEYSTORE/1.kmip" ]
+	servers "$SERVER"
+	run -0 qs --yes keystore disable
+	[ "$(keys)" = "$before" ]
 }
