@@ -89,6 +89,28 @@ static void test_all_of_tpm_a_over_one_connection_and_nothing_counts(void **stat
 	tpm2->close(tpm);
 }
 
+/* The sessions' salt is encrypted to it: a header must not choose the key. */
+static void test_a_parent_with_another_name_is_not_used(void **state)
+{
+	QS_AUTO(qs_auto_json) json_t *json = vector_token("v257-pcr7");
+	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token token = parse_token(json);
+	QS_AUTO(qs_secret_done) struct qs_secret passphrase = {};
+	const struct qs_tpm2_unseal with = {};
+	const size_t end_of_name = 4 + 2 + 2 + 32; /* handle; TPM2B_NAME: size, algorithm, hash */
+	struct qs_tpm2 *tpm = tpm_open("", "a/s");
+	struct qs_error err = {};
+
+	(void)state;
+	assert_true(token.srk.size >= end_of_name);
+	token.srk.data[end_of_name - 1] ^= 1;
+	assert_true(tpm2->unseal(tpm, &token, &with, &passphrase, &err) < 0);
+	assert_int_equal(err.kind, QS_E_TPM);
+	token.srk.data[end_of_name - 1] ^= 1;
+	if (tpm2->unseal(tpm, &token, &with, &passphrase, &err) < 0)
+		fail_msg("%s", err.text);
+	tpm2->close(tpm);
+}
+
 static void test_nothing_is_left_in_the_tpm(void **state)
 {
 	(void)state;
@@ -119,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_all_of_tpm_a_over_one_connection_and_nothing_counts),
+		cmocka_unit_test(test_a_parent_with_another_name_is_not_used),
 		cmocka_unit_test(test_nothing_is_left_in_the_tpm),
 		cmocka_unit_test(test_a_tpm_with_only_sha1),
 	};
