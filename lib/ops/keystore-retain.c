@@ -3,7 +3,7 @@
  *
  *   purge, for each file that is over its time   left behind         second run
  *   overwrite it, sync                           no header           erases it
- *   unlink, sync the directory                   finished            nothing
+ *   unlink, sync the directory                   finished            syncs it again
  *
  * Overwriting moves the file's time to now; so what is no header any more is over whatever its
  * time says. It could bring nothing back.
@@ -81,6 +81,20 @@ static void erase(const struct qs_env *env, const struct qs_retired *one, struct
 	(void)qs_file_erase(real, &o->error);
 }
 
+/* What a run that was killed has erased may not be durable yet. */
+static int sync_directory(const struct qs_env *env, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *within = qs_env_path(env, QS_RETIRED_DIR "/.");
+	struct qs_error own = {};
+	int r = qs_file_sync_parent(within, &own);
+
+	if (r >= 0 || r == -ENOENT)
+		return 0;
+	if (err)
+		*err = own;
+	return r;
+}
+
 int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *ret,
 		      struct qs_error *err)
 {
@@ -95,7 +109,7 @@ int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *re
 	for (size_t i = 0; r == 0 && i < list.count; i++)
 		if (all || is_over(env, &ks, &list.items[i]))
 			erase(env, &list.items[i], qs_outcomes_add(ret, list.items[i].path));
-	return r;
+	return r < 0 ? r : sync_directory(env, err);
 }
 
 int qs_keystore_add_retained(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,
