@@ -23,8 +23,8 @@ static const struct unit size_units[] = {
 static const struct unit time_units[] = { { "h", 3600 }, { "m", 60 }, { "s", 1 } };
 
 static const struct unit span_units[] = {
-	{ "Y", 365 * 86400 }, { "M", 30 * 86400 }, { "W", 7 * 86400 }, { "D", 86400 },
-	{ "d", 86400 },       { "h", 3600 },       { "m", 60 },        { "s", 1 },
+	{ "Y", 365ULL * 86400 }, { "M", 30ULL * 86400 }, { "W", 7ULL * 86400 }, { "D", 86400 },
+	{ "d", 86400 },          { "h", 3600 },          { "m", 60 },           { "s", 1 },
 };
 
 static int parse(const char *text, const struct unit *units, size_t count, uint64_t *ret)
