@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "device/quiet.h"
 #include "luks/backup.h"
 #include "luks/mapping.h"
 
@@ -220,13 +221,16 @@ int qs_luks_unlock_loaded(struct crypt_device *cd, const char *node, const struc
 int qs_luks_unlock(const struct qs_env *env, const char *node, const struct qs_secret *key,
 		   const struct qs_unlock *how, struct qs_error *err)
 {
+	QS_AUTO(qs_auto_close) int quiet = -1; /* open until CD is done with it */
+	QS_AUTO(qs_auto_free) char *path = NULL;
 	QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
-	int r = qs_luks_load(env, node, how->name, &cd, &h, err);
+	int r;
 
-	if (r < 0)
-		return r;
-	return qs_luks_unlock_loaded(cd, node, &h, key, how, err);
+	if (!how->test)
+		quiet = qs_device_quiet_path(node, &path);
+	r = qs_luks_load_copy(env, path ? path : node, node, how->name, &cd, &h, err);
+	return r < 0 ? r : qs_luks_unlock_loaded(cd, node, &h, key, how, err);
 }
 
 int qs_luks_try(struct crypt_device *cd, const char *node, const struct qs_keyslot *slot,

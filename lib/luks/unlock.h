@@ -52,7 +52,7 @@ int qs_luks_load(const struct qs_env *env, const char *node, const char *name,
 		 struct crypt_device **ret_cd, struct qs_luks_header *ret_header,
 		 struct qs_error *err);
 
-/* The same for a copy of NODE's header in the file PATH; NODE stands in sentences. */
+/* The same by PATH, another one to NODE or a copy of its header; NODE stands in sentences. */
 int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *node,
 		      const char *name, struct crypt_device **ret_cd,
 		      struct qs_luks_header *ret_header, struct qs_error *err);

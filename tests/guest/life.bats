@@ -248,6 +248,22 @@ opens_with_systemd()
 	each data_is_there
 }
 
+@test "boot 2: opening makes udev examine no disk anew" {
+	local before
+	qs-util cryptcloseall
+	settle
+	before=$(</sys/kernel/uevent_seqnum)
+	qs-util cryptopenall
+	settle
+	# Three of each mapping: its bdi, its node, its table.
+	[ "$(</sys/kernel/uevent_seqnum)" -eq $((before + 3 * ${#links[@]})) ]
+}
+
+@test "boot 2: without the right to make device nodes it opens, too" {
+	qs-util cryptclose "${links[1]}"
+	run -0 setpriv --bounding-set=-mknod qs-util cryptopen "${links[1]}"
+}
+
 @test "boot 2: cryptdestroy leaves nothing that opens, and a second run says so" {
 	local link=${links[3]} name
 	name=$(name_of "$link")

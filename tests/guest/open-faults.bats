@@ -82,6 +82,14 @@ sweep()
 	[ "$points" -ge 8 ]
 }
 
+@test "an open killed with its inode of the disk still in /dev: the next one removes that" {
+	run -1 strace -f -qq -o /dev/null -e trace=unlink -e inject=unlink:signal=SIGKILL:when=2 \
+		qs-util cryptopen "$LINK"
+	run -0 compgen -G '/dev/.qs-util-*'
+	run -0 qs-util cryptopen "$LINK"
+	run ! compgen -G '/dev/.qs-util-*'
+}
+
 @test "what an interrupted open left, a mapping without a table, is cleared away" {
 	dmsetup create "$NAME" --notable --uuid "CRYPT-LUKS2-$(cryptsetup luksUUID "$LINK" | tr -d -)-$NAME"
 	run -0 qs-util cryptopen "$LINK"
