@@ -97,26 +97,43 @@ static bool read_mapping(int sys_block, const char *dm, struct qs_mapping *m)
 	return true;
 }
 
+/* The mapping of /sys/block/DM, if it is one of dm-crypt, to the end of LIST. */
+static int add(struct qs_mapping_list *list, int sys_block, const char *dm, struct qs_error *err)
+{
+	struct qs_mapping m = {};
+	struct qs_mapping *grown;
+
+	if (strncmp(dm, "dm-", 3) != 0 || !read_mapping(sys_block, dm, &m))
+		return 0;
+	grown = realloc(list->items, (list->count + 1) * sizeof(*grown));
+	if (!grown) {
+		free(m.image);
+		return qs_fail(err, QS_E_MEMORY, "no memory for the list of mappings");
+	}
+	list->items = grown;
+	list->items[list->count++] = m;
+	return 0;
+}
+
+/* Those of /sys/block that are named in the directory D; NULL: none. */
+static int add_all(struct qs_mapping_list *list, int sys_block, DIR *d, struct qs_error *err)
+{
+	const struct dirent *e;
+	int r = 0;
+
+	while (r == 0 && d && (e = readdir(d)))
+		r = add(list, sys_block, e->d_name, err);
+	return r;
+}
+
 int qs_mapping_scan(struct qs_mapping_list *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_closedir) DIR *d = opendir(SYS_BLOCK);
 	QS_AUTO(qs_mapping_list_done) struct qs_mapping_list list = {};
-	const struct dirent *e;
+	int r = d ? add_all(&list, dirfd(d), d, err) : 0;
 
-	while (d && (e = readdir(d))) {
-		struct qs_mapping m = {};
-		struct qs_mapping *grown;
-
-		if (strncmp(e->d_name, "dm-", 3) != 0 || !read_mapping(dirfd(d), e->d_name, &m))
-			continue;
-		grown = realloc(list.items, (list.count + 1) * sizeof(*grown));
-		if (!grown) {
-			free(m.image);
-			return qs_fail(err, QS_E_MEMORY, "no memory for the list of mappings");
-		}
-		list.items = grown;
-		list.items[list.count++] = m;
-	}
+	if (r < 0)
+		return r;
 	*ret = list;
 	list = (struct qs_mapping_list){};
 	return 0;
@@ -134,6 +151,27 @@ static int control(const char *name, unsigned long request, struct dm_ioctl *ret
 	};
 	(void)snprintf(ret->name, sizeof(ret->name), "%s", name);
 	return fd < 0 || ioctl(fd, request, ret) < 0 ? -errno : 0;
+}
+
+int qs_mapping_find(const char *name, const struct qs_device *dev, struct qs_mapping_list *ret,
+		    struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close) int block = open(SYS_BLOCK, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	QS_AUTO(qs_auto_closedir) DIR *holders = NULL;
+	struct dm_ioctl io;
+	char text[64];
+	int r = 0;
+
+	if (dev->kind == QS_DEVICE_IMAGE)
+		return qs_mapping_scan(ret, err);
+	(void)snprintf(text, sizeof(text), "/sys/dev/block/%u:%u/holders", major(dev->devno),
+		       minor(dev->devno));
+	holders = opendir(text);
+	if (control(name, DM_DEV_STATUS, &io) == 0) {
+		(void)snprintf(text, sizeof(text), "dm-%u", minor((dev_t)io.dev));
+		r = add(ret, block, text, err);
+	}
+	return r < 0 ? r : add_all(ret, block, holders, err);
 }
 
 int qs_mapping_remove_leftover(const char *name, struct qs_error *err)

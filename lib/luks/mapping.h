@@ -32,6 +32,13 @@ int qs_mapping_scan(struct qs_mapping_list *ret, struct qs_error *err);
 void qs_mapping_list_done(struct qs_mapping_list *list); /* also a QS_AUTO releaser */
 
 /*
+ * Of those only the one called NAME and those on DEV, some perhaps twice, so that opening a
+ * hundred devices does not look at a hundred mappings for each. *ret is empty before.
+ */
+int qs_mapping_find(const char *name, const struct qs_device *dev, struct qs_mapping_list *ret,
+		    struct qs_error *err);
+
+/*
  * An open that was interrupted between creating a mapping and giving it a table
  * leaves one that is not active for libcryptsetup (nor in qs_mapping_scan()), but
  * holds its name. Remove it; the caller holds the device's lock, so that it is nobody's

@@ -153,7 +153,7 @@ static int look_again(const struct qs_open_request *request, const struct qs_dev
 		      struct qs_error *err)
 {
 	QS_AUTO(qs_mapping_list_done) struct qs_mapping_list mappings = {};
-	int r = qs_mapping_scan(&mappings, err);
+	int r = qs_mapping_find(request->name, dev, &mappings, err);
 
 	if (r == 0)
 		r = qs_open_check_mapping(&mappings, request->name, dev, "", err);
