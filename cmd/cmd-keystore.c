@@ -176,6 +176,16 @@ static int rotate(struct qs_context *ctx, struct qs_error *err)
 	return r;
 }
 
+/* An action has its own arguments, behind its name. */
+static int rewrap(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
+{
+	if ((argc == 1) != qs_option_given(ctx, "all"))
+		return qs_fail(err, QS_E_USAGE, "keystore rewrap: name devices, or give --all");
+	ctx->done = "keeps in the keystore the key of";
+	return qs_keystore_rewrap_devices(&ctx->env, (const char *const *)argv + 1,
+					  (size_t)argc - 1, &ctx->outcomes, err);
+}
+
 static int verify(struct qs_context *ctx, struct qs_error *err)
 {
 	ctx->done = "checked";
@@ -203,7 +213,6 @@ static const struct {
 } only[] = {
 	{ "provider", "enable" },   { "pcrs", "enable" },       { "pin", "enable" },
 	{ "public-key", "export" }, { "generation", "export" }, { "output", "export" },
-	{ "all", "purge" },
 };
 
 static int run_action(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
@@ -228,15 +237,22 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 	if (strcmp(argv[0], "export") != 0 && strcmp(argv[0], "rotate") != 0 &&
 	    qs_option_given(ctx, "force"))
 		return qs_fail(err, QS_E_USAGE, "--force is for keystore rotate and export");
+	if (strcmp(argv[0], "rewrap") != 0 && strcmp(argv[0], "purge") != 0 &&
+	    qs_option_given(ctx, "all"))
+		return qs_fail(err, QS_E_USAGE, "--all is for keystore rewrap and purge");
 	r = qs_ask_keystore_pin(ctx, &pin, err);
 	if (r < 0)
 		return r;
+	if (strcmp(argv[0], "rewrap") == 0)
+		return rewrap(ctx, argc, argv, err);
+	if (argc > 2)
+		return qs_fail(err, QS_E_USAGE, "keystore %s takes no '%s'", argv[0], argv[2]);
 	for (size_t i = 0; i < QS_ARRAY_SIZE(actions); i++)
 		if (strcmp(actions[i].name, argv[0]) == 0)
 			return run_action(ctx, i, argc > 1 ? argv[1] : NULL, err);
 	return qs_fail(
 		err, QS_E_USAGE,
-		"'%s': it is enable, status, rotate, verify, export, retention, purge or disable",
+		"'%s': it is enable, status, rotate, rewrap, verify, export, retention, purge or disable",
 		argv[0]);
 }
 
@@ -265,7 +281,8 @@ static const struct qs_option options[] = {
 	  .help = "export: where it goes; - (as without it) is standard output" },
 	{ .name = "force",
 	  .help = "rotate: also less than a day after the last time; export: replace FILE" },
-	{ .name = "all", .help = "purge: also what is not over its time" },
+	{ .name = "all",
+	  .help = "rewrap: every device of ours that is present; purge: also what is not over its time" },
 	{}
 };
 
@@ -274,6 +291,7 @@ static const struct qs_example examples[] = {
 	{ "--yes keystore enable --provider tpm2", "keep it in this machine's TPM" },
 	{ "keystore status", "what it is, and how many devices depend on it" },
 	{ "keystore rotate --force", "make a new generation now and rewrap all keys" },
+	{ "keystore rewrap --all", "move devices from their key files into the keystore" },
 	{ "keystore verify", "prove that it opens what it should" },
 	{ "keystore export --public-key /root/escrow.pub --output /root/kek.rsa",
 	  "for somebody who keeps it elsewhere" },
@@ -320,9 +338,9 @@ static const struct qs_status statuses[] = {
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable | status | rotate | verify | export | retention TIME | purge | disable",
+	.args = "enable | status | rotate | rewrap [DEVICE...] | verify | export | retention TIME | purge | disable",
 	.min_args = 1,
-	.max_args = 2,
+	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "keep a key that wraps the keys of devices",
 	.about =
 		"The keystore has a key-encryption key. cryptenroll --keystore gives a device a keyslot "
@@ -339,6 +357,12 @@ const struct qs_command qs_row_keystore = {
 		"command again goes on. A device that is away keeps its generation and is brought to the "
 		"present one when it is opened next. The generation before the present one is kept; older "
 		"ones are erased when no device that is present and no header backup needs them.\n"
+		"rewrap brings devices that were away to the present generation, and moves those named "
+		"(with --all, all of ours) from their key files into the keystore: a device gets a keyslot "
+		"of the keystore's, which is proven on what was read from the disk again, its line in "
+		"crypttab names no key file any more (and gets noauto: cryptopenall opens it), and only "
+		"then the key file's keyslot is revoked, in header backups too, and the file erased. Key "
+		"files outside of the keys directory are not touched.\n"
 		"disable erases the keystore and is refused while a device that is present or a header "
 		"backup depends on it, or cannot be read; of a disk that is away and has no header backup "
 		"it does not know.\n"

@@ -4,17 +4,30 @@
  * header will hold, and compared, before anything is written. Enrolling again replaces
  * the keyslot that this keystore had: the new one is there, proven and backed up, before the
  * old one goes.
+ *
+ * keystore rewrap moves a device with a key file into the keystore; what comes on top of the
+ * steps in enroll.c:
+ *
+ *   step                                left behind                    second run
+ *   journal, with the key file's slot   + journal                      goes on with that slot
+ *   enrolled, read again, opened by it  both open                      enrols anew
+ *   line in crypttab without key file   both open                      finds it so
+ *   the key file's slot revoked         the key file opens nothing     goes on
+ *   key file, journal                   finished                       "has no key file"
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "key/keyfile.h"
+#include "key/place.h"
 #include "keystore/device.h"
 #include "keystore/identity.h"
 #include "keystore/provider.h"
 #include "luks/kind.h"
 #include "ops/enroll.h"
 #include "ops/keystore.h"
+#include "tab/crypttab.h"
 
 /* Until the batch is done, so that the keystore is not disabled meanwhile. */
 static int lock_together(struct qs_enroll_batch *b, struct qs_error *err)
@@ -100,4 +113,117 @@ const struct qs_enroll_method qs_enroll_keystore = {
 	.make = make_keystore,
 	.before = wrap_keystore,
 	.settle = replace_old,
+};
+
+/* ---- a device of a key file goes into the keystore ---- */
+
+/* Not usual_key() of enroll-rekey.c: a line that names no key file has none. */
+static int prepare_move(struct qs_enroll *e, struct qs_error *err)
+{
+	int there = 0;
+
+	if (e->pending.op[0]) {
+		e->file = qs_strdup(e->pending.key_file);
+		return 0;
+	}
+	for (size_t i = 0; there == 0 && i < QS_OPEN_KEYS && e->request.key_files[i]; i++) {
+		if (!qs_key_is_in_dir(e->env, e->request.key_files[i]))
+			continue;
+		there = qs_enroll_exists(e, e->request.key_files[i], err);
+		if (there == 1)
+			e->file = qs_strdup(e->request.key_files[i]);
+	}
+	if (there < 0)
+		return there;
+	return e->file ? 0
+		       : qs_fail(err, QS_E_KEY_FILE, "%s has no key file in %s", e->dev->node,
+				 e->env->config.keys_dir);
+}
+
+/* The slot that will go is written down: later its key file opens nothing that could tell. */
+static int make_move(struct qs_enroll *e, struct qs_error *err)
+{
+	const char *salt = NULL;
+	int r = 0;
+
+	if (!e->pending.op[0]) {
+		r = qs_enroll_key_slot(e, &salt, err);
+		free(e->drop);
+		e->drop = qs_strdup(salt);
+	}
+	/* Written again at a second run: the first may not have synced it. */
+	if (r == 0)
+		r = qs_enroll_note(e, e->file, e->drop, err);
+	return r < 0 ? r : make_keystore(e, err);
+}
+
+static int undo_move(struct qs_enroll *e)
+{
+	return qs_journal_remove(e->env, e->name, NULL);
+}
+
+/* The line's own options stay, and no boot waits for a passphrase that nobody has. */
+static int change_line(const struct qs_enroll *e, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	QS_AUTO(qs_auto_close) int lock = qs_tab_lock(e->env, err);
+	QS_AUTO(qs_auto_free) char *options = NULL;
+	QS_AUTO(qs_auto_free) char *name = NULL;
+	QS_AUTO(qs_auto_free) char *device = NULL;
+	const struct qs_crypttab_entry *line;
+	int r = lock < 0 ? lock : qs_crypttab_load(e->env, &tab, err);
+
+	if (r < 0)
+		return r;
+	line = qs_open_line_of(e->env, tab, e->dev, e->slots.header.uuid);
+	if (!line || !line->key || line->key[0] != '/')
+		return 0;
+	name = qs_strdup(line->name);
+	device = qs_strdup(line->device);
+	options = qs_key_line_options(e->env, QS_CRYPTTAB_NO_KEY,
+				      line->options ? line->options
+						    : e->env->config.crypttab_options);
+	r = qs_crypttab_set(tab, name, device, QS_CRYPTTAB_NO_KEY, options, err);
+	return r <= 0 ? r : qs_crypttab_save(e->env, tab, err);
+}
+
+/* From here on it opens by the keystore alone: shown by what lies on the disk. */
+static int settle_move(struct qs_enroll *e, struct qs_error *err)
+{
+	char *drop = QS_TAKE(e->drop);
+	struct qs_keystore ks;
+	int r = replace_old(e, err);
+
+	free(e->drop);
+	e->drop = drop;
+	if (r == 0)
+		r = qs_keystore_load_enabled(e->env, &ks, err);
+	if (r == 0)
+		r = qs_keystore_prove(e->env, &ks, e->dev->node, err);
+	return r < 0 ? r : change_line(e, err);
+}
+
+static int close_move(struct qs_enroll *e, struct qs_error *err)
+{
+	int shared = qs_key_is_shared(e->env, e->request.name, e->file, err);
+	int r = shared ? shared : qs_key_erase(e->env, e->file, err);
+
+	if (r < 0)
+		return r;
+	(void)json_object_set_new(e->result, shared ? "key_kept" : "key_erased",
+				  json_string(e->file));
+	return qs_journal_remove(e->env, e->name, err);
+}
+
+const struct qs_enroll_method qs_enroll_keystore_move = {
+	.name = "keystore-move",
+	.kind = QS_KIND_KEYSTORE,
+	.op = "rewrap",
+	.prepare = prepare_move,
+	.together = lock_together,
+	.make = make_move,
+	.before = wrap_keystore,
+	.undo = undo_move,
+	.settle = settle_move,
+	.close = close_move,
 };

@@ -10,8 +10,8 @@
 #include "ops/keystore.h"
 
 static const struct qs_enroll_method *const methods[] = {
-	&qs_enroll_key_file, &qs_enroll_passphrase, &qs_enroll_recovery,
-	&qs_enroll_new_key,  &qs_enroll_tpm2,       &qs_enroll_keystore,
+	&qs_enroll_key_file, &qs_enroll_passphrase, &qs_enroll_recovery,      &qs_enroll_new_key,
+	&qs_enroll_tpm2,     &qs_enroll_keystore,   &qs_enroll_keystore_move,
 };
 
 static const struct qs_enroll_method *find_method(const char *name)

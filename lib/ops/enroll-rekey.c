@@ -81,8 +81,7 @@ static int prepare_new_key(struct qs_enroll *e, struct qs_error *err)
 	return r;
 }
 
-/* The slot of the present key file; a file that opens nothing may be another device's: it stays. */
-static int find_old(struct qs_enroll *e, const char **ret_salt, struct qs_error *err)
+int qs_enroll_key_slot(struct qs_enroll *e, const char **ret_salt, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	int r = qs_enroll_exists(e, e->file, err);
@@ -94,7 +93,8 @@ static int find_old(struct qs_enroll *e, const char **ret_salt, struct qs_error 
 	if (r == 0)
 		r = qs_enroll_try(e, &key, 0, err);
 	if (r < 0) {
-		qs_error_append(err, " (key file %s; move it away to make a new one)", e->file);
+		qs_error_append(err, " (key file %s; move it away if it is not this device's)",
+				e->file);
 		return r;
 	}
 	*ret_salt = qs_slots_salt(e->slots.header.json, r);
@@ -139,7 +139,7 @@ static int take_key(struct qs_enroll *e, const char *old_salt, struct qs_error *
 static int make_new_key(struct qs_enroll *e, struct qs_error *err)
 {
 	const char *old_salt = NULL;
-	int r = find_old(e, &old_salt, err);
+	int r = qs_enroll_key_slot(e, &old_salt, err);
 
 	/* Written again at a second run: the first may not have synced it. */
 	if (r == 0)

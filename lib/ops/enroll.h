@@ -91,6 +91,7 @@ extern const struct qs_enroll_method qs_enroll_recovery;
 extern const struct qs_enroll_method qs_enroll_new_key;
 extern const struct qs_enroll_method qs_enroll_tpm2;
 extern const struct qs_enroll_method qs_enroll_keystore;
+extern const struct qs_enroll_method qs_enroll_keystore_move;
 
 /* qs_job: item INDEX of the batch COOKIE. */
 int qs_enroll_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
@@ -129,6 +130,12 @@ int qs_enroll_apply(struct qs_enroll *e, qs_enroll_change *change, void *cookie,
 
 /* Make what the device holds now the current backup. */
 int qs_enroll_back_up(const struct qs_enroll *e, struct qs_error *err);
+
+/*
+ * *ret_salt: of the slot that the key file e->file opens, owned by the header; NULL without the
+ * file. One that opens nothing may be another device's: QS_E_NO_KEY.
+ */
+int qs_enroll_key_slot(struct qs_enroll *e, const char **ret_salt, struct qs_error *err);
 
 /* Revoke the slot with the salt e->drop, if it is there. */
 int qs_enroll_drop(struct qs_enroll *e, struct qs_error *err);

@@ -86,6 +86,8 @@ char *qs_journal_command(const struct qs_journal *journal, const char *device)
 		return qs_printf("qs-util cryptenroll %s --recovery-key%s%s", device,
 				 journal->key_file ? " " : "",
 				 journal->key_file ? journal->key_file : "");
+	if (strcmp(journal->op, "rewrap") == 0)
+		return qs_printf("qs-util keystore rewrap %s", device);
 	return qs_printf("qs-util crypt%s %s", journal->op, device);
 }
 

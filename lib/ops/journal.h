@@ -16,7 +16,7 @@
 #define QS_PENDING_DIR QS_CONF_DIR "/pending"
 
 struct qs_journal {
-	char op[16];   /* "format", "destroy", "restore", "new-key", "recovery-key", "swap"; "" when
+	char op[16];   /* "format", "destroy", "restore", "new-key", "recovery-key", "rewrap", "swap"; "" when
 			  there is   none */
 	char uuid[40]; /* of the LUKS header that is being made, destroyed, restored; may be "" */
 	char image[65]; /* SHA-256 of the header that is being restored, as hex, or "" */

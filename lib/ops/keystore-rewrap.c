@@ -121,21 +121,41 @@ static int load(struct change *c, struct qs_error *err)
 				    &c->slots, err);
 }
 
-/* Where the backup could not follow: first one of the header as it is, before anything changes. */
-static int renew_backup(const struct change *c, const struct qs_backup_follow *f,
-			struct qs_error *err)
+/* An update of the device that was cut off is completed in memory, and so in the backup. */
+static int store_backup(const struct change *c, struct qs_error *err)
 {
-	int r = qs_backup_may_follow(f, err);
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	int r;
 
-	if (r != QS_FOLLOW_NOT)
-		return r;
-	r = qs_backup_refresh(f->env, f->name, c->dev->node, err);
-	if (r >= 0)
-		r = qs_backup_may_follow(f, err);
+	if (c->slots.only_tokens)
+		return qs_backup_refresh(c->b->env, c->o->name, c->dev->node, err);
+	r = qs_slots_image(&c->slots, &image, err);
+	if (r == 0)
+		r = qs_backup_check_areas(c->b->env, c->o->name, &image, &c->slots.header,
+					  c->dev->node, err);
+	return r < 0 ? r : qs_backup_store(c->b->env, c->o->name, &image, err);
+}
+
+/* What the backup needs for the header in memory; an enum qs_follow. */
+static int look_at_backup(const struct change *c, struct qs_header_image *ret, struct qs_error *err)
+{
+	const struct qs_backup_follow f = { c->b->env, c->o->name, ret, &c->slots.header };
+	int r;
+
+	qs_header_image_done(ret);
+	r = qs_slots_headers(&c->slots, ret, err);
+	return r < 0 ? r : qs_backup_may_follow(&f, err);
+}
+
+/* One that could not follow is made anew, of the header as it is, before anything changes. */
+static int prepare_backup(const struct change *c, struct qs_error *err)
+{
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	int r = look_at_backup(c, &image, err);
+
 	if (r == QS_FOLLOW_NOT)
-		return qs_fail(err, QS_E_FAILED, "the header backup of %s cannot be changed",
-			       c->dev->node);
-	return r;
+		r = store_backup(c, err);
+	return r < 0 ? r : 0;
 }
 
 /* *ret: "begun", unless all of it is done already. */
@@ -148,16 +168,19 @@ static int begin(struct change *c, const json_t *made, json_t **ret, struct qs_e
 	if (r == 0)
 		r = refuse_older(c, err);
 	if (r == 0)
+		r = prepare_backup(c, err);
+	if (r == 0)
 		r = put_token(c, made, err);
 	if (r == 0)
-		r = qs_slots_headers(&c->slots, &image, err);
-	if (r == 0)
-		r = renew_backup(c, &f, err);
-	if (r >= 0 && r != QS_FOLLOW_SAME)
+		r = look_at_backup(c, &image, err);
+	if (r == QS_FOLLOW_NOT)
+		r = qs_fail(err, QS_E_FAILED, "the header backup of %s cannot be changed",
+			    c->dev->node);
+	if (r < 0)
+		return r;
+	if (r != QS_FOLLOW_SAME || !c->slots.only_tokens)
 		*ret = json_pack("{s:b}", "begun", 1);
-	if (r == QS_FOLLOW_SECOND)
-		r = qs_backup_follow_copy(&f, 1, err);
-	return r < 0 ? r : 0;
+	return r == QS_FOLLOW_SECOND ? qs_backup_follow_copy(&f, 1, err) : 0;
 }
 
 static int begin_job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,

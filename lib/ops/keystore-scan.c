@@ -105,18 +105,18 @@ static int describe(const struct scan *s, const struct qs_outcome *o,
 	return 0;
 }
 
-static int prove(const struct scan *s, const char *node, struct qs_error *err)
+int qs_keystore_prove(const struct qs_env *env, const struct qs_keystore *ks, const char *node,
+		      struct qs_error *err)
 {
 	QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	struct qs_keystore_token t;
-	int number, r = qs_luks_load(s->env, node, NULL, &cd, &h, err);
+	int number, r = qs_luks_load(env, node, NULL, &cd, &h, err);
 
 	if (r < 0)
 		return r;
-	r = qs_keystore_unwrap(s->env, s->ks, cd, qs_keystore_token_find(h.json, &number), &key, &t,
-			       err);
+	r = qs_keystore_unwrap(env, ks, cd, qs_keystore_token_find(h.json, &number), &key, &t, err);
 	if (r < 0)
 		qs_error_prefix(err, "%s", node);
 	return r;
@@ -174,7 +174,7 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 		return 0;
 	(void)json_object_set_new(*ret, "note",
 				  json_sprintf("opens with generation %u", (unsigned)t.generation));
-	return prove(s, node, err);
+	return qs_keystore_prove(s->env, s->ks, node, err);
 }
 
 int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,

@@ -41,6 +41,10 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
 		      struct qs_outcomes *found, struct qs_outcomes *report, struct qs_error *err);
 
+/* Read the header of NODE (a real path) anew, and open by what KS wrapped in it. Never writes. */
+int qs_keystore_prove(const struct qs_env *env, const struct qs_keystore *ks, const char *node,
+		      struct qs_error *err);
+
 /* Make all header backups durable. */
 int qs_keystore_flush(const struct qs_env *env, struct qs_error *err);
 

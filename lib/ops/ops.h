@@ -299,6 +299,15 @@ int qs_keystore_set_retention(const struct qs_env *env, const char *text, uint32
 int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *ret,
 		      struct qs_error *err);
 
+/*
+ * Bring every device of the keystore that is present to the generation that wraps now, and move
+ * DEVICES (COUNT 0: all of ours that are present) from their key files in keys_dir into the
+ * keystore: steps in ops/enroll-keystore.c. outcome.details: "generation"; of those moved what
+ * qs_enroll() says, and "key_erased" or (another line uses it) "key_kept".
+ */
+int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devices, size_t count,
+			       struct qs_outcomes *ret, struct qs_error *err);
+
 /* Prove what the keystore holds, as qs_keystore_scan() does (ops/keystore.h). Reads only. */
 int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err);
 

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 
-from faultbench import HANG_S, HEADER_SIZE, Tree, check, must, opens, read_part
+from faultbench import HANG_S, HEADER_SIZE, Broken, Tree, check, must, opens, read_part
 from keystoring import directory, files, recover
 from sweep import LINE, RECORDED, Call, Scenario, move, path_of, whole_lines
 from traced import children_of, finish, run_main, start
@@ -153,3 +153,50 @@ class Rotate(Scenario):
         self.finished(tree)
         self.everything_opens(tree)
 
+
+
+class Move(Rotate):
+    """A device with a key file goes into the keystore: at every point it opens by one or the other."""
+
+    words = ("keystore", "rewrap", "/dev/disk/by-id/scsi-30001")
+
+    def __init__(self, scratch):
+        tree = Tree.make(scratch / "template")
+        must(*tree.command("cryptformat", "--no-open", tree.link()))
+        must(*tree.command("--yes", "keystore", "enable"))
+        self.key = scratch / "key"
+        self.key.write_bytes(tree.key().read_bytes())
+        Scenario.__init__(self, tree)
+
+    def everything_opens(self, tree):
+        for place in (tree.image(), tree.backup()):
+            check(self.has_key_file(tree, place) or self.is_in_keystore(tree, place), f"nothing opens {place}")
+
+    def has_key_file(self, tree, place):
+        """By its file, which the line names as long as that is the only way."""
+        return opens(place, tree.key())
+
+    def is_in_keystore(self, tree, place):
+        key = tree.root.parent / f"{tree.root.name}.recovered"
+        try:
+            recover(tree, place, key)
+        except Broken:
+            return False
+        return opens(place, key)
+
+    def inspect(self, tree, done, call, fault):
+        super().inspect(tree, done, call, fault)
+        if not self.is_in_keystore(tree, tree.image()):
+            check(tree.line() in tree.tab(), "the line names no key, and the keystore does not open it")
+
+    def finished(self, tree):
+        check(not tree.key().exists(), "the key file is still there")
+        check(self.is_in_keystore(tree, tree.image()), "the keystore does not open it")
+        check(f"{tree.link()}  none  luks,noauto\n" in tree.tab(), f"crypttab: {tree.tab()}")
+        check(
+            tree.backup().read_bytes() == read_part(tree.image(), 0, HEADER_SIZE),
+            "the backup differs from the header",
+        )
+        for place in [tree.image(), *(tree.conf / "headers").rglob("*.header")]:
+            check(not opens(place, self.key), f"the old key still opens {place}")
+        check(not tree.leftovers() and not tree.journals(), "something is left over")

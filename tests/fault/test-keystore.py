@@ -5,7 +5,7 @@ written down, and a device that is enrolled opens by its key file at every point
 from faultbench import Tree, check, main
 from keystoring import Disable, Enable, EnableTpm2, Keystore, files
 from mounts import private_mounts, read_only
-from rotating import Rotate, every
+from rotating import Move, Rotate, every
 from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, one_in, swept
 
 SAMPLED = one_in(8)
@@ -48,4 +48,7 @@ main(
     tested(Rotate, FULL, every(11)),
     tested(Rotate, WRITE_ERROR, every(6)),
     tested(Rotate, READ_ERROR, every(200)),
+    tested(Move, KILL, every(7)),
+    tested(Move, FULL, every(17)),
+    tested(Move, WRITE_ERROR, every(17)),
 )
