@@ -32,7 +32,7 @@
 /* Until the batch is done, so that the keystore is not disabled meanwhile. */
 static int lock_together(struct qs_enroll_batch *b, struct qs_error *err)
 {
-	struct qs_keystore ks;
+	struct qs_keystore ks = {};
 	struct qs_error why = {};
 	uint32_t number;
 	int r = -ENOLCK;

@@ -16,9 +16,9 @@
 #define QS_PENDING_DIR QS_CONF_DIR "/pending"
 
 struct qs_journal {
-	char op[16];   /* "format", "destroy", "restore", "new-key", "recovery-key", "rewrap", "swap"; "" when
-			  there is   none */
-	char uuid[40]; /* of the LUKS header that is being made, destroyed, restored; may be "" */
+	char op[16]; /* "format", "destroy", "restore", "new-key", "recovery-key", "rewrap", "swap";
+			"" when there is   none */
+	char uuid[40];  /* of the LUKS header that is being made, destroyed, restored; may be "" */
 	char image[65]; /* SHA-256 of the header that is being restored, as hex, or "" */
 	char *link;     /* the device's persistent link */
 	char *key_file; /* the key the header gets; NULL at the others */

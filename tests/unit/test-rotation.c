@@ -224,10 +224,11 @@ static uint32_t *table; /* open addressing: index + 1 */
 
 static uint32_t hash(const struct world *w)
 {
-	const unsigned char *p = (const unsigned char *)w;
+	unsigned char p[sizeof(*w)];
 	uint32_t h = 2166136261U;
 
-	for (size_t i = 0; i < sizeof(*w); i++)
+	memcpy(p, w, sizeof(p));
+	for (size_t i = 0; i < sizeof(p); i++)
 		h = (h ^ p[i]) * 16777619U;
 	return h;
 }
