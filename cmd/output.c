@@ -112,7 +112,10 @@ static void print_json(const struct qs_context *ctx, const struct qs_error *erro
 		putchar('\n');
 }
 
-/* cryptopenall: absent disks and systemd's lines are no failures, but nothing was done either. */
+/*
+ * Nothing failed, but nothing was done either: cryptopenall of absent disks and of systemd's lines,
+ * rewrap without a key file.
+ */
 static bool is_passed_over(const struct qs_outcome *o)
 {
 	const char *state = json_string_value(json_object_get(o->details, "state"));

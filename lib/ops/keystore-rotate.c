@@ -313,6 +313,7 @@ static int move_all(const struct qs_env *env, struct qs_outcomes *asked, struct 
 			devices[count++] = o->device;
 		} else if (!is_told(ret, o)) {
 			qs_outcome_set(&o->note, "has no key file to move");
+			qs_outcome_detail(o, "state", json_string("left"));
 			*qs_outcomes_add(ret, NULL) = *o;
 			*o = (struct qs_outcome){};
 		}

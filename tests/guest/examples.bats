@@ -288,6 +288,7 @@ open_devices()
 	qs-util cryptenroll /dev/sdj --keystore
 	qs-util cryptclose /dev/sdj
 	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 1'
+	qs-util cryptformat /dev/sdk
 	example 'keystore rewrap --all'
 	qs-util cryptclose /dev/sdk
 	qs-util --json cryptopen /dev/sdk | jq -e '.devices[0].keystore_generation == 1'

@@ -26,7 +26,7 @@ kinds()
 	before=$(sha256sum "$(image_of 1)" "$ROOT/etc/crypttab")
 	mv "$(key_of 1)" "$BATS_TEST_TMPDIR/away.key"
 	run -0 qs keystore rewrap "$ID"1
-	[[ "$output" == *'has no key file to move'* ]]
+	[[ "$output" == *'nothing done for enc-scsi-30001 (has no key file to move)'* ]]
 	head -c 1M /dev/urandom >"$(key_of 1)"
 	chmod 400 "$(key_of 1)"
 	run -2 qs keystore rewrap "$ID"1
