@@ -21,7 +21,7 @@ main(
     tested(Retire, READ_ERROR, SAMPLED),
     tested(Revive, KILL, one_in(10)),
     tested(Revive, WRITE_ERROR, SAMPLED),
-    tested(Purge, KILL),
-    tested(Purge, WRITE_ERROR),
+    tested(Purge, KILL, one_in(4)),
+    tested(Purge, WRITE_ERROR, one_in(6)),
     tested(Purge, READ_ERROR, SAMPLED),
 )
