@@ -217,12 +217,14 @@ static const struct {
 
 static int run_action(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
 {
-	if (actions[i].run && argument)
-		return qs_fail(err, QS_E_USAGE, "keystore %s takes no argument '%s'",
-			       actions[i].name, argument);
-	if (actions[i].run_with && !argument)
-		return qs_fail(err, QS_E_USAGE, "keystore %s needs an argument", actions[i].name);
-	return argument ? actions[i].run_with(ctx, argument, err) : actions[i].run(ctx, err);
+	if (argument && actions[i].run_with)
+		return actions[i].run_with(ctx, argument, err);
+	if (!argument && actions[i].run)
+		return actions[i].run(ctx, err);
+	return argument
+		       ? qs_fail(err, QS_E_USAGE, "keystore %s takes no argument '%s'",
+				 actions[i].name, argument)
+		       : qs_fail(err, QS_E_USAGE, "keystore %s needs an argument", actions[i].name);
 }
 
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)

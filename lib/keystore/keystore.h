@@ -27,9 +27,10 @@
 #define QS_KEYSTORE_GENERATION_MAX 99999999 /* a week each for longer than there are tables */
 
 /* Seconds for which a destroyed device can be brought back. */
-#define QS_KEYSTORE_RETENTION (7U * 86400)
-#define QS_KEYSTORE_RETENTION_MIN (1U * 86400)
-#define QS_KEYSTORE_RETENTION_MAX (365U * 86400)
+#define QS_KEYSTORE_DAY UINT64_C(86400)
+#define QS_KEYSTORE_RETENTION (7 * QS_KEYSTORE_DAY)
+#define QS_KEYSTORE_RETENTION_MIN (1 * QS_KEYSTORE_DAY)
+#define QS_KEYSTORE_RETENTION_MAX (365 * QS_KEYSTORE_DAY)
 
 enum qs_keystore_state {
 	QS_KEYSTORE_DISABLED, /* there is no keystore.json */

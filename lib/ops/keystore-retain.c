@@ -19,9 +19,8 @@
 #include "ops/keystore.h"
 #include "ops/retired.h"
 
-#define DAY 86400U
-#define USUAL_MIN (7 * DAY)
-#define USUAL_MAX (30 * DAY)
+#define USUAL_MIN (7 * QS_KEYSTORE_DAY)
+#define USUAL_MAX (30 * QS_KEYSTORE_DAY)
 
 int qs_keystore_set_retention(const struct qs_env *env, const char *text, uint32_t *ret,
 			      struct qs_error *err)

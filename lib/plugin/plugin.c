@@ -67,7 +67,7 @@ static int unwrap(const struct qs_env *env, struct crypt_device *cd, const json_
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	struct qs_keystore_token t;
-	struct qs_keystore ks;
+	struct qs_keystore ks = {};
 	int r = qs_luks_header_of(cd, &h, err);
 
 	if (r == 0)

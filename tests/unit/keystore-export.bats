@@ -91,8 +91,8 @@ refused()
 	refused 1 'has no place on this machine' --public-key "$KEYS/escrow.key"
 	refused 1 'openssl x509' --public-key certificate
 	refused 1 'no public key' --public-key "$KEYSTORE/keystore.json"
-	head -c 200 "$KEYS/escrow.pub" >cut
-	refused 1 'no public key' --public-key cut
+	head -c 200 "$KEYS/escrow.pub" >truncated
+	refused 1 'no public key' --public-key truncated
 	: >empty
 	refused 1 'no public key' --public-key empty
 	refused 1 'No such file' --public-key absent
