@@ -86,9 +86,10 @@ def attach(pids, log, *options):
 
 def run_idle_worker(command, log, *options, fork=1):
     """A worker that waits for no lock, the one of the FORKth fork: strace holds the main process
-    behind each for a while, before it hands a job out, and the idle worker is attached meanwhile."""
+    behind each for a while, before it hands a job out, and the idle worker is attached meanwhile
+    (half a second was too short for that once, on a busy machine)."""
     held = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={','.join(sorted(FORKING))}"]
-    held += ["-e", f"inject={','.join(sorted(FORKING))}:delay_exit=500ms:when=1..{fork}"]
+    held += ["-e", f"inject={','.join(sorted(FORKING))}:delay_exit=1000ms:when=1..{fork}"]
     process = start([*held, *command])
     tracer = None
     workers = []
