@@ -48,10 +48,7 @@ class Store(Scenario):
     def inspect(self, tree, done, call, fault):
         if fault.kills:
             return
-        check(done.status in range(8), "ends in no orderly way")
-        check(done.status == 0 or "qs-util keystore: " in done.err, "says nothing")
-        if "fsync" in call.name and "/run/" not in call.path:
-            check(done.status != 0, "exit status 0 though a sync failed")
+        self.ends_orderly(done, call)
         if done.status == 0:
             self.finished(tree)
         elif "same command again" not in done.err:

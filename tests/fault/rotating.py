@@ -1,7 +1,6 @@
 """The scenario of a rotation: two devices there, one away. It runs several sets of workers one after
 the other, so faults are put by what a call is about, in whichever process makes it."""
 
-import collections
 import itertools
 import json
 import os
@@ -10,7 +9,7 @@ import time
 
 from faultbench import HANG_S, HEADER_SIZE, Broken, Tree, check, must, opens, read_part
 from keystoring import directory, files, recover
-from sweep import LINE, RECORDED, Call, Scenario, move, path_of, whole_lines
+from sweep import RECORDED, Call, Scenario, move, parse, path_of
 from traced import children_of, finish, run_main, start
 
 THERE, AWAY = (1, 2), 3
@@ -21,23 +20,6 @@ def named_path(arguments):
     if "<" in arguments.split(",")[0]:
         return arguments.split("<", 1)[1].split(">", 1)[0]
     return path_of(arguments)
-
-
-def calls_by_path(log):
-    """All calls of all processes; number counts a process's calls of that name on that path."""
-    counts = collections.Counter()
-    calls = []
-    for line in whole_lines(log):
-        found = LINE.match(line)
-        if not found:
-            continue
-        pid, name, arguments, result = found.groups()[:4]
-        about = named_path(arguments)
-        counts[pid, name, about] += 1
-        result = -1 if result == "?" else int(result)
-        number = counts[pid, name, about]
-        calls.append(Call(about, name, number, path_of(arguments), arguments, result))
-    return calls
 
 
 def stop_all(process, log):
@@ -88,7 +70,7 @@ class Rotate(Scenario):
         check(done.status == 0, f"without any fault: {done}")
         calls = [
             move(call, tree, self.template)
-            for call in calls_by_path(log)
+            for call in parse(log, None, named_path)
             # Locks of images are named by their inodes, which are others in each copy.
             if call.process.startswith(f"{tree.root}/") and "/run/" not in call.process
         ]
@@ -114,10 +96,7 @@ class Rotate(Scenario):
         self.everything_opens(tree)
         if fault.kills:
             return
-        check(done.status in range(8), "ends in no orderly way")
-        check(done.status == 0 or "qs-util keystore: " in done.err, "says nothing")
-        if "sync" in call.name and "/run/" not in call.path:
-            check(done.status != 0, "exit status 0 though a sync failed")
+        self.ends_orderly(done, call)
         if done.status == 0:
             self.finished(tree)
 

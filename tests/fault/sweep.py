@@ -83,8 +83,9 @@ def whole_lines(log):
         yield begun.pop(found[1], "") + found[2] if found else line
 
 
-def parse(log, process):
-    """The calls of a log of strace -y, in order."""
+def parse(log, process, about=None):
+    """The calls of a log of strace -y, in order. What is told apart and counted is PROCESS, or
+    what ABOUT says of a call's arguments."""
     counts = collections.Counter()
     calls = []
     for line in whole_lines(log):
@@ -92,9 +93,11 @@ def parse(log, process):
         if not found:
             continue
         pid, name, arguments, result = found.groups()[:4]
-        counts[pid, name] += 1
+        place = about(arguments) if about else process
+        counts[pid, name, place] += 1
         result = -1 if result == "?" else int(result)
-        calls.append(Call(process, name, counts[pid, name], path_of(arguments), arguments, result))
+        number = counts[pid, name, place]
+        calls.append(Call(place, name, number, path_of(arguments), arguments, result))
     return calls
 
 
@@ -235,6 +238,14 @@ class Scenario:
 
     def inspect(self, tree, done, call, fault):
         """After the fault. DONE.status is negative when the command was killed."""
+
+    def ends_orderly(self, done, call):
+        """It was not killed: it says what failed, and a sync that failed is no success."""
+        name = next(word for word in self.words if not word.startswith("-"))
+        check(done.status in range(8), "ends in no orderly way")
+        check(done.status == 0 or f"qs-util {name}: " in done.err, "says nothing")
+        if "sync" in call.name and "/run/" not in call.path:
+            check(done.status != 0, "exit status 0 though a sync failed")
 
     def again(self, tree, unsynced):
         """Run the command a second time, with second(), and judge the end."""
