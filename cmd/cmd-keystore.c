@@ -27,11 +27,13 @@ static void print_tpm2(FILE *out, const json_t *tpm2)
 
 static void print_generation(FILE *out, const json_t *g)
 {
-	fprintf(out, "  generation %d, of %s, for %d devices and %d header backups",
+	int devices = (int)json_integer_value(json_object_get(g, "devices"));
+	int backups = (int)json_integer_value(json_object_get(g, "backups"));
+
+	fprintf(out, "  generation %d, of %s, for %d device%s and %d header backup%s",
 		(int)json_integer_value(json_object_get(g, "number")),
-		json_string_value(json_object_get(g, "created")),
-		(int)json_integer_value(json_object_get(g, "devices")),
-		(int)json_integer_value(json_object_get(g, "backups")));
+		json_string_value(json_object_get(g, "created")), devices, devices == 1 ? "" : "s",
+		backups, backups == 1 ? "" : "s");
 	print_tpm2(out, json_object_get(g, "tpm2"));
 }
 

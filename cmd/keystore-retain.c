@@ -30,12 +30,16 @@ int qs_keystore_action_purge(struct qs_context *ctx, struct qs_error *err)
 
 void qs_keystore_print_retained(FILE *out, const json_t *result)
 {
+	const json_t *time = json_object_get(result, "retention");
+	int hours = (int)json_integer_value(time) / 3600;
 	const json_t *one;
 	size_t i;
 
-	if (json_object_get(result, "retention"))
-		fprintf(out, "  destroyed devices are kept for %d hours\n",
-			(int)json_integer_value(json_object_get(result, "retention")) / 3600);
+	if (time && hours % 24 == 0)
+		fprintf(out, "  destroyed devices are kept for %d day%s\n", hours / 24,
+			hours == 24 ? "" : "s");
+	else if (time)
+		fprintf(out, "  destroyed devices are kept for %d hours\n", hours);
 	json_array_foreach(json_object_get(result, "kept"), i, one)
 		fprintf(out, "  destroyed: %s, kept until %s\n",
 			json_string_value(json_object_get(one, "name")),

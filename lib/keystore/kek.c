@@ -41,39 +41,46 @@ static int use(const struct qs_env *env, const struct qs_keystore *ks, uint32_t 
 	return get(env, ks, number, &last->kek, err);
 }
 
+typedef void one_key(const struct qs_keystore *ks, const struct qs_jwe_functions *jwe,
+		     const struct qs_secret *kek, struct qs_wrapping *w);
+
+static int each(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
+		size_t count, qs_kek_get *get, one_key *one, struct qs_error *err)
+{
+	const struct qs_jwe_functions *jwe;
+	struct last last = {};
+	int r = load_module(&jwe, err);
+
+	for (size_t i = 0; r == 0 && i < count; i++)
+		if (use(env, ks, items[i].generation, get, &last, &items[i].error) == 0)
+			one(ks, jwe, &last.kek, &items[i]);
+	qs_secret_done(&last.kek);
+	return r;
+}
+
 static void wrap_one(const struct qs_keystore *ks, const struct qs_jwe_functions *jwe,
-		     const struct last *last, struct qs_wrapping *w)
+		     const struct qs_secret *kek, struct qs_wrapping *w)
 {
 	QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(ks->store, w->generation);
 
-	(void)jwe->wrap(&last->kek, kid, w->volume, &w->plain, &w->jwe, &w->error);
+	(void)jwe->wrap(kek, kid, w->volume, &w->plain, &w->jwe, &w->error);
 }
 
 int qs_kek_wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
 		size_t count, qs_kek_get *get, struct qs_error *err)
 {
-	const struct qs_jwe_functions *jwe;
-	struct last last = {};
-	int r = load_module(&jwe, err);
+	return each(env, ks, items, count, get, wrap_one, err);
+}
 
-	for (size_t i = 0; r == 0 && i < count; i++)
-		if (use(env, ks, items[i].generation, get, &last, &items[i].error) == 0)
-			wrap_one(ks, jwe, &last, &items[i]);
-	qs_secret_done(&last.kek);
-	return r;
+static void unwrap_one(const struct qs_keystore *ks, const struct qs_jwe_functions *jwe,
+		       const struct qs_secret *kek, struct qs_wrapping *w)
+{
+	(void)ks;
+	(void)jwe->unwrap(w->jwe, kek, &w->plain, &w->error);
 }
 
 int qs_kek_unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
 		  size_t count, qs_kek_get *get, struct qs_error *err)
 {
-	const struct qs_jwe_functions *jwe;
-	struct last last = {};
-	int r = load_module(&jwe, err);
-
-	for (size_t i = 0; r == 0 && i < count; i++)
-		if (use(env, ks, items[i].generation, get, &last, &items[i].error) == 0)
-			(void)jwe->unwrap(items[i].jwe, &last.kek, &items[i].plain,
-					  &items[i].error);
-	qs_secret_done(&last.kek);
-	return r;
+	return each(env, ks, items, count, get, unwrap_one, err);
 }

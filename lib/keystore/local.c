@@ -39,6 +39,11 @@ static int load(const struct qs_env *env, const struct qs_keystore *ks, uint32_t
 	if (r == 0 && ret->size != QS_KEK_L)
 		r = qs_fail(err, QS_E_KEY_FILE, "%s has %zu bytes instead of %d", path, ret->size,
 			    QS_KEK_L);
+	if (r < 0)
+		qs_error_append(err,
+				" (generation %u of the keystore; a key bundle has it, too: "
+				"keyrestore)",
+				(unsigned)number);
 	return r;
 }
 

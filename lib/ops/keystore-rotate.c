@@ -149,7 +149,7 @@ static int refuse_interval(const struct qs_keystore *ks, struct qs_error *err)
 	return qs_fail(
 		err, QS_E_REFUSED,
 		"generation %u is only %ld minutes old, and a rotation is due no sooner than "
-		"after 24 hours",
+		"after 24 hours; --force makes the next one now",
 		(unsigned)g->number, (long)age / 60);
 }
 
@@ -163,7 +163,8 @@ static void tell_unreadable(const struct rotate *ro)
 		if (from->error.kind == QS_E_NONE)
 			continue;
 		if (is_backup(from)) {
-			qs_log(QS_LOG_WARNING, "no generation is retired: %s", from->error.text);
+			qs_log(QS_LOG_WARNING, "no generation is retired: %s: %s", from->device,
+			       from->error.text);
 			continue;
 		}
 		o = qs_outcomes_add(ro->report, from->device);

@@ -117,8 +117,6 @@ int qs_keystore_prove(const struct qs_env *env, const struct qs_keystore *ks, co
 	if (r < 0)
 		return r;
 	r = qs_keystore_unwrap(env, ks, cd, qs_keystore_token_find(h.json, &number), &key, &t, err);
-	if (r < 0)
-		qs_error_prefix(err, "%s", node);
 	return r;
 }
 
@@ -158,10 +156,8 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 	r = qs_keystore_token_parse(token, h.uuid, &t, err);
 	if (r == 0)
 		r = s->how == QS_SCAN_PROVE ? qs_keystore_check_token(s->ks, &t, err) : 0;
-	if (r < 0) {
-		qs_error_prefix(err, "%s", node);
+	if (r < 0)
 		return r;
-	}
 	if (strcmp(t.store, s->ks->store) != 0) {
 		*ret = json_pack("{s:s}", "note", "belongs to another keystore");
 		return 0;

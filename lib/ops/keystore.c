@@ -245,9 +245,13 @@ static json_t *unreadable(const struct qs_outcomes *found)
 {
 	json_t *list = json_array();
 
-	for (size_t i = 0; i < found->count; i++)
-		if (found->items[i].error.kind != QS_E_NONE)
-			(void)json_array_append_new(list, json_string(found->items[i].error.text));
+	for (size_t i = 0; i < found->count; i++) {
+		const struct qs_outcome *o = &found->items[i];
+
+		if (o->error.kind != QS_E_NONE)
+			(void)json_array_append_new(
+				list, json_sprintf("%s: %s", o->device, o->error.text));
+	}
 	return list;
 }
 
