@@ -6,6 +6,7 @@
 
 #include "command.h"
 
+int qs_keystore_action_status(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_export(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_retention(struct qs_context *ctx, const char *time, struct qs_error *err);
 int qs_keystore_action_purge(struct qs_context *ctx, struct qs_error *err);

@@ -1,0 +1,98 @@
+/*
+ * keystore status: what there is, as text.
+ */
+#include "base/cleanup.h"
+#include "keystore-actions.h"
+
+/* What the TPM binds a generation to; by file, without asking it. */
+static void print_tpm2(FILE *out, const json_t *tpm2)
+{
+	const char *problem = json_string_value(json_object_get(tpm2, "problem"));
+	const char *pcrs = json_string_value(json_object_get(tpm2, "pcrs"));
+
+	if (problem)
+		fprintf(out, "; %s", problem);
+	else if (pcrs)
+		fprintf(out, "; TPM, %s%s%s", *pcrs ? "PCR " : "no PCR", pcrs,
+			json_is_true(json_object_get(tpm2, "pin")) ? ", PIN" : "");
+	fputs("\n", out);
+}
+
+static void print_generation(FILE *out, const json_t *g)
+{
+	int devices = (int)json_integer_value(json_object_get(g, "devices"));
+	int backups = (int)json_integer_value(json_object_get(g, "backups"));
+
+	fprintf(out, "  generation %d, of %s, for %d device%s and %d header backup%s",
+		(int)json_integer_value(json_object_get(g, "number")),
+		json_string_value(json_object_get(g, "created")), devices, devices == 1 ? "" : "s",
+		backups, backups == 1 ? "" : "s");
+	print_tpm2(out, json_object_get(g, "tpm2"));
+}
+
+static const char *text_of(const json_t *object, const char *field)
+{
+	return json_string_value(json_object_get(object, field));
+}
+
+static void print_expiry(FILE *out, const json_t *server, const char *field, const char *what)
+{
+	if (text_of(server, field))
+		fprintf(out, "  %s ends on %s\n", what, text_of(server, field));
+}
+
+static void print_server(FILE *out, const json_t *server)
+{
+	if (text_of(server, "problem"))
+		fprintf(out, "  not reachable: %s\n", text_of(server, "problem"));
+	else
+		fprintf(out, "  key server %s, KMIP %s, answered in %d ms\n",
+			text_of(server, "address"), text_of(server, "version"),
+			(int)json_integer_value(json_object_get(server, "answered_ms")));
+	print_expiry(out, server, "certificate_expires", "this machine's certificate");
+	print_expiry(out, server, "server_expires", "the server's certificate");
+	print_expiry(out, server, "ca_expires", "the authority's certificate");
+}
+
+static void print_status(FILE *out, const json_t *result)
+{
+	const char *provider = json_string_value(json_object_get(result, "provider"));
+	const json_t *item;
+	size_t i;
+
+	fprintf(out, "The keystore is %s", json_string_value(json_object_get(result, "state")));
+	if (provider)
+		fprintf(out, ": provider %s, store %s", provider,
+			json_string_value(json_object_get(result, "store")));
+	fputs("\n", out);
+	item = json_object_get(result, "rotation");
+	if (item)
+		fprintf(out,
+			"  rotation to generation %d: %s, %d of %d devices done (keystore rotate goes on)\n",
+			(int)json_integer_value(json_object_get(item, "generation")),
+			json_string_value(json_object_get(item, "state")),
+			(int)json_integer_value(json_object_get(item, "done")),
+			(int)json_integer_value(json_object_get(item, "total")));
+	json_array_foreach(json_object_get(result, "generations"), i, item)
+		print_generation(out, item);
+	if (json_object_get(result, "server"))
+		print_server(out, json_object_get(result, "server"));
+	json_array_foreach(json_object_get(result, "unreadable"), i, item)
+		fprintf(out, "  not looked at: %s\n", json_string_value(item));
+	qs_keystore_print_retained(out, result);
+}
+
+int qs_keystore_action_status(struct qs_context *ctx, struct qs_error *err)
+{
+	size_t size = 0;
+	FILE *out;
+	int r = qs_keystore_status(&ctx->env, &ctx->result, err);
+
+	if (r < 0)
+		return r;
+	out = open_memstream(&ctx->text, &size);
+	if (!out)
+		return qs_fail_errno(err, errno, "cannot print the state");
+	print_status(out, ctx->result);
+	return fclose(out) == 0 ? 0 : qs_fail_errno(err, errno, "cannot print the state");
+}
