@@ -10,39 +10,48 @@
 #include "base/cleanup.h"
 #include "keystore/jwe.h"
 
-static json_t *key_of(const struct qs_secret *kek)
+static json_t *key_of(const struct qs_secret *key, const char *alg)
 {
-	return json_pack("{s:s,s:s,s:o}", "kty", "oct", "alg", QS_JWE_ALG, "k",
-			 jose_b64_enc(kek->data, kek->size));
+	return json_pack("{s:s,s:s,s:o}", "kty", "oct", "alg", alg, "k",
+			 jose_b64_enc(key->data, key->size));
 }
 
-static int wrap(const struct qs_secret *kek, const char *kid, const char *volume,
-		const struct qs_secret *plain, json_t **ret, struct qs_error *err)
+static int wrap(const struct qs_secret *key, const char *kid, const char *volume,
+		const char *wrapped, const struct qs_secret *plain, json_t **ret,
+		struct qs_error *err)
 {
-	QS_AUTO(qs_auto_json) json_t *key = key_of(kek);
+	const char *alg = wrapped ? QS_JWE_ALG_CONTENT : QS_JWE_ALG;
+	QS_AUTO(qs_auto_json) json_t *jwk = key_of(key, wrapped ? QS_JWE_ENC : alg);
 	QS_AUTO(qs_auto_json)
-	json_t *jwe = json_pack("{s:{s:s,s:s,s:s,s:s}}", "protected", "alg", QS_JWE_ALG, "enc",
-				QS_JWE_ENC, "kid", kid, QS_JWE_VOLUME, volume);
+	json_t *jwe = json_pack("{s:{s:s,s:s,s:s,s:s}}", "protected", "alg", alg, "enc", QS_JWE_ENC,
+				"kid", kid, QS_JWE_VOLUME, volume);
 
-	if (!key || !jwe)
+	if (!jwk || !jwe)
 		return qs_fail(err, QS_E_MEMORY, "no memory to wrap a key");
-	if (!jose_jwe_enc(NULL, jwe, NULL, key, plain->data, plain->size))
-		return qs_fail(err, QS_E_FAILED, "libjose cannot wrap a key with " QS_JWE_ALG);
+	if (!jose_jwe_enc(NULL, jwe, NULL, jwk, plain->data, plain->size))
+		return qs_fail(err, QS_E_FAILED, "libjose cannot wrap a key with %s", alg);
+	/* Afterwards: libjose takes a header that is there for another recipient's. */
+	if (wrapped) {
+		(void)json_object_del(jwe, "encrypted_key"); /* "": RFC 7516, 7.2.1 wants none */
+		(void)json_object_set_new(jwe, "header",
+					  json_pack("{s:s}", QS_JWE_WRAPPED, wrapped));
+	}
 	*ret = QS_TAKE(jwe);
 	return 0;
 }
 
-static int unwrap(const json_t *jwe, const struct qs_secret *kek, struct qs_secret *ret,
+static int unwrap(const json_t *jwe, const struct qs_secret *key, struct qs_secret *ret,
 		  struct qs_error *err)
 {
-	QS_AUTO(qs_auto_json) json_t *key = key_of(kek);
+	QS_AUTO(qs_auto_json)
+	json_t *jwk = key_of(key, qs_jwe_wrapped(jwe) ? QS_JWE_ENC : QS_JWE_ALG);
 	size_t size = 0;
 	void *plain;
 	int r;
 
-	if (!key)
+	if (!jwk)
 		return qs_fail(err, QS_E_MEMORY, "no memory to unwrap a key");
-	plain = jose_jwe_dec(NULL, jwe, NULL, key, &size);
+	plain = jose_jwe_dec(NULL, jwe, NULL, jwk, &size);
 	if (!plain)
 		return qs_fail(err, QS_E_NO_KEY,
 			       "the key-encryption key does not fit: the wrapped key was changed, "

@@ -38,7 +38,7 @@ static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct
 	int r;
 
 	w.jwe = json_incref((json_t *)t->jwe);
-	r = qs_provider_find(ks->provider)->unwrap(env, ks, &w, 1, err);
+	r = qs_keystore_unwrap_keys(env, ks, &w, 1, err);
 	if (r < 0)
 		return r;
 	if (w.error.kind != QS_E_NONE) {
@@ -102,7 +102,7 @@ int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
 	if (r < 0)
 		return r;
 	w.volume = qs_keystore_volume(identity.uuid, slot);
-	r = qs_provider_find(ks->provider)->wrap(env, ks, &w, 1, err);
+	r = qs_keystore_wrap_keys(env, ks, &w, 1, err);
 	if (r == 0 && w.error.kind != QS_E_NONE) {
 		if (err)
 			*err = w.error;

@@ -12,7 +12,6 @@
 #include "keystore/token.h"
 
 struct crypt_device;
-struct qs_provider;
 
 /*
  * Wrap DEVICE_KEY, which opens keyslot SLOT of the loaded header CD, with the current
@@ -47,12 +46,11 @@ struct qs_rewrap {
 
 /*
  * Wrap what COUNT tokens hold with the generation that wraps now. Each is unwrapped again from
- * the text that its header will hold, and compared, before this returns. Three calls of PROVIDER
- * for each QS_REWRAP_BATCH of them.
+ * the text that its header will hold, and compared, before this returns. Three calls of each
+ * provider for each QS_REWRAP_BATCH of them.
  */
 int qs_keystore_rewrap(const struct qs_env *env, const struct qs_keystore *ks,
-		       const struct qs_provider *provider, struct qs_rewrap *items, size_t count,
-		       struct qs_error *err);
+		       struct qs_rewrap *items, size_t count, struct qs_error *err);
 
 /* Does this keystore have what TOKEN names? The refusals of qs_keystore_unwrap() before the KEK. */
 int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keystore_token *token,

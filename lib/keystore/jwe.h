@@ -16,10 +16,18 @@
 
 #define QS_JWE_MODULE_NAME "jose"
 #define QS_JWE_MODULE_SYMBOL "qs_jwe_module"
-#define QS_JWE_MODULE_VERSION 1
+#define QS_JWE_MODULE_VERSION 2
 
 #define QS_JWE_ALG "A256GCMKW"
 #define QS_JWE_ENC "A256GCM"
+
+/*
+ * Where a provider keeps its KEK to itself, there is a content key for each wrapping: alg is then
+ * this, and the content key, as the provider wrapped it, is this member of the header that is not
+ * protected (who changes it gets no key). `jose jwe dec` opens it with the content key as a JWK.
+ */
+#define QS_JWE_ALG_CONTENT "dir"
+#define QS_JWE_WRAPPED "qs-wrapped"
 
 /*
  * The protected header's member that binds a wrapping to a volume. Not the JWE's "aad":
@@ -32,18 +40,23 @@ struct qs_jwe_functions {
 	struct qs_module module;
 
 	/*
-	 * Encrypt PLAIN under KEK (32 bytes). KID and VOLUME go into the protected header, and so
-	 * are authenticated. *ret: flattened JWE, a new reference.
+	 * Encrypt PLAIN under KEY (32 bytes): the KEK, or, with WRAPPED not NULL, the content key,
+	 * which is wrapped so. KID and VOLUME go into the protected header, and so are
+	 * authenticated. *ret: flattened JWE, a new reference.
 	 */
-	int (*wrap)(const struct qs_secret *kek, const char *kid, const char *volume,
-		    const struct qs_secret *plain, json_t **ret, struct qs_error *err);
+	int (*wrap)(const struct qs_secret *key, const char *kid, const char *volume,
+		    const char *wrapped, const struct qs_secret *plain, json_t **ret,
+		    struct qs_error *err);
 
 	/*
 	 * The reverse, for a JWE whose form has been checked (keystore/token.h).
-	 * -EPERM (QS_E_NO_KEY): another KEK's, or changed.
+	 * -EPERM (QS_E_NO_KEY): another key's, or changed.
 	 */
-	int (*unwrap)(const json_t *jwe, const struct qs_secret *kek, struct qs_secret *ret,
+	int (*unwrap)(const json_t *jwe, const struct qs_secret *key, struct qs_secret *ret,
 		      struct qs_error *err);
 };
+
+/* The wrapped content key of a JWE whose form has been checked; NULL: a KEK wrapped it. */
+const char *qs_jwe_wrapped(const json_t *jwe);
 
 #endif

@@ -1,6 +1,10 @@
 /*
- * Wrapping and unwrapping with a KEK at hand.
+ * Wrapping and unwrapping keys of one provider: with a KEK at hand, or with a content key that
+ * the provider wraps.
  */
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/cleanup.h"
 #include "keystore/jwe.h"
 #include "keystore/provider.h"
@@ -25,62 +29,178 @@ int qs_kek_health(struct qs_error *err)
 	return load_module(&jwe, err);
 }
 
+struct batch {
+	const struct qs_env *env;
+	const struct qs_keystore *ks;
+	const struct qs_jwe_functions *jwe;
+	struct qs_wrapping *const *items;
+	size_t count;
+};
+
+/* ---- with a KEK ---- */
+
 /* What the last key of a call needed: one KEK is got once for all keys of its generation. */
 struct last {
 	uint32_t number;
 	struct qs_secret kek;
 };
 
-static int use(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-	       qs_kek_get *get, struct last *last, struct qs_error *err)
+static int get_kek(const struct batch *b, struct last *last, struct qs_wrapping *w)
 {
-	if (last->kek.data && last->number == number)
+	if (last->kek.data && last->number == w->generation)
 		return 0;
 	qs_secret_done(&last->kek);
-	last->number = number;
-	return get(env, ks, number, &last->kek, err);
+	last->number = w->generation;
+	return qs_keystore_kek(b->env, b->ks, w->generation, &last->kek, &w->error);
 }
 
-typedef void one_key(const struct qs_keystore *ks, const struct qs_jwe_functions *jwe,
-		     const struct qs_secret *kek, struct qs_wrapping *w);
-
-static int each(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		size_t count, qs_kek_get *get, one_key *one, struct qs_error *err)
+static void wrap_by_kek(const struct batch *b)
 {
-	const struct qs_jwe_functions *jwe;
 	struct last last = {};
-	int r = load_module(&jwe, err);
 
-	for (size_t i = 0; r == 0 && i < count; i++)
-		if (use(env, ks, items[i].generation, get, &last, &items[i].error) == 0)
-			one(ks, jwe, &last.kek, &items[i]);
+	for (size_t i = 0; i < b->count; i++) {
+		struct qs_wrapping *w = b->items[i];
+		QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(b->ks->store, w->generation);
+
+		if (get_kek(b, &last, w) == 0)
+			(void)b->jwe->wrap(&last.kek, kid, w->volume, NULL, &w->plain, &w->jwe,
+					   &w->error);
+	}
 	qs_secret_done(&last.kek);
+}
+
+static void unwrap_by_kek(const struct batch *b)
+{
+	struct last last = {};
+
+	for (size_t i = 0; i < b->count; i++) {
+		struct qs_wrapping *w = b->items[i];
+
+		if (get_kek(b, &last, w) == 0)
+			(void)b->jwe->unwrap(w->jwe, &last.kek, &w->plain, &w->error);
+	}
+	qs_secret_done(&last.kek);
+}
+
+/* ---- with a content key ---- */
+
+static void release(struct qs_content_key *keys, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		qs_secret_done(&keys[i].key);
+		free(keys[i].wrapped);
+	}
+	free(keys);
+}
+
+static int wrap_content_keys(const struct batch *b, const struct qs_provider *provider,
+			     struct qs_content_key *keys, struct qs_error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < b->count; i++) {
+		keys[i].volume = b->items[i]->volume;
+		keys[i].generation = b->items[i]->generation;
+		r = qs_secret_random(&keys[i].key, QS_KEK_L, err);
+	}
+	if (r == 0)
+		r = provider->wrap(b->env, b->ks, keys, b->count, err);
+	for (size_t i = 0; r == 0 && i < b->count; i++) {
+		struct qs_wrapping *w = b->items[i];
+		QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(b->ks->store, w->generation);
+
+		w->error = keys[i].error;
+		if (w->error.kind == QS_E_NONE)
+			(void)b->jwe->wrap(&keys[i].key, kid, w->volume, keys[i].wrapped, &w->plain,
+					   &w->jwe, &w->error);
+	}
 	return r;
 }
 
-static void wrap_one(const struct qs_keystore *ks, const struct qs_jwe_functions *jwe,
-		     const struct qs_secret *kek, struct qs_wrapping *w)
+static int unwrap_content_keys(const struct batch *b, const struct qs_provider *provider,
+			       struct qs_content_key *keys, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(ks->store, w->generation);
+	int r;
 
-	(void)jwe->wrap(kek, kid, w->volume, &w->plain, &w->jwe, &w->error);
+	for (size_t i = 0; i < b->count; i++) {
+		const char *wrapped = qs_jwe_wrapped(b->items[i]->jwe);
+
+		keys[i].volume = b->items[i]->volume;
+		keys[i].generation = b->items[i]->generation;
+		keys[i].wrapped = qs_strdup(wrapped);
+	}
+	r = provider->unwrap(b->env, b->ks, keys, b->count, err);
+	for (size_t i = 0; r == 0 && i < b->count; i++) {
+		struct qs_wrapping *w = b->items[i];
+
+		w->error = keys[i].error;
+		if (w->error.kind == QS_E_NONE)
+			(void)b->jwe->unwrap(w->jwe, &keys[i].key, &w->plain, &w->error);
+	}
+	return r;
 }
 
-int qs_kek_wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		size_t count, qs_kek_get *get, struct qs_error *err)
+/* ---- either ---- */
+
+int qs_provider_wrap(const struct qs_provider *provider, const struct qs_env *env,
+		     const struct qs_keystore *ks, struct qs_wrapping *const *items, size_t count,
+		     struct qs_error *err)
 {
-	return each(env, ks, items, count, get, wrap_one, err);
+	struct batch b = { .env = env, .ks = ks, .items = items, .count = count };
+	struct qs_content_key *keys;
+	int r = load_module(&b.jwe, err);
+
+	if (r < 0)
+		return r;
+	if (!provider->wrap) {
+		wrap_by_kek(&b);
+		return 0;
+	}
+	keys = calloc(count + 1, sizeof(*keys));
+	if (!keys)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", count);
+	r = wrap_content_keys(&b, provider, keys, err);
+	release(keys, count);
+	return r;
 }
 
-static void unwrap_one(const struct qs_keystore *ks, const struct qs_jwe_functions *jwe,
-		       const struct qs_secret *kek, struct qs_wrapping *w)
+/* A wrapping says itself how it was made; PROVIDER may be able to do both. */
+static size_t choose(struct qs_wrapping *const *items, size_t count, bool content_key,
+		     const struct qs_provider *provider, struct qs_wrapping **ret)
 {
-	(void)ks;
-	(void)jwe->unwrap(w->jwe, kek, &w->plain, &w->error);
+	bool can = content_key ? provider->unwrap != NULL : provider->get || provider->fetch;
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if ((qs_jwe_wrapped(items[i]->jwe) != NULL) != content_key)
+			continue;
+		if (can)
+			ret[n++] = items[i];
+		else
+			(void)qs_fail(&items[i]->error, QS_E_DAMAGED,
+				      "its key was not wrapped in the way of the provider %s",
+				      provider->name);
+	}
+	return n;
 }
 
-int qs_kek_unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		  size_t count, qs_kek_get *get, struct qs_error *err)
+int qs_provider_unwrap(const struct qs_provider *provider, const struct qs_env *env,
+		       const struct qs_keystore *ks, struct qs_wrapping *const *items, size_t count,
+		       struct qs_error *err)
 {
-	return each(env, ks, items, count, get, unwrap_one, err);
+	QS_AUTO(qs_auto_free) struct qs_wrapping **some = calloc(count + 1, sizeof(*some));
+	struct batch b = { .env = env, .ks = ks, .items = some };
+	struct qs_content_key *keys = calloc(count + 1, sizeof(*keys));
+	int r = some && keys ? load_module(&b.jwe, err)
+			     : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", count);
+
+	if (r == 0) {
+		b.count = choose(items, count, false, provider, some);
+		unwrap_by_kek(&b);
+		b.count = choose(items, count, true, provider, some);
+		r = b.count > 0 ? unwrap_content_keys(&b, provider, keys, err) : 0;
+	}
+	if (keys)
+		release(keys, count);
+	return r;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/pool.h"
+#include "base/task.h"
 #include "key/keyfile.h"
 #include "keystore/kmip-internal.h"
 
@@ -15,8 +15,6 @@ struct call {
 	const struct qs_env *env;
 	qs_kmip_job *job;
 	void *cookie;
-	json_t *result;
-	struct qs_error failed;
 };
 
 struct credentials {
@@ -41,8 +39,7 @@ static int load(const struct qs_env *env, const char *path, const char *setting,
 	return r;
 }
 
-static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **ret,
-	       struct qs_error *err)
+static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
 {
 	const struct call *call = cookie;
 	const struct qs_config *config = &call->env->config;
@@ -59,7 +56,6 @@ static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **re
 	int r;
 
 	(void)worker;
-	(void)index;
 	/* OpenSSL has keys in memory of its own. */
 	qs_secret_lock_all();
 	if (!*access.servers)
@@ -79,39 +75,20 @@ static int job(struct qs_worker *worker, size_t index, void *cookie, json_t **re
 	return call->job((const struct qs_kmip_functions *)module, &access, call->cookie, ret, err);
 }
 
-static void done(size_t index, json_t *result, const struct qs_error *error, void *cookie)
-{
-	struct call *call = cookie;
-
-	(void)index;
-	call->result = json_incref(result);
-	call->failed = *error;
-	if (error->kind == QS_E_DEADLINE)
-		(void)qs_fail(&call->failed, QS_E_DEADLINE,
-			      "no key server answered within %u seconds (kmip_deadline in "
-			      "qs-util.conf)",
-			      call->env->config.kmip_deadline_s);
-}
-
 int qs_kmip_call(const struct qs_env *env, qs_kmip_job *what, void *cookie, json_t **ret,
 		 struct qs_error *err)
 {
+	QS_AUTO(qs_auto_free)
+	char *late = qs_printf("no key server answered within %u seconds (kmip_deadline in "
+			       "qs-util.conf)",
+			       env->config.kmip_deadline_s);
 	struct call call = { .env = env, .job = what, .cookie = cookie };
-	const struct qs_pool pool = {
-		.workers = 1,
+	const struct qs_task task = {
 		.deadline_ms = env->config.kmip_deadline_s * 1000 + MARGIN_MS,
+		.late = late,
 		.job = job,
-		.done = done,
 		.cookie = &call,
 	};
-	int r = qs_pool_run(&pool, 1, err);
 
-	if (ret)
-		*ret = json_incref(call.result);
-	json_decref(call.result);
-	if (r < 0 || call.failed.kind == QS_E_NONE)
-		return r;
-	if (err)
-		*err = call.failed;
-	return qs_negative(qs_kind_errno(call.failed.kind));
+	return qs_task_run(&task, ret, NULL, err);
 }

@@ -235,38 +235,11 @@ static int fetch(const struct qs_env *env, struct qs_keystore_session *s,
 	return r;
 }
 
-static int prepare(const struct qs_env *env, const struct qs_keystore *ks,
-		   const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
-{
-	return qs_keystore_session_prepare(env, ks, generations, count, ask, fetch, err);
-}
-
-static int get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-	       struct qs_secret *ret, struct qs_error *err)
-{
-	return qs_keystore_session_get(env, ks, number, fetch, ret, err);
-}
-
-static int wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		size_t count, struct qs_error *err)
-{
-	return qs_kek_wrap(env, ks, items, count, get, err);
-}
-
-static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		  size_t count, struct qs_error *err)
-{
-	return qs_kek_unwrap(env, ks, items, count, get, err);
-}
-
 const struct qs_provider qs_provider_kmip = {
 	.name = "kmip",
 	.health = health,
 	.create = create,
-	.wrap = wrap,
-	.unwrap = unwrap,
-	.prepare = prepare,
-	.export_kek = get,
+	.fetch = fetch,
 	.retire = retire,
 	.describe = describe,
 };

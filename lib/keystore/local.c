@@ -47,18 +47,6 @@ static int load(const struct qs_env *env, const struct qs_keystore *ks, uint32_t
 	return r;
 }
 
-static int wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		size_t count, struct qs_error *err)
-{
-	return qs_kek_wrap(env, ks, items, count, load, err);
-}
-
-static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		  size_t count, struct qs_error *err)
-{
-	return qs_kek_unwrap(env, ks, items, count, load, err);
-}
-
 static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		  struct qs_error *err)
 {
@@ -73,8 +61,6 @@ const struct qs_provider qs_provider_local = {
 	.name = "local",
 	.health = health,
 	.create = create,
-	.wrap = wrap,
-	.unwrap = unwrap,
-	.export_kek = load,
+	.get = load,
 	.retire = retire,
 };

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "keystore/session.h"
 
 #define PROBE_L 64 /* bytes, as a device key has */
 
@@ -18,14 +19,29 @@ const struct qs_provider *qs_provider_find(const char *name)
 	return NULL;
 }
 
+const struct qs_provider *qs_keystore_provider(const struct qs_keystore *ks, uint32_t number)
+{
+	(void)number;
+	return qs_provider_find(ks->provider);
+}
+
 int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 			const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
 {
-	const struct qs_provider *provider = qs_provider_find(ks->provider);
+	int r = 0;
 
-	return provider && provider->prepare && count > 0
-		       ? provider->prepare(env, ks, generations, count, ask, err)
-		       : 0;
+	for (size_t p = 0; r == 0 && p < QS_ARRAY_SIZE(providers); p++) {
+		uint32_t its[QS_KEYSTORE_GENERATIONS];
+		size_t n = 0;
+
+		for (size_t i = 0; i < count && n < QS_KEYSTORE_GENERATIONS; i++)
+			if (qs_keystore_provider(ks, generations[i]) == providers[p])
+				its[n++] = generations[i];
+		if (n > 0 && providers[p]->fetch)
+			r = qs_keystore_session_prepare(env, ks, its, n, ask, providers[p]->fetch,
+							err);
+	}
+	return r;
 }
 
 int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *ks, bool ask,
@@ -36,6 +52,60 @@ int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *
 	for (size_t i = 0; i < ks->count; i++)
 		all[i] = ks->generations[i].number;
 	return qs_keystore_prepare(env, ks, all, ks->count, ask, err);
+}
+
+bool qs_keystore_wants_prepare(const struct qs_keystore *ks)
+{
+	for (size_t i = 0; i < ks->count; i++)
+		if (qs_keystore_provider(ks, ks->generations[i].number)->fetch)
+			return true;
+	return false;
+}
+
+int qs_keystore_kek(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		    struct qs_secret *ret, struct qs_error *err)
+{
+	const struct qs_provider *p = qs_keystore_provider(ks, number);
+
+	if (p->get)
+		return p->get(env, ks, number, ret, err);
+	if (p->fetch)
+		return qs_keystore_session_get(env, ks, number, p->fetch, ret, err);
+	return qs_fail(err, QS_E_FAILED, "the provider %s gives no key away", p->name);
+}
+
+typedef int by_provider(const struct qs_provider *provider, const struct qs_env *env,
+			const struct qs_keystore *ks, struct qs_wrapping *const *items,
+			size_t count, struct qs_error *err);
+
+static int by_each_provider(const struct qs_env *env, const struct qs_keystore *ks,
+			    struct qs_wrapping *items, size_t count, by_provider *function,
+			    struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) struct qs_wrapping **its = calloc(count + 1, sizeof(*its));
+	int r = its ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", count);
+
+	for (size_t p = 0; r == 0 && p < QS_ARRAY_SIZE(providers); p++) {
+		size_t n = 0;
+
+		for (size_t i = 0; i < count; i++)
+			if (qs_keystore_provider(ks, items[i].generation) == providers[p])
+				its[n++] = &items[i];
+		r = n > 0 ? function(providers[p], env, ks, its, n, err) : 0;
+	}
+	return r;
+}
+
+int qs_keystore_wrap_keys(const struct qs_env *env, const struct qs_keystore *ks,
+			  struct qs_wrapping *items, size_t count, struct qs_error *err)
+{
+	return by_each_provider(env, ks, items, count, qs_provider_wrap, err);
+}
+
+int qs_keystore_unwrap_keys(const struct qs_env *env, const struct qs_keystore *ks,
+			    struct qs_wrapping *items, size_t count, struct qs_error *err)
+{
+	return by_each_provider(env, ks, items, count, qs_provider_unwrap, err);
 }
 
 void qs_wrapping_done(struct qs_wrapping *w)
@@ -59,19 +129,18 @@ char *qs_keystore_kid(const char *store, uint32_t generation)
 int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		      struct qs_error *err)
 {
-	const struct qs_provider *provider = qs_provider_find(ks->provider);
 	QS_AUTO(qs_wrapping_done)
 	struct qs_wrapping in = { .generation = number, .volume = qs_strdup("probe") };
 	QS_AUTO(qs_wrapping_done) struct qs_wrapping out = { .generation = number };
 	int r = qs_secret_random(&in.plain, PROBE_L, err);
 
 	if (r == 0)
-		r = provider->wrap(env, ks, &in, 1, err);
+		r = qs_keystore_wrap_keys(env, ks, &in, 1, err);
 	if (r < 0)
 		return r;
 	out.jwe = json_incref(in.jwe);
 	if (in.jwe)
-		r = provider->unwrap(env, ks, &out, 1, err);
+		r = qs_keystore_unwrap_keys(env, ks, &out, 1, err);
 	if (r < 0)
 		return r;
 	if (in.error.kind != QS_E_NONE || out.error.kind != QS_E_NONE)

@@ -2,9 +2,9 @@
  * Providers: where the KEK of a keystore lives. One struct of functions each.
  *
  * Keys are wrapped and unwrapped in batches, since with some providers a hundred
- * keys cost one TPM unseal or one request over the network. A provider that keeps
- * the KEK to itself wraps the JWE's content key instead of handing a KEK to the
- * module jose.so; for its callers nothing changes.
+ * keys cost one TPM unseal or one request over the network. A provider either hands out
+ * the KEK, and the module jose.so wraps with it; or it keeps the KEK to itself and wraps the JWE's
+ * content key. For callers that is the same.
  */
 #ifndef QS_KEYSTORE_PROVIDER_H
 #define QS_KEYSTORE_PROVIDER_H
@@ -15,6 +15,8 @@
 #include "base/secret.h"
 #include "keystore/keystore.h"
 
+#define QS_KEK_L 32 /* bytes: AES-256 */
+
 /* One key on its way into a wrapping or out of it. All of it is the caller's. */
 struct qs_wrapping {
 	char *volume;           /* what it is bound to: qs_keystore_volume() */
@@ -23,6 +25,33 @@ struct qs_wrapping {
 	json_t *jwe;            /* wrap: made, a new reference; unwrap: given, its form checked */
 	struct qs_error error;  /* of this key; QS_E_NONE: done */
 };
+
+/* A content key on its way to a provider that wraps by itself, or back. */
+struct qs_content_key {
+	const char *volume;    /* as of qs_wrapping; the caller's */
+	uint32_t generation;   /* that wraps it */
+	struct qs_secret key;  /* QS_KEK_L bytes; wrap: given; unwrap: made */
+	char *wrapped;         /* wrap: made, malloc'ed; unwrap: given. See QS_WRAPPED_MAX */
+	struct qs_error error; /* of this key; QS_E_NONE: done */
+};
+
+/* Bytes of a wrapped content key, which is printable ASCII. */
+#define QS_WRAPPED_MAX 2048
+
+/*
+ * The KEK of a generation, QS_KEK_L bytes; and those of many, got in one go into S (see
+ * keystore/session.h), where what failed has its error. ASK: a person may be asked.
+ */
+struct qs_keystore_session;
+typedef int qs_kek_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		       struct qs_secret *ret, struct qs_error *err);
+typedef int qs_kek_fetch(const struct qs_env *env, struct qs_keystore_session *s,
+			 const struct qs_keystore *ks, const uint32_t *numbers, size_t count,
+			 bool ask, struct qs_error *err);
+
+/* COUNT content keys. -errno only when nothing could be begun. */
+typedef int qs_content_keys(const struct qs_env *env, const struct qs_keystore *ks,
+			    struct qs_content_key *items, size_t count, struct qs_error *err);
 
 struct qs_provider {
 	const char *name;
@@ -36,27 +65,18 @@ struct qs_provider {
 		      struct qs_error *err);
 
 	/*
-	 * COUNT keys. What fails for one stands in its error; -errno only when nothing
-	 * could be begun. In unwrap, -EPERM (QS_E_NO_KEY): changed, or another KEK's.
+	 * A provider that hands out its KEKs has one of these: GET reads a file; FETCH costs as
+	 * much for many as for one, so qs_keystore_prepare() is called before workers need them.
 	 */
-	int (*wrap)(const struct qs_env *env, const struct qs_keystore *ks,
-		    struct qs_wrapping *items, size_t count, struct qs_error *err);
-	int (*unwrap)(const struct qs_env *env, const struct qs_keystore *ks,
-		      struct qs_wrapping *items, size_t count, struct qs_error *err);
-
-	/* The KEK of generation NUMBER, to be encrypted for an escrow; NULL: it is given to nobody.
-	 */
-	int (*export_kek)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-			  struct qs_secret *ret, struct qs_error *err);
+	qs_kek_get *get;
+	qs_kek_fetch *fetch;
 
 	/*
-	 * Get what wrapping and unwrapping with GENERATIONS (COUNT of them) takes, once for all
-	 * that this command does, in the parent of its workers. What fails for a generation is told
-	 * by each use of it and is not tried again; what has been got or has failed is left alone.
-	 * ASK: a person may be asked. NULL where nothing has to be got.
+	 * A provider that keeps its KEKs to itself has these instead. In unwrap, -EPERM
+	 * (QS_E_NO_KEY): changed, or another KEK's.
 	 */
-	int (*prepare)(const struct qs_env *env, const struct qs_keystore *ks,
-		       const uint32_t *generations, size_t count, bool ask, struct qs_error *err);
+	qs_content_keys *wrap;
+	qs_content_keys *unwrap;
 
 	/*
 	 * What the KEK of generation NUMBER is bound to: "pcrs" ("0+7"), "bank" (not without PCRs),
@@ -81,9 +101,14 @@ extern const struct qs_provider qs_provider_local, qs_provider_tpm2, qs_provider
 /* The provider of this name, or NULL. */
 const struct qs_provider *qs_provider_find(const char *name);
 
+/* The provider of generation NUMBER of KS. */
+const struct qs_provider *qs_keystore_provider(const struct qs_keystore *ks, uint32_t number);
+
 /*
- * The provider's prepare(). Before workers wrap or unwrap; without it each of them would have to
- * get the KEK by itself.
+ * Get what wrapping and unwrapping with GENERATIONS (COUNT of them) takes, once for all that this
+ * command does, in the parent of its workers; without it each of them would have to get the KEK by
+ * itself. What fails for a generation is told by each use of it and is not tried again; what has
+ * been got or has failed is left alone. ASK: a person may be asked.
  */
 int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 			const uint32_t *generations, size_t count, bool ask, struct qs_error *err);
@@ -92,16 +117,30 @@ int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *ks, bool ask,
 			    struct qs_error *err);
 
+/* Has any generation of KS something to be prepared? */
+bool qs_keystore_wants_prepare(const struct qs_keystore *ks);
+
 /*
- * wrap() and unwrap() of providers that hand out the KEK: GET gives that of a generation
- * (QS_KEK_L bytes), and the module jose.so does the rest.
+ * Wrap or unwrap COUNT keys, those of each provider in one call. What fails for one stands in its
+ * error; -errno only when nothing could be begun. In unwrap, -EPERM (QS_E_NO_KEY): changed, or
+ * another KEK's.
  */
-typedef int qs_kek_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-		       struct qs_secret *ret, struct qs_error *err);
-int qs_kek_wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		size_t count, qs_kek_get *get, struct qs_error *err);
-int qs_kek_unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		  size_t count, qs_kek_get *get, struct qs_error *err);
+int qs_keystore_wrap_keys(const struct qs_env *env, const struct qs_keystore *ks,
+			  struct qs_wrapping *items, size_t count, struct qs_error *err);
+int qs_keystore_unwrap_keys(const struct qs_env *env, const struct qs_keystore *ks,
+			    struct qs_wrapping *items, size_t count, struct qs_error *err);
+
+/* The same for keys that are all of PROVIDER's generations. */
+int qs_provider_wrap(const struct qs_provider *provider, const struct qs_env *env,
+		     const struct qs_keystore *ks, struct qs_wrapping *const *items, size_t count,
+		     struct qs_error *err);
+int qs_provider_unwrap(const struct qs_provider *provider, const struct qs_env *env,
+		       const struct qs_keystore *ks, struct qs_wrapping *const *items, size_t count,
+		       struct qs_error *err);
+
+/* The KEK of generation NUMBER. QS_E_FAILED: its provider gives none away. */
+int qs_keystore_kek(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		    struct qs_secret *ret, struct qs_error *err);
 
 /* Is the module there? */
 int qs_kek_health(struct qs_error *err);

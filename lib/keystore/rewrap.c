@@ -13,17 +13,16 @@
 struct batch {
 	const struct qs_env *env;
 	const struct qs_keystore *ks;
-	const struct qs_provider *provider;
 	struct qs_rewrap *items;
 	size_t count;
 	struct qs_wrapping *old, *new, *again;
 };
 
-typedef int provider_call(const struct qs_env *env, const struct qs_keystore *ks,
-			  struct qs_wrapping *items, size_t count, struct qs_error *err);
+typedef int key_function(const struct qs_env *env, const struct qs_keystore *ks,
+			 struct qs_wrapping *items, size_t count, struct qs_error *err);
 
 /* Those that have not failed yet, in one call. */
-static int call(const struct batch *b, provider_call *function, struct qs_wrapping *all,
+static int call(const struct batch *b, key_function *function, struct qs_wrapping *all,
 		struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) struct qs_wrapping *some = calloc(b->count, sizeof(*some));
@@ -82,16 +81,16 @@ static int run(const struct batch *b, struct qs_error *err)
 
 	for (size_t i = 0; i < b->count; i++)
 		begin(b, i);
-	r = call(b, b->provider->unwrap, b->old, err);
+	r = call(b, qs_keystore_unwrap_keys, b->old, err);
 	for (size_t i = 0; i < b->count; i++)
 		b->new[i].plain = qs_secret_move(&b->old[i].plain);
 	if (r == 0)
-		r = call(b, b->provider->wrap, b->new, err);
+		r = call(b, qs_keystore_wrap_keys, b->new, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++)
 		if (b->items[i].error.kind == QS_E_NONE)
 			make(b, i);
 	if (r == 0)
-		r = call(b, b->provider->unwrap, b->again, err);
+		r = call(b, qs_keystore_unwrap_keys, b->again, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++)
 		if (b->items[i].error.kind == QS_E_NONE &&
 		    !qs_secret_equal(&b->new[i].plain, &b->again[i].plain))
@@ -109,8 +108,7 @@ static void release(struct qs_wrapping *all, size_t count)
 }
 
 int qs_keystore_rewrap(const struct qs_env *env, const struct qs_keystore *ks,
-		       const struct qs_provider *provider, struct qs_rewrap *items, size_t count,
-		       struct qs_error *err)
+		       struct qs_rewrap *items, size_t count, struct qs_error *err)
 {
 	int r = 0;
 
@@ -119,7 +117,6 @@ int qs_keystore_rewrap(const struct qs_env *env, const struct qs_keystore *ks,
 		struct batch b = {
 			.env = env,
 			.ks = ks,
-			.provider = provider,
 			.items = items + from,
 			.count = n,
 			.old = calloc(n, sizeof(*b.old)),

@@ -18,9 +18,9 @@
 #include "base/error.h"
 #include "base/secret.h"
 #include "keystore/keystore.h"
+#include "keystore/provider.h"
 
 #define QS_KEYSTORE_PCRS (UINT32_C(1) << 7) /* if nothing else is said: Secure Boot's */
-#define QS_KEK_L 32                         /* bytes: AES-256 */
 
 struct qs_kek {
 	char store[QS_KEYSTORE_UUID_L];
@@ -63,20 +63,12 @@ struct qs_keystore_session *qs_keystore_session_writable(const struct qs_env *en
 /* The bytes of KEK, or why it is not there. */
 int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, struct qs_error *err);
 
-/*
- * Add to S those of the generations NUMBERS that it does not have, each there or failed. ASK:
- * a person may be asked.
- */
-typedef int qs_kek_fetch(const struct qs_env *env, struct qs_keystore_session *s,
-			 const struct qs_keystore *ks, const uint32_t *numbers, size_t count,
-			 bool ask, struct qs_error *err);
-
-/* A provider's prepare(): FETCH into the session, where this process has one. */
+/* Of FETCH, which is a provider's: into the session, where this process has one. */
 int qs_keystore_session_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 				const uint32_t *numbers, size_t count, bool ask,
 				qs_kek_fetch *fetch, struct qs_error *err);
 
-/* A provider's get (qs_kek_get): out of the session, or fetched for this once. */
+/* One KEK out of the session, or fetched for this once. */
 int qs_keystore_session_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			    qs_kek_fetch *fetch, struct qs_secret *ret, struct qs_error *err);
 

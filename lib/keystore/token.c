@@ -89,14 +89,22 @@ static json_t *read_protected(const struct qs_keystore_token *t)
 	if (!has_bytes(t->jwe, "protected", 1, TEXT_MAX, &text))
 		return NULL;
 	json = json_loadb((char *)text.data, text.size, JSON_REJECT_DUPLICATES, NULL);
-	return json_object_size(json) == 4 && is_text(json, "alg", QS_JWE_ALG) &&
+	return json_object_size(json) == 4 &&
+			       is_text(json, "alg",
+				       qs_jwe_wrapped(t->jwe) ? QS_JWE_ALG_CONTENT : QS_JWE_ALG) &&
 			       is_text(json, "enc", QS_JWE_ENC) && is_text(json, "kid", kid) &&
 			       qs_fields_text(json, QS_JWE_VOLUME)
 		       ? QS_TAKE(json)
 		       : NULL;
 }
 
-static int check_jwe(const struct qs_keystore_token *t, struct qs_error *err)
+const char *qs_jwe_wrapped(const json_t *jwe)
+{
+	return qs_fields_text(json_object_get(jwe, "header"), QS_JWE_WRAPPED);
+}
+
+/* Encrypted to a KEK that the provider hands out. */
+static int check_by_kek(const struct qs_keystore_token *t, struct qs_error *err)
 {
 	const json_t *header = json_object_get(t->jwe, "header");
 
@@ -107,6 +115,31 @@ static int check_jwe(const struct qs_keystore_token *t, struct qs_error *err)
 		return bad("jwe.header", err);
 	if (!has_bytes(t->jwe, "encrypted_key", CEK_L, CEK_L, NULL))
 		return bad("jwe.encrypted_key", err);
+	return 0;
+}
+
+/* With a content key that the provider wrapped: text that only it understands. */
+static int check_by_content_key(const struct qs_keystore_token *t, const char *wrapped,
+				struct qs_error *err)
+{
+	if (json_object_size(t->jwe) != 5)
+		return bad("jwe", err);
+	if (json_object_size(json_object_get(t->jwe, "header")) != 1 || !*wrapped ||
+	    strlen(wrapped) > QS_WRAPPED_MAX)
+		return bad("jwe.header", err);
+	for (const char *c = wrapped; *c; c++)
+		if (*c < '!' || *c > '~')
+			return bad("jwe.header." QS_JWE_WRAPPED, err);
+	return 0;
+}
+
+static int check_jwe(const struct qs_keystore_token *t, struct qs_error *err)
+{
+	const char *wrapped = qs_jwe_wrapped(t->jwe);
+	int r = wrapped ? check_by_content_key(t, wrapped, err) : check_by_kek(t, err);
+
+	if (r < 0)
+		return r;
 	if (!has_bytes(t->jwe, "iv", IV_L, IV_L, NULL))
 		return bad("jwe.iv", err);
 	if (!has_bytes(t->jwe, "tag", TAG_L, TAG_L, NULL))

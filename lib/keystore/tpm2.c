@@ -14,10 +14,10 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "key/tpm2.h"
 #include "keystore/provider.h"
 #include "keystore/sealed.h"
 #include "keystore/session.h"
-#include "ops/tpm2.h"
 
 /* Besides tpm2_deadline: a TPM takes about a second to unseal. */
 #define MS_PER_GENERATION 2000U
@@ -156,30 +156,6 @@ static int fetch(const struct qs_env *env, struct qs_keystore_session *s,
 	return r < 0 ? r : 0;
 }
 
-static int prepare(const struct qs_env *env, const struct qs_keystore *ks,
-		   const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
-{
-	return qs_keystore_session_prepare(env, ks, generations, count, ask, fetch, err);
-}
-
-static int get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-	       struct qs_secret *ret, struct qs_error *err)
-{
-	return qs_keystore_session_get(env, ks, number, fetch, ret, err);
-}
-
-static int wrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		size_t count, struct qs_error *err)
-{
-	return qs_kek_wrap(env, ks, items, count, get, err);
-}
-
-static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct qs_wrapping *items,
-		  size_t count, struct qs_error *err)
-{
-	return qs_kek_unwrap(env, ks, items, count, get, err);
-}
-
 /* ---- a new generation ---- */
 
 struct sealing {
@@ -205,19 +181,6 @@ static int seal_job(struct qs_worker *worker, void *cookie, json_t **ret, struct
 	if (r == 0)
 		*ret = qs_tpm2_token_write(&token);
 	return r;
-}
-
-static int run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
-	       struct qs_error *err)
-{
-	struct qs_error failed = {};
-	int r = qs_tpm2_run(env, work, ret, &failed, err);
-
-	if (r < 0 || failed.kind == QS_E_NONE)
-		return r;
-	if (err)
-		*err = failed;
-	return qs_negative(qs_kind_errno(failed.kind));
 }
 
 /* As the last generation, whose PIN is proven first; the first one is as it was asked for. */
@@ -264,7 +227,7 @@ static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32
 	int r = choose(env, qs_keystore_session_writable(env, &own), ks, &s.how, err);
 
 	if (r == 0)
-		r = run(env, &work, &sealed, err);
+		r = qs_tpm2_run(env, &work, &sealed, NULL, err);
 	if (r == 0)
 		r = qs_tpm2_token_parse(sealed, &token, err);
 	return r < 0 ? r : qs_sealed_kek_store(env, ks->store, number, &token, err);
@@ -293,7 +256,7 @@ static int health(const struct qs_env *env, struct qs_error *err)
 	const struct qs_tpm2_work work = { .job = health_job, .cookie = (void *)env };
 	int r = qs_kek_health(err);
 
-	return r < 0 ? r : run(env, &work, NULL, err);
+	return r < 0 ? r : qs_tpm2_run(env, &work, NULL, NULL, err);
 }
 
 static json_t *binding(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number)
@@ -322,10 +285,7 @@ const struct qs_provider qs_provider_tpm2 = {
 	.name = "tpm2",
 	.health = health,
 	.create = create,
-	.wrap = wrap,
-	.unwrap = unwrap,
-	.prepare = prepare,
-	.export_kek = get,
+	.fetch = fetch,
 	.binding = binding,
 	.retire = retire,
 };

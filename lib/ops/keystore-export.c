@@ -39,16 +39,11 @@ static int check_generation(const struct qs_keystore *ks, uint32_t number, struc
 static int load_jwk(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		    struct qs_secret *ret, struct qs_error *err)
 {
-	const struct qs_provider *provider = qs_provider_find(ks->provider);
 	QS_AUTO(qs_secret_done) struct qs_secret kek = {};
-	int r;
+	int r = qs_keystore_prepare(env, ks, &number, 1, true, err);
 
-	if (!provider->export_kek)
-		return qs_fail(err, QS_E_FAILED, "the provider %s gives no key away",
-			       provider->name);
-	r = qs_keystore_prepare(env, ks, &number, 1, true, err);
 	if (r == 0)
-		r = provider->export_kek(env, ks, number, &kek, err);
+		r = qs_keystore_kek(env, ks, number, &kek, err);
 	return r < 0 ? r : qs_escrow_jwk(&kek, ks->store, number, ret, err);
 }
 

@@ -334,7 +334,7 @@ static int make_tokens(struct bring *b, struct qs_error *err)
 		items[n].uuid = o->uuid;
 		items[n++].token = json_object_get(o->details, "token");
 	}
-	r = qs_keystore_rewrap(b->env, b->ks, qs_provider_find(b->ks->provider), items, n, err);
+	r = qs_keystore_rewrap(b->env, b->ks, items, n, err);
 	for (size_t k = 0; k < n; k++) {
 		b->made[of[k]] = items[k].made;
 		b->found->items[of[k]].error = items[k].error;

@@ -66,7 +66,6 @@ int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_requ
 		.done = look_done,
 		.cookie = &l,
 	};
-	const struct qs_provider *provider;
 	size_t wanted = 0;
 	int r;
 
@@ -75,8 +74,7 @@ int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_requ
 	/* What is wrong with it is told of each device. */
 	if (wanted == 0 || qs_keystore_load(env, &l.ks, NULL) < 0)
 		return 0;
-	provider = qs_provider_find(l.ks.provider);
-	if (!provider || !provider->prepare)
+	if (!qs_keystore_wants_prepare(&l.ks))
 		return 0;
 	r = qs_pool_run(&pool, count, err);
 	return r < 0 ? r : qs_keystore_prepare(env, &l.ks, l.generations, l.count, l.ask, err);

@@ -15,7 +15,6 @@
 #include "luks/header.h"
 #include "luks/unlock.h"
 
-#define DEVICE "/dev/tpmrm0"
 #define SIGNATURES_MAX (1U << 20)
 #define MS_PER_DEVICE 250U
 #define TOKENS_MAX 32
@@ -38,33 +37,6 @@ struct qs_tpm2_fetch {
 	struct qs_error stop; /* nothing more of the TPM: absent, in lockout */
 	bool pin_is_wrong;
 };
-
-bool qs_tpm2_is_there(const struct qs_env *env)
-{
-	if (strcmp(env->config.tpm2_device, "none") == 0)
-		return false;
-	return strcmp(env->config.tpm2_device, "auto") != 0 || access(DEVICE, F_OK) == 0;
-}
-
-int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,
-		    struct qs_tpm2 **ret, struct qs_error *err)
-{
-	const struct qs_module *module = NULL;
-	int r;
-
-	if (strcmp(env->config.tpm2_device, "none") == 0)
-		return qs_fail(err, QS_E_TPM_ABSENT,
-			       "the TPM is not used here (tpm2_device in qs-util.conf is none)");
-	r = qs_module_load(QS_TPM2_MODULE_NAME, QS_TPM2_MODULE_SYMBOL, QS_TPM2_MODULE_VERSION,
-			   &module, err);
-	if (r < 0) {
-		if (err)
-			err->kind = QS_E_TPM_ABSENT;
-		return r;
-	}
-	*ret_functions = (const struct qs_tpm2_functions *)module;
-	return (*ret_functions)->open(env->config.tpm2_device, ret, err);
-}
 
 json_t *qs_tpm2_signatures(const struct qs_env *env)
 {
@@ -399,7 +371,7 @@ int qs_tpm2_fetch_begin(const struct qs_env *env, const struct qs_tpm2_device *d
 
 const struct qs_pool *qs_tpm2_fetch_pool(const struct qs_tpm2_fetch *f)
 {
-	return f->found ? &f->run.pool : NULL;
+	return f->found ? &f->run.run.pool : NULL;
 }
 
 bool qs_tpm2_fetch_is_settled(const struct qs_tpm2_fetch *f, size_t i)
@@ -417,7 +389,7 @@ void qs_tpm2_fetch_done(struct qs_tpm2_fetch **fetch)
 		json_decref(f->tokens[i]);
 	free(f->tokens);
 	free(f->wanted);
-	json_decref(f->run.result);
+	json_decref(f->run.run.result);
 	free(f);
 	*fetch = NULL;
 }

@@ -17,9 +17,9 @@
 #include "base/error.h"
 #include "base/pool.h"
 #include "base/secret.h"
+#include "key/tpm2.h"
 #include "luks/header.h"
 #include "ops/ops.h"
-#include "tpm2/tpm2.h"
 
 #define QS_TPM2_CLOSING_EVENT "qs-util: unlocking is over"
 
@@ -54,9 +54,6 @@ struct qs_tpm2_device {
 	const char *node; /* what is really opened; NULL: passed over */
 	const char *name; /* whose header backup knows how old the header is */
 };
-
-/* Is there a TPM that may be asked? "auto" looks for its device node, without opening it. */
-bool qs_tpm2_is_there(const struct qs_env *env);
 
 /*
  * Unseal for COUNT devices. Headers are only read, and only if one has a token is the TPM asked;
@@ -116,10 +113,6 @@ int qs_tpm2_look_at_health(const struct qs_tpm2_functions *tpm2, struct qs_tpm2 
 			   struct qs_error *err);
 void qs_tpm2_warn(const struct qs_env *env, const json_t *answers);
 
-/* Run in a worker: load the module and connect to the configured TPM. Close with ret_functions. */
-int qs_tpm2_connect(const struct qs_env *env, const struct qs_tpm2_functions **ret_functions,
-		    struct qs_tpm2 **ret, struct qs_error *err);
-
 /*
  * The PCR (one bit) by whose extension TOKEN no longer opens until the next boot; 0: its policy has
  * none that software cannot reset. For all of a header's TOKENS: malformed ones have none.
@@ -138,36 +131,6 @@ int qs_tpm2_close_path(const struct qs_env *env, uint32_t pcrs, struct qs_error 
  * will have again, {"sha256": {"7": hex}}. NULL when none was. A new reference.
  */
 json_t *qs_tpm2_closed(const struct qs_env *env);
-
-/* What one worker process does with the TPM. */
-struct qs_tpm2_work {
-	unsigned extra_ms; /* beside tpm2_deadline, for many devices */
-	/* In the worker; *ret (may stay NULL) travels to the parent as text: nothing secret. */
-	int (*job)(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err);
-	void (*step)(const char *name, void *cookie); /* in the parent; may be NULL */
-	/* In the parent, at its end; may be NULL. FAILED as *ret_failed of qs_tpm2_run(). */
-	void (*done)(const struct qs_error *failed, void *cookie);
-	void *cookie;
-};
-
-/* The same as a pool of one job, to run alone or beside another pool (base/pool.h). */
-struct qs_tpm2_run {
-	const struct qs_env *env;
-	struct qs_tpm2_work work;
-	struct qs_pool pool;
-	json_t *result;
-	struct qs_error failed;
-};
-void qs_tpm2_run_prepare(const struct qs_env *env, const struct qs_tpm2_work *work,
-			 struct qs_tpm2_run *ret);
-
-/*
- * Run WORK's job in a worker process with a deadline, as a TPM may never answer. *ret (may be
- * NULL) is what the job returned, a new reference or NULL; *ret_failed (may be NULL) how it ended
- * (QS_E_NONE: well; a TPM that did not answer is named). Fails only when there was no worker.
- */
-int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
-		struct qs_error *ret_failed, struct qs_error *err);
 
 /*
  * In a worker: is the header PEEKED, read from FD, at least as new as the backup of DEVICE?

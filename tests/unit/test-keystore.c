@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "keystore/identity.h"
+#include "keystore/jwe.h"
 #include "keystore/keystore.h"
 #include "keystore/provider.h"
 #include "keystore/token.h"
@@ -137,7 +138,7 @@ static json_t *make_token(const struct qs_env *env, const struct qs_keystore *ks
 	json_t *token;
 
 	assert_int_equal(qs_secret_random(&w.plain, 200, NULL), 0);
-	assert_int_equal(qs_provider_local.wrap(env, ks, &w, 1, NULL), 0);
+	assert_int_equal(qs_keystore_wrap_keys(env, ks, &w, 1, NULL), 0);
 	assert_int_equal(w.error.kind, QS_E_NONE);
 	token = qs_keystore_token_make(ks, 1, json_incref(w.jwe));
 	(void)json_object_set_new(token, "keyslots", json_pack("[s]", "3"));
@@ -202,7 +203,7 @@ static void test_batch(void **state)
 		in[i].generation = i == 1 ? 9 : 1;
 		assert_int_equal(qs_secret_random(&in[i].plain, 64, NULL), 0);
 	}
-	assert_int_equal(qs_provider_local.wrap(&env, &one, in, 3, NULL), 0);
+	assert_int_equal(qs_keystore_wrap_keys(&env, &one, in, 3, NULL), 0);
 	assert_int_equal(in[1].error.kind, QS_E_KEY_FILE);
 	for (unsigned i = 0; i < 3; i += 2) {
 		out[i].jwe = json_incref(in[i].jwe);
@@ -211,7 +212,7 @@ static void test_batch(void **state)
 	out[1].jwe = json_deep_copy(in[0].jwe);
 	out[1].generation = 1;
 	(void)json_object_set(out[1].jwe, "tag", json_object_get(in[2].jwe, "tag"));
-	assert_int_equal(qs_provider_local.unwrap(&env, &one, out, 3, NULL), 0);
+	assert_int_equal(qs_keystore_unwrap_keys(&env, &one, out, 3, NULL), 0);
 	assert_int_equal(out[1].error.kind, QS_E_NO_KEY);
 	assert_true(qs_secret_equal(&in[0].plain, &out[0].plain));
 	assert_true(qs_secret_equal(&in[2].plain, &out[2].plain));
@@ -255,6 +256,104 @@ static void test_token(void **state)
 	assert_int_equal(err.kind, QS_E_HOSTILE);
 }
 
+/* ---- a provider that keeps its KEK: it turns bytes around, which is as good as a server here ----
+ */
+
+static size_t calls;
+
+static int turn_wrap(const struct qs_env *env, const struct qs_keystore *ks,
+		     struct qs_content_key *items, size_t count, struct qs_error *err)
+{
+	(void)env, (void)ks, (void)err;
+	calls++;
+	for (size_t i = 0; i < count; i++) {
+		const unsigned char *c = items[i].key.data;
+
+		assert_int_equal(items[i].key.size, QS_KEK_L);
+		items[i].wrapped = calloc(1, 2 * QS_KEK_L + 1);
+		assert_non_null(items[i].wrapped);
+		for (size_t k = 0; k < QS_KEK_L; k++)
+			(void)snprintf(items[i].wrapped + 2 * k, 3, "%02x", c[k] ^ 0xff);
+	}
+	return 0;
+}
+
+static int turn_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
+		       struct qs_content_key *items, size_t count, struct qs_error *err)
+{
+	(void)env, (void)ks, (void)err;
+	calls++;
+	for (size_t i = 0; i < count; i++) {
+		unsigned byte;
+
+		assert_int_equal(qs_secret_init(&items[i].key, QS_KEK_L, NULL), 0);
+		for (size_t k = 0; k < QS_KEK_L; k++) {
+			assert_int_equal(sscanf(items[i].wrapped + 2 * k, "%02x", &byte), 1);
+			((unsigned char *)items[i].key.data)[k] = (unsigned char)(byte ^ 0xff);
+		}
+	}
+	return 0;
+}
+
+static const struct qs_provider turning = { .name = "turning",
+					    .wrap = turn_wrap,
+					    .unwrap = turn_unwrap };
+
+static struct qs_wrapping *wrap_three(const struct qs_env *env, struct qs_wrapping *w,
+				      struct qs_wrapping **list)
+{
+	for (int i = 0; i < 3; i++) {
+		w[i] = (struct qs_wrapping){ .volume = qs_keystore_volume(VOLUME, i),
+					     .generation = 1 };
+		assert_int_equal(qs_secret_random(&w[i].plain, 200, NULL), 0);
+		list[i] = &w[i];
+	}
+	calls = 0;
+	assert_int_equal(qs_provider_wrap(&turning, env, &one, list, 3, NULL), 0);
+	assert_int_equal(calls, 1);
+	return w;
+}
+
+static void test_content_keys(void **state)
+{
+	struct qs_env env = make_env(state);
+	struct qs_wrapping in[3], out[3] = {}, *list[3];
+	struct qs_keystore_token t;
+	json_t *token;
+
+	(void)wrap_three(&env, in, list);
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(in[i].error.kind, QS_E_NONE);
+		out[i] = (struct qs_wrapping){ .generation = 1, .jwe = json_deep_copy(in[i].jwe) };
+		list[i] = &out[i];
+	}
+	/* The form that a header may hold; and nothing may be beside it. */
+	token = qs_keystore_token_make(&one, 1, json_deep_copy(in[2].jwe));
+	(void)json_object_set_new(token, "keyslots", json_pack("[s]", "2"));
+	assert_int_equal(qs_keystore_token_parse(token, VOLUME, &t, NULL), 0);
+	(void)json_object_set_new(json_object_get(json_object_get(token, "jwe"), "header"),
+				  QS_JWE_WRAPPED, json_string("with blanks"));
+	assert_true(qs_keystore_token_parse(token, VOLUME, &t, NULL) < 0);
+	json_decref(token);
+
+	/* The content key of another wrapping: an error of this one alone. */
+	(void)json_object_set(out[1].jwe, "header", json_object_get(in[0].jwe, "header"));
+	calls = 0;
+	assert_int_equal(qs_provider_unwrap(&turning, &env, &one, list, 3, NULL), 0);
+	assert_int_equal(calls, 1);
+	assert_true(qs_secret_equal(&in[0].plain, &out[0].plain));
+	assert_int_equal(out[1].error.kind, QS_E_NO_KEY);
+	assert_true(qs_secret_equal(&in[2].plain, &out[2].plain));
+
+	/* Not for a provider that hands out its KEK. */
+	assert_int_equal(qs_keystore_unwrap_keys(&env, &one, out, 1, NULL), 0);
+	assert_int_equal(out[0].error.kind, QS_E_DAMAGED);
+	for (size_t i = 0; i < 3; i++) {
+		qs_wrapping_done(&in[i]);
+		qs_wrapping_done(&out[i]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -263,6 +362,7 @@ int main(void)
 		cmocka_unit_test(test_base64url),
 		cmocka_unit_test(test_identity_beside_the_key),
 		cmocka_unit_test_setup_teardown(test_provider, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_content_keys, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_batch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_token, setup, teardown),
 	};
