@@ -4,7 +4,7 @@
  *
  *   create                    left behind at the server        second run
  *   locate by name            nothing                          all
- *   create                    a pre-active key of that name    finds it by its name
+ *   create, or register       a pre-active key of that name    finds it by its name
  *   remember its identifier   the same, known                  as before
  *   activate                  finished                         finds it, active
  *
@@ -76,20 +76,59 @@ static int refuse_many(struct qs_kmip_session *s, const char *name, struct qs_er
 	return qs_fail(err, QS_E_FORBIDDEN, "it has more than one key called %s", name);
 }
 
+static int get_attributes(struct qs_kmip_session *s, const char *uid, const char *name,
+			  struct qs_kmip_attributes *ret, struct qs_error *err)
+{
+	struct qs_kmip_answer answer;
+	int r = qs_kmip_ask(s, QS_KMIP_GET_ATTRIBUTES, uid, &answer, err);
+
+	return r < 0 ? r : qs_kmip_read_attributes(&answer, name, ret, err);
+}
+
 static int get_state(struct qs_kmip_session *s, const char *uid, const char *name,
 		     enum qs_kmip_state *ret, struct qs_error *err)
 {
-	struct qs_kmip_answer answer;
-	bool named = false;
-	int r = qs_kmip_ask(s, QS_KMIP_GET_ATTRIBUTES, uid, &answer, err);
+	struct qs_kmip_attributes found = {};
+	int r = get_attributes(s, uid, name, &found, err);
 
-	if (r == 0)
-		r = qs_kmip_read_attributes(&answer, name, ret, &named, err);
-	if (r < 0 || named)
+	*ret = found.state;
+	if (r < 0 || found.named)
 		return r;
 	/* Another data base under the same name, or restored: identifiers may mean other keys. */
 	s->refused = true;
 	return qs_fail(err, QS_E_FORBIDDEN, "its key %s is not called %s", uid, name);
+}
+
+/* Our own random bytes, where the server only keeps keys. */
+static int register_key(struct qs_kmip_session *s, const char *name, struct qs_kmip_answer *answer,
+			struct qs_error *err)
+{
+	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	int r = qs_secret_random(&key, QS_KMIP_KEY_L, err);
+	const struct qs_kmip_request request = { QS_KMIP_REGISTER, name, key.data };
+
+	return r < 0 ? r : qs_kmip_ask_one(s, &request, answer, err);
+}
+
+static int make_key(struct qs_kmip_session *s, const char *name, char ret[QS_KMIP_UID_L],
+		    struct qs_error *err)
+{
+	struct qs_kmip_answer answer = { .verdict = QS_KMIP_FAILED };
+	struct qs_error own = {}, second = {};
+	int r = qs_kmip_ask(s, QS_KMIP_CREATE, name, &answer, &own);
+
+	if (r < 0 &&
+	    (answer.verdict == QS_KMIP_NOT_SUPPORTED || answer.verdict == QS_KMIP_NOT_ALLOWED)) {
+		s->refused = false;
+		r = register_key(s, name, &answer, &second);
+		if (r < 0)
+			qs_error_append(&own, "; %s", second.text);
+	}
+	if (r < 0) {
+		*err = own;
+		return r;
+	}
+	return qs_kmip_read_uid(&answer, ret, err);
 }
 
 static int create_op(struct qs_kmip_session *s, void *cookie, struct qs_error *err)
@@ -108,9 +147,7 @@ static int create_op(struct qs_kmip_session *s, void *cookie, struct qs_error *e
 	if (found == 1)
 		r = get_state(s, uid, c->name, &state, err);
 	else if (found == 0)
-		r = qs_kmip_ask(s, QS_KMIP_CREATE, c->name, &answer, err);
-	if (r == 0 && found == 0)
-		r = qs_kmip_read_uid(&answer, uid, err);
+		r = make_key(s, c->name, uid, err);
 	if (r < 0)
 		return r;
 	if (state > QS_KMIP_ACTIVE) {
@@ -131,6 +168,67 @@ static int create(const struct qs_kmip_access *access, const char *name, const c
 	struct creation c = { name, uid, remember, cookie };
 
 	return qs_kmip_with_server(access, create_op, &c, err);
+}
+
+/* ---- adopt ---- */
+
+struct adoption {
+	const char *id;
+	char *uid;
+};
+
+static int find_by_name(struct qs_kmip_session *s, const struct adoption *a,
+			struct qs_kmip_attributes *ret, struct qs_error *err)
+{
+	int found = locate(s, a->id, a->uid, err);
+
+	if (found < 0)
+		return found;
+	if (found > 1)
+		return refuse_many(s, a->id, err);
+	s->refused |= found == 0;
+	return found ? get_attributes(s, a->uid, NULL, ret, err)
+		     : qs_fail(err, QS_E_NO_KEY, "it has no key %s", a->id);
+}
+
+static int adopt_op(struct qs_kmip_session *s, void *cookie, struct qs_error *err)
+{
+	const struct adoption *a = cookie;
+	struct qs_kmip_attributes found;
+	struct qs_kmip_answer answer;
+	struct qs_error own = {};
+	const unsigned char *key;
+	int r;
+
+	(void)snprintf(a->uid, QS_KMIP_UID_L, "%s", a->id);
+	r = get_attributes(s, a->uid, NULL, &found, &own);
+	if (r < 0 && own.kind == QS_E_NO_KEY) {
+		s->refused = false;
+		r = find_by_name(s, a, &found, err);
+	} else if (r < 0) {
+		*err = own;
+	}
+	if (r < 0)
+		return r;
+	r = qs_kmip_check_attributes(&found, err);
+	s->refused |= r < 0;
+	if (r == 0)
+		r = qs_kmip_ask(s, QS_KMIP_GET, a->uid, &answer, err);
+	if (r == 0)
+		r = qs_kmip_read_key(&answer, a->uid, &key, err);
+	explicit_bzero(s->buffer.data, s->buffer.size);
+	return r;
+}
+
+static int adopt(const struct qs_kmip_access *access, const char *id, char ret[QS_KMIP_UID_L],
+		 struct qs_error *err)
+{
+	struct adoption a = { id, ret };
+
+	if (strlen(id) >= QS_KMIP_UID_L)
+		return qs_fail(err, QS_E_USAGE, "no key has an identifier of %zu bytes",
+			       strlen(id));
+	return qs_kmip_with_server(access, adopt_op, &a, err);
 }
 
 /* ---- get ---- */
@@ -167,7 +265,8 @@ static int get_some(struct qs_kmip_session *s, const struct fetch *f, size_t fro
 	int r;
 
 	for (size_t i = 0; i < count; i++)
-		requests[i] = (struct qs_kmip_request){ QS_KMIP_GET, f->keys[from + i].uid };
+		requests[i] = (struct qs_kmip_request){ .operation = QS_KMIP_GET,
+							.about = f->keys[from + i].uid };
 	r = qs_kmip_ask_all(s, requests, count, answers, err);
 	if (r == 1 && count == 1) {
 		s->refused = true;
@@ -181,6 +280,17 @@ static int get_some(struct qs_kmip_session *s, const struct fetch *f, size_t fro
 	return r;
 }
 
+/* Has the server an error of its own with one of them, which another one may not have? */
+static int tell_trouble(const struct fetch *f, struct qs_error *err)
+{
+	for (size_t i = 0; i < f->count; i++)
+		if (f->keys[i].error.kind == QS_E_TEMPORARY) {
+			*err = f->keys[i].error;
+			return -EAGAIN;
+		}
+	return 0;
+}
+
 /*
  * A batch stops at its first error, and one that is not to be had must not take the others
  * along; some servers take no batch at all.
@@ -190,15 +300,15 @@ static int get_op(struct qs_kmip_session *s, void *cookie, struct qs_error *err)
 	const struct fetch *f = cookie;
 	int r = get_some(s, f, 0, f->count, err);
 
-	if (r < 0 || f->count == 1)
+	if (r < 0)
 		return r;
-	for (size_t i = 0; i < f->count; i++) {
+	for (size_t i = 0; f->count > 1 && i < f->count; i++) {
 		if (r == 0 && f->keys[i].key.data)
 			continue;
 		if (get_some(s, f, i, 1, err) < 0)
 			return -EIO;
 	}
-	return 0;
+	return tell_trouble(f, err);
 }
 
 static int get(const struct qs_kmip_access *access, struct qs_kmip_key *keys, size_t count,
@@ -257,6 +367,7 @@ const struct qs_kmip_functions qs_kmip_module = {
 	.module.version = QS_KMIP_MODULE_VERSION,
 	.describe = describe,
 	.create = create,
+	.adopt = adopt,
 	.get = get,
 	.erase = erase,
 };

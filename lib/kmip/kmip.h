@@ -18,7 +18,7 @@
 
 #define QS_KMIP_MODULE_NAME "kmip"
 #define QS_KMIP_MODULE_SYMBOL "qs_kmip_module"
-#define QS_KMIP_MODULE_VERSION 1
+#define QS_KMIP_MODULE_VERSION 2
 
 #define QS_KMIP_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -65,14 +65,26 @@ struct qs_kmip_functions {
 
 	/*
 	 * Make the active key NAME, or find the one that an interrupted run made: by its
-	 * identifier UID, or if that is NULL by its name. With UID none is ever made anew.
+	 * identifier UID, or if that is NULL by its name. With UID none is ever made anew. Where
+	 * the server does not create keys for us, it is given one (Register).
 	 * REMEMBER gets the identifier before the key is activated; its failure ends all.
 	 */
 	int (*create)(const struct qs_kmip_access *access, const char *name, const char *uid,
 		      int (*remember)(const char *uid, void *cookie, struct qs_error *err),
 		      void *cookie, struct qs_error *err);
 
-	/* COUNT keys (up to QS_KMIP_BATCH_MAX) in one message if the server takes that. */
+	/*
+	 * Look for a key that somebody made for us, by its identifier or else its name ID, whether
+	 * it is active, AES-256, for encryption or wrapping, and handed out. *ret: its identifier.
+	 * QS_E_NO_KEY: there is none; QS_E_FORBIDDEN: several have the name.
+	 */
+	int (*adopt)(const struct qs_kmip_access *access, const char *id, char ret[QS_KMIP_UID_L],
+		     struct qs_error *err);
+
+	/*
+	 * COUNT keys (up to QS_KMIP_BATCH_MAX) in one message if the server takes that. On failure,
+	 * too, those that a server gave are there.
+	 */
 	int (*get)(const struct qs_kmip_access *access, struct qs_kmip_key *keys, size_t count,
 		   struct qs_error *err);
 

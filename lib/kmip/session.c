@@ -92,24 +92,17 @@ int qs_kmip_ask_all(struct qs_kmip_session *s, const struct qs_kmip_request *req
 	if (size < 0)
 		return size;
 	size = qs_kmip_exchange(&s->link, request, (size_t)size, &s->buffer, err);
+	explicit_bzero(request, sizeof(request)); /* Register has a key in it */
 	if (size < 0)
 		return size;
 	return qs_kmip_response_read(s->buffer.data, (size_t)size, s->version, requests, count,
 				     answers, err);
 }
 
-static int ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, const char *about,
-	       struct qs_kmip_answer *ret, struct qs_error *err)
+int qs_kmip_ask_one(struct qs_kmip_session *s, const struct qs_kmip_request *request,
+		    struct qs_kmip_answer *ret, struct qs_error *err)
 {
-	const struct qs_kmip_request request = { operation, about };
-
-	return qs_kmip_ask_all(s, &request, 1, ret, err);
-}
-
-int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, const char *about,
-		struct qs_kmip_answer *ret, struct qs_error *err)
-{
-	int r = ask(s, operation, about, ret, err);
+	int r = qs_kmip_ask_all(s, request, 1, ret, err);
 
 	if (r < 0)
 		return r;
@@ -121,6 +114,13 @@ int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, con
 	return qs_negative(qs_kind_errno(ret->error.kind));
 }
 
+int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, const char *about,
+		struct qs_kmip_answer *ret, struct qs_error *err)
+{
+	return qs_kmip_ask_one(
+		s, &(struct qs_kmip_request){ .operation = operation, .about = about }, ret, err);
+}
+
 /* ---- the version ---- */
 
 /*
@@ -130,13 +130,14 @@ int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, con
 static int negotiate(struct qs_kmip_session *s, struct qs_error *err)
 {
 	static const struct qs_kmip_version headers[] = { { 1, 1 }, { 2, 0 }, { 1, 0 } };
+	const struct qs_kmip_request request = { .operation = QS_KMIP_DISCOVER };
 	struct qs_kmip_answer answer = {};
 
 	for (size_t i = 0; i < QS_ARRAY_SIZE(headers); i++) {
 		int r;
 
 		s->version = headers[i];
-		r = ask(s, QS_KMIP_DISCOVER, NULL, &answer, err);
+		r = qs_kmip_ask_all(s, &request, 1, &answer, err);
 		if (r < 0)
 			return r;
 		if (answer.verdict == QS_KMIP_DONE)

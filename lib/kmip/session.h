@@ -30,6 +30,8 @@ int qs_kmip_ask_all(struct qs_kmip_session *s, const struct qs_kmip_request *req
 		    struct qs_kmip_answer *answers, struct qs_error *err);
 
 /* One request, of which everything but QS_KMIP_DONE is an error. */
+int qs_kmip_ask_one(struct qs_kmip_session *s, const struct qs_kmip_request *request,
+		    struct qs_kmip_answer *ret, struct qs_error *err);
 int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, const char *about,
 		struct qs_kmip_answer *ret, struct qs_error *err);
 

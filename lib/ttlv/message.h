@@ -1,7 +1,7 @@
 /*
  * KMIP messages, versions 1.0 to 1.4 and 2.0: requests into bytes, answers out of bytes.
  * No I/O. Numbers and shapes: OASIS KMIP 1.2 and 2.0, chapters on operations, message
- * contents, and tags. Requests hold no secret; an answer to Get does.
+ * contents, and tags. Of the requests Register holds a secret, of the answers that to Get.
  */
 #ifndef QS_TTLV_MESSAGE_H
 #define QS_TTLV_MESSAGE_H
@@ -33,9 +33,10 @@ bool qs_kmip_version_parse(const char *text, struct qs_kmip_version *ret);
 
 enum qs_kmip_operation {
 	QS_KMIP_CREATE = 0x01,         /* a symmetric AES-256 key with the name ABOUT */
+	QS_KMIP_REGISTER = 0x03,       /* KEY, as a symmetric key with the name ABOUT */
 	QS_KMIP_LOCATE = 0x08,         /* symmetric keys with the name ABOUT */
 	QS_KMIP_GET = 0x0a,            /* ABOUT: a unique identifier, here and in the next four */
-	QS_KMIP_GET_ATTRIBUTES = 0x0b, /* state and names */
+	QS_KMIP_GET_ATTRIBUTES = 0x0b, /* those of struct qs_kmip_attributes */
 	QS_KMIP_ACTIVATE = 0x12,
 	QS_KMIP_REVOKE = 0x13, /* reason: cessation of operation */
 	QS_KMIP_DESTROY = 0x14,
@@ -46,6 +47,7 @@ enum qs_kmip_operation {
 struct qs_kmip_request {
 	enum qs_kmip_operation operation;
 	const char *about;
+	const unsigned char *key; /* Register: QS_KMIP_KEY_L bytes */
 };
 
 /*
@@ -85,7 +87,7 @@ int qs_kmip_response_read(const unsigned char *data, size_t size, struct qs_kmip
 
 /* ---- payloads of answers that are QS_KMIP_DONE; QS_E_FAILED: not as it must be ---- */
 
-/* Create: the new key's unique identifier. */
+/* Create and Register: the new key's unique identifier. */
 int qs_kmip_read_uid(const struct qs_kmip_answer *answer, char ret[QS_KMIP_UID_L],
 		     struct qs_error *err);
 
@@ -109,15 +111,29 @@ enum qs_kmip_state {
 	QS_KMIP_DESTROYED_COMPROMISED,
 };
 
-/* Get Attributes: the state, and whether NAME is one of its names. */
+struct qs_kmip_attributes {
+	enum qs_kmip_state state;
+	bool named; /* it has the name that was looked for */
+	/* 0 where the server does not tell. */
+	uint32_t algorithm;
+	int32_t bits, usage;
+};
+
+/* Get Attributes; NAME may be NULL. */
 int qs_kmip_read_attributes(const struct qs_kmip_answer *answer, const char *name,
-			    enum qs_kmip_state *ret, bool *ret_named, struct qs_error *err);
+			    struct qs_kmip_attributes *ret, struct qs_error *err);
+
+/* Is it a key that somebody made for us to wrap with? QS_E_FAILED saying what it is instead. */
+int qs_kmip_check_attributes(const struct qs_kmip_attributes *a, struct qs_error *err);
 
 /* Discover Versions: the best that both speak. QS_E_FAILED naming the server's: none. */
 int qs_kmip_read_versions(const struct qs_kmip_answer *answer, struct qs_kmip_version *ret,
 			  struct qs_error *err);
 
-/* Query: the vendor (may be ""). QS_E_FAILED: it lacks an operation that we need. */
+/*
+ * Query: the vendor (may be ""). QS_E_FAILED: it lacks an operation that we need; of Create and
+ * Register one is enough.
+ */
 int qs_kmip_read_query(const struct qs_kmip_answer *answer, char ret[QS_KMIP_TEXT_L],
 		       struct qs_error *err);
 

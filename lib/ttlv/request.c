@@ -81,7 +81,8 @@ static void put_attributes(struct qs_ttlv_writer *w, struct qs_kmip_version vers
 		qs_ttlv_end(w);
 }
 
-static void put_create(struct qs_ttlv_writer *w, struct qs_kmip_version version, const char *name)
+/* What is the same in Create and Register. */
+static void put_new(struct qs_ttlv_writer *w, struct qs_kmip_version version, const char *name)
 {
 	static const struct attribute list[] = {
 		{ TAG_ALGORITHM, "Cryptographic Algorithm", QS_TTLV_ENUMERATION, ALGORITHM_AES },
@@ -99,6 +100,20 @@ static void put_create(struct qs_ttlv_writer *w, struct qs_kmip_version version,
 		qs_ttlv_end(w);
 }
 
+static void put_key(struct qs_ttlv_writer *w, const unsigned char *key)
+{
+	qs_ttlv_begin(w, TAG_SYMMETRIC_KEY);
+	qs_ttlv_begin(w, TAG_KEY_BLOCK);
+	qs_ttlv_enumeration(w, TAG_KEY_FORMAT, FORMAT_RAW);
+	qs_ttlv_begin(w, TAG_KEY_VALUE);
+	qs_ttlv_bytes(w, TAG_KEY_MATERIAL, key, QS_KMIP_KEY_L);
+	qs_ttlv_end(w);
+	qs_ttlv_enumeration(w, TAG_ALGORITHM, ALGORITHM_AES);
+	qs_ttlv_integer(w, TAG_LENGTH, QS_KMIP_KEY_L * 8);
+	qs_ttlv_end(w);
+	qs_ttlv_end(w);
+}
+
 static void put_locate(struct qs_ttlv_writer *w, struct qs_kmip_version version, const char *name)
 {
 	static const struct attribute list[] = {
@@ -111,13 +126,22 @@ static void put_locate(struct qs_ttlv_writer *w, struct qs_kmip_version version,
 
 static void put_get_attributes(struct qs_ttlv_writer *w, struct qs_kmip_version version)
 {
-	if (version.major >= 2) {
-		qs_ttlv_enumeration(w, TAG_ATTRIBUTE_REFERENCE, TAG_STATE);
-		qs_ttlv_enumeration(w, TAG_ATTRIBUTE_REFERENCE, TAG_NAME);
-		return;
-	}
-	qs_ttlv_text(w, TAG_ATTRIBUTE_NAME, "State");
-	qs_ttlv_text(w, TAG_ATTRIBUTE_NAME, "Name");
+	static const struct {
+		uint32_t tag;
+		const char *name;
+	} list[] = {
+		{ TAG_STATE, "State" },
+		{ TAG_NAME, "Name" },
+		{ TAG_ALGORITHM, "Cryptographic Algorithm" },
+		{ TAG_LENGTH, "Cryptographic Length" },
+		{ TAG_USAGE_MASK, "Cryptographic Usage Mask" },
+	};
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(list); i++)
+		if (version.major >= 2)
+			qs_ttlv_enumeration(w, TAG_ATTRIBUTE_REFERENCE, list[i].tag);
+		else
+			qs_ttlv_text(w, TAG_ATTRIBUTE_NAME, list[i].name);
 }
 
 static void put_revoke(struct qs_ttlv_writer *w)
@@ -132,7 +156,11 @@ static void put_payload(struct qs_ttlv_writer *w, struct qs_kmip_version version
 {
 	switch (request->operation) {
 	case QS_KMIP_CREATE:
-		put_create(w, version, request->about);
+		put_new(w, version, request->about);
+		return;
+	case QS_KMIP_REGISTER:
+		put_new(w, version, request->about);
+		put_key(w, request->key);
 		return;
 	case QS_KMIP_LOCATE:
 		put_locate(w, version, request->about);

@@ -17,6 +17,8 @@ static const char *operation_name(enum qs_kmip_operation operation)
 	switch (operation) {
 	case QS_KMIP_CREATE:
 		return "Create";
+	case QS_KMIP_REGISTER:
+		return "Register";
 	case QS_KMIP_LOCATE:
 		return "Locate";
 	case QS_KMIP_GET:
@@ -270,38 +272,65 @@ static bool is_name(const struct qs_ttlv *item, const char *name)
 	       value.size == strlen(name) && memcmp(value.value, name, value.size) == 0;
 }
 
-int qs_kmip_read_attributes(const struct qs_kmip_answer *answer, const char *name,
-			    enum qs_kmip_state *ret, bool *ret_named, struct qs_error *err)
+/* The attribute called NAME in 1.x, or with TAG in 2.x; VALUE may have another type. */
+static void take_attribute(uint32_t tag, const char *name, const struct qs_ttlv *value,
+			   const char *wanted, struct qs_kmip_attributes *ret)
 {
-	struct qs_ttlv list, item;
-	uint32_t state = 0, found;
-	size_t at = 0;
-	char which[16];
+	bool number = value->type == QS_TTLV_ENUMERATION || value->type == QS_TTLV_INTEGER;
+	uint32_t word = number ? qs_ttlv_word(value) : 0;
 
-	*ret_named = false;
+	if (tag == TAG_NAME || strcmp(name, "Name") == 0)
+		ret->named |= wanted && is_name(value, wanted);
+	else if (tag == TAG_STATE || strcmp(name, "State") == 0)
+		ret->state = word <= QS_KMIP_DESTROYED_COMPROMISED ? (enum qs_kmip_state)word : 0;
+	else if (tag == TAG_ALGORITHM || strcmp(name, "Cryptographic Algorithm") == 0)
+		ret->algorithm = word;
+	else if (tag == TAG_LENGTH || strcmp(name, "Cryptographic Length") == 0)
+		ret->bits = (int32_t)word;
+	else if (tag == TAG_USAGE_MASK || strcmp(name, "Cryptographic Usage Mask") == 0)
+		ret->usage = (int32_t)word;
+}
+
+int qs_kmip_read_attributes(const struct qs_kmip_answer *answer, const char *name,
+			    struct qs_kmip_attributes *ret, struct qs_error *err)
+{
+	struct qs_ttlv list, item, value;
+	char which[32];
+	size_t at = 0;
+
+	*ret = (struct qs_kmip_attributes){};
 	/* 1.x has them in the payload itself. */
 	if (!qs_ttlv_find_structure(&answer->payload, TAG_ATTRIBUTES, &list))
 		list = answer->payload;
 	while (qs_ttlv_next(&list, &at, &item)) {
-		struct qs_ttlv value;
-
-		if (item.tag == TAG_NAME)
-			*ret_named |= is_name(&item, name);
-		if (item.tag != TAG_ATTRIBUTE ||
-		    !qs_ttlv_find_text(&item, TAG_ATTRIBUTE_NAME, which, sizeof(which)))
-			continue;
-		if (strcmp(which, "State") == 0 &&
-		    qs_ttlv_find_enumeration(&item, TAG_ATTRIBUTE_VALUE, &found))
-			state = found;
-		if (strcmp(which, "Name") == 0 &&
-		    qs_ttlv_find_structure(&item, TAG_ATTRIBUTE_VALUE, &value))
-			*ret_named |= is_name(&value, name);
+		if (item.tag != TAG_ATTRIBUTE)
+			take_attribute(item.tag, "", &item, name, ret);
+		else if (qs_ttlv_find_text(&item, TAG_ATTRIBUTE_NAME, which, sizeof(which)) &&
+			 qs_ttlv_find(&item, TAG_ATTRIBUTE_VALUE, &value))
+			take_attribute(TAG_ATTRIBUTE, which, &value, name, ret);
 	}
-	if (qs_ttlv_find_enumeration(&list, TAG_STATE, &found))
-		state = found;
-	if (state < QS_KMIP_PRE_ACTIVE || state > QS_KMIP_DESTROYED_COMPROMISED)
-		return malformed("state of the key", err);
-	*ret = (enum qs_kmip_state)state;
+	return ret->state < QS_KMIP_PRE_ACTIVE ? malformed("state of the key", err) : 0;
+}
+
+int qs_kmip_check_attributes(const struct qs_kmip_attributes *a, struct qs_error *err)
+{
+	bool wraps = (a->usage & USAGE_ENCRYPT_DECRYPT) == USAGE_ENCRYPT_DECRYPT ||
+		     (a->usage & USAGE_WRAP_UNWRAP) == USAGE_WRAP_UNWRAP;
+
+	if (a->algorithm != ALGORITHM_AES)
+		return bad_key("it is not for AES", err);
+	if (a->bits != QS_KMIP_KEY_L * 8)
+		return qs_fail(err, QS_E_FAILED,
+			       "the server's key is not usable: it has %d bits instead of %d",
+			       (int)a->bits, QS_KMIP_KEY_L * 8);
+	if (!wraps)
+		return bad_key("its usage mask has neither Encrypt and Decrypt nor Wrap Key and "
+			       "Unwrap Key",
+			       err);
+	if (a->state != QS_KMIP_ACTIVE)
+		return bad_key(a->state < QS_KMIP_ACTIVE ? "it is not activated"
+							 : "it is in use no more",
+			       err);
 	return 0;
 }
 
@@ -347,10 +376,14 @@ int qs_kmip_read_query(const struct qs_kmip_answer *answer, char ret[QS_KMIP_TEX
 		       struct qs_error *err)
 {
 	static const enum qs_kmip_operation needed[] = {
-		QS_KMIP_CREATE,   QS_KMIP_LOCATE, QS_KMIP_GET,     QS_KMIP_GET_ATTRIBUTES,
+		QS_KMIP_LOCATE,   QS_KMIP_GET,    QS_KMIP_GET_ATTRIBUTES,
 		QS_KMIP_ACTIVATE, QS_KMIP_REVOKE, QS_KMIP_DESTROY,
 	};
 
+	if (!has_operation(&answer->payload, QS_KMIP_CREATE) &&
+	    !has_operation(&answer->payload, QS_KMIP_REGISTER))
+		return qs_fail(err, QS_E_FAILED,
+			       "the server has neither the operation Create nor Register");
 	for (size_t i = 0; i < QS_ARRAY_SIZE(needed); i++)
 		if (!has_operation(&answer->payload, needed[i]))
 			return qs_fail(err, QS_E_FAILED,

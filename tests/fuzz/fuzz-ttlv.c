@@ -22,9 +22,8 @@ static void read_payload(const struct qs_kmip_answer *a, const uint8_t *data, si
 {
 	char uid[QS_KMIP_UID_L], vendor[QS_KMIP_TEXT_L];
 	struct qs_kmip_version version;
-	enum qs_kmip_state state;
+	struct qs_kmip_attributes attributes;
 	const unsigned char *key;
-	bool named;
 
 	if (qs_kmip_read_uid(a, uid, NULL) == 0) {
 		demand(*uid && strlen(uid) < sizeof(uid));
@@ -32,7 +31,11 @@ static void read_payload(const struct qs_kmip_answer *a, const uint8_t *data, si
 			demand(key > data && key + QS_KMIP_KEY_L <= data + size);
 	}
 	(void)qs_kmip_read_located(a, uid, NULL);
-	(void)qs_kmip_read_attributes(a, "name", &state, &named, NULL);
+	if (qs_kmip_read_attributes(a, "name", &attributes, NULL) == 0) {
+		demand(attributes.state >= QS_KMIP_PRE_ACTIVE &&
+		       attributes.state <= QS_KMIP_DESTROYED_COMPROMISED);
+		(void)qs_kmip_check_attributes(&attributes, NULL);
+	}
 	(void)qs_kmip_read_versions(a, &version, NULL);
 	if (qs_kmip_read_query(a, vendor, NULL) == 0)
 		demand(strlen(vendor) < sizeof(vendor));

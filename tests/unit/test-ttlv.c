@@ -255,10 +255,13 @@ static void test_every_exchange_decodes(void **state)
 static void expect_request(struct qs_kmip_version version, enum qs_kmip_operation operation,
 			   const char *about, const struct exchange *e)
 {
-	const struct qs_kmip_request request = { operation, about };
-	unsigned char data[1024];
-	int size = qs_kmip_request_write(version, &request, 1, data, sizeof(data), NULL);
+	unsigned char key[QS_KMIP_KEY_L], data[1024];
+	const struct qs_kmip_request request = { operation, about, key };
+	int size;
 
+	for (size_t i = 0; i < sizeof(key); i++)
+		key[i] = (unsigned char)i; /* as registered in the recordings */
+	size = qs_kmip_request_write(version, &request, 1, data, sizeof(data), NULL);
 	if (size != (int)e->request.size || memcmp(data, e->request.data, (size_t)size) != 0)
 		fail_msg("%s, %s: our request is another one", e->file, e->name);
 	assert_true(qs_kmip_request_write(version, &request, 1, data, (size_t)size - 1, NULL) < 0);
@@ -267,7 +270,7 @@ static void expect_request(struct qs_kmip_version version, enum qs_kmip_operatio
 static struct qs_kmip_answer read_one(const struct exchange *e, struct qs_kmip_version version,
 				      enum qs_kmip_operation operation)
 {
-	const struct qs_kmip_request request = { operation, NULL };
+	const struct qs_kmip_request request = { .operation = operation };
 	struct qs_kmip_answer answer;
 	struct qs_error err = {};
 
@@ -286,11 +289,11 @@ static void test_life_in_every_version(void **state)
 		QS_AUTO(qs_auto_free)
 		char *file = qs_printf("minimal-%d.%d.txt", v.major, v.minor);
 		QS_AUTO(qs_auto_free) char *name = qs_printf("m-%d.%d", v.major, v.minor);
+		QS_AUTO(qs_auto_free) char *given = qs_printf("r-%d.%d", v.major, v.minor);
 		char uid[QS_KMIP_UID_L], again[QS_KMIP_UID_L];
 		const unsigned char *key;
-		enum qs_kmip_state key_state;
+		struct qs_kmip_attributes found;
 		struct qs_kmip_answer a;
-		bool named;
 
 		expect_request(v, QS_KMIP_CREATE, name, find(file, "01-create"));
 		a = read_one(&wanted, v, QS_KMIP_CREATE);
@@ -308,30 +311,70 @@ static void test_life_in_every_version(void **state)
 		assert_int_equal(qs_kmip_read_located(&a, again, NULL), 1);
 		assert_string_equal(again, uid);
 		a = read_one(find(file, "05-get-state"), v, QS_KMIP_GET_ATTRIBUTES);
-		assert_int_equal(qs_kmip_read_attributes(&a, name, &key_state, &named, NULL), 0);
-		assert_int_equal(key_state, QS_KMIP_ACTIVE);
-		assert_false(named);
+		assert_int_equal(qs_kmip_read_attributes(&a, name, &found, NULL), 0);
+		assert_int_equal(found.state, QS_KMIP_ACTIVE);
+		assert_false(found.named);
+		expect_request(v, QS_KMIP_REGISTER, given, find(file, "06-register"));
+		a = read_one(&wanted, v, QS_KMIP_REGISTER);
+		assert_int_equal(qs_kmip_read_uid(&a, again, NULL), 0);
 		expect_request(v, QS_KMIP_DESTROY, uid, find(file, "11-destroy"));
 	}
 }
 
 static void test_attributes_have_names(void **state)
 {
+	struct qs_kmip_attributes found;
 	struct qs_kmip_answer a;
-	enum qs_kmip_state key_state;
-	bool named;
 
 	(void)state;
 	a = read_one(find("client-1.4.txt", "07-get-attributes"), (struct qs_kmip_version){ 1, 4 },
 		     QS_KMIP_GET_ATTRIBUTES);
-	assert_int_equal(qs_kmip_read_attributes(&a, "kek-1.4", &key_state, &named, NULL), 0);
-	assert_true(named);
-	assert_int_equal(qs_kmip_read_attributes(&a, "kek-1.", &key_state, &named, NULL), 0);
-	assert_false(named);
+	assert_int_equal(qs_kmip_read_attributes(&a, "kek-1.4", &found, NULL), 0);
+	assert_true(found.named);
+	assert_int_equal(qs_kmip_read_attributes(&a, "kek-1.", &found, NULL), 0);
+	assert_false(found.named);
 	a = read_one(find("client-2.0.txt", "07-get-attributes"), (struct qs_kmip_version){ 2, 0 },
 		     QS_KMIP_GET_ATTRIBUTES);
-	assert_int_equal(qs_kmip_read_attributes(&a, "kek-2.0", &key_state, &named, NULL), 0);
-	assert_true(named);
+	assert_int_equal(qs_kmip_read_attributes(&a, "kek-2.0", &found, NULL), 0);
+	assert_true(found.named);
+}
+
+/* A key of somebody else's making. */
+static void test_keys_that_fit(void **state)
+{
+	static const struct qs_kmip_attributes good = { QS_KMIP_ACTIVE, true, 3, 256, 0x0c };
+	static const char *const recorded[] = { "client-1.4.txt", "client-2.0.txt" };
+	struct qs_kmip_attributes a;
+	struct qs_error err = {};
+
+	(void)state;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(recorded); i++) {
+		const struct qs_kmip_version v = { i ? 2 : 1, i ? 0 : 4 };
+		struct qs_kmip_answer answer =
+			read_one(find(recorded[i], "07-get-attributes"), v, QS_KMIP_GET_ATTRIBUTES);
+
+		assert_int_equal(qs_kmip_read_attributes(&answer, NULL, &a, NULL), 0);
+		assert_int_equal(qs_kmip_check_attributes(&a, NULL), 0);
+	}
+	a = good;
+	a.usage = 0x30;
+	assert_int_equal(qs_kmip_check_attributes(&a, NULL), 0);
+	a.usage = 0x24;
+	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_non_null(strstr(err.text, "usage mask"));
+	a = good;
+	a.bits = 128;
+	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_non_null(strstr(err.text, "128 bits"));
+	a = good;
+	a.algorithm = 2;
+	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	a = good;
+	a.state = QS_KMIP_PRE_ACTIVE;
+	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_non_null(strstr(err.text, "not activated"));
+	a.state = QS_KMIP_DEACTIVATED;
+	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
 }
 
 static void test_versions_and_servers(void **state)
@@ -410,9 +453,11 @@ static struct bytes batch(const char *name)
 static void test_batches(void **state)
 {
 	const struct qs_kmip_version v = { 1, 4 };
-	const struct qs_kmip_request requests[] = { { QS_KMIP_QUERY, NULL },
-						    { QS_KMIP_GET, "99999" },
-						    { QS_KMIP_QUERY, NULL } };
+	const struct qs_kmip_request requests[] = {
+		{ .operation = QS_KMIP_QUERY },
+		{ .operation = QS_KMIP_GET, .about = "99999" },
+		{ .operation = QS_KMIP_QUERY },
+	};
 	struct qs_kmip_answer answers[3];
 	unsigned char request[1024];
 	struct bytes b = batch("second-fails");
@@ -442,7 +487,7 @@ static void test_batches(void **state)
 static void test_damaged_answers(void **state)
 {
 	const struct qs_kmip_version v = { 1, 4 };
-	const struct qs_kmip_request get = { QS_KMIP_GET, NULL };
+	const struct qs_kmip_request get = { .operation = QS_KMIP_GET };
 	struct bytes b = find("minimal-1.4.txt", "03-get-raw")->response;
 	struct qs_kmip_answer a;
 	struct qs_error err = {};
@@ -455,8 +500,8 @@ static void test_damaged_answers(void **state)
 					  &a, &err) < 0);
 	assert_non_null(strstr(err.text, "another version"));
 	assert_true(qs_kmip_response_read(b.data, b.size, v,
-					  &(struct qs_kmip_request){ QS_KMIP_CREATE, NULL }, 1, &a,
-					  &err) < 0);
+					  &(struct qs_kmip_request){ .operation = QS_KMIP_CREATE },
+					  1, &a, &err) < 0);
 	assert_non_null(strstr(err.text, "another operation"));
 	/* Every byte of structure in turn: no crash, and no key of another size. */
 	for (size_t i = 0; i < b.size; i++) {
@@ -505,6 +550,7 @@ int main(void)
 		cmocka_unit_test(test_every_exchange_decodes),
 		cmocka_unit_test(test_life_in_every_version),
 		cmocka_unit_test(test_attributes_have_names),
+		cmocka_unit_test(test_keys_that_fit),
 		cmocka_unit_test(test_versions_and_servers),
 		cmocka_unit_test(test_refusals_are_sentences),
 		cmocka_unit_test(test_batches),
