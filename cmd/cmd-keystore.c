@@ -37,6 +37,7 @@ static int enable(struct qs_context *ctx, struct qs_error *err)
 	const struct qs_outcomes none = {};
 	int r = take_tpm2(ctx, provider, err);
 
+	ctx->keystore.key_id = qs_option_value(ctx, "key-id");
 	if (r == 0)
 		r = qs_confirm(ctx,
 			       tpm2 ? "devices enrolled in the keystore will need this TPM, in "
@@ -72,8 +73,11 @@ static int disable(struct qs_context *ctx, struct qs_error *err)
 
 static int rotate(struct qs_context *ctx, struct qs_error *err)
 {
-	int r = qs_keystore_rotate(&ctx->env, qs_option_given(ctx, "force"), &ctx->outcomes,
-				   &ctx->result, err);
+	int r;
+
+	ctx->keystore.key_id = qs_option_value(ctx, "key-id");
+	r = qs_keystore_rotate(&ctx->env, qs_option_given(ctx, "force"), &ctx->outcomes,
+			       &ctx->result, err);
 
 	ctx->done = "rewrapped";
 	if (r == 0)
@@ -149,6 +153,9 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 	if (strcmp(argv[0], "rewrap") != 0 && strcmp(argv[0], "purge") != 0 &&
 	    qs_option_given(ctx, "all"))
 		return qs_fail(err, QS_E_USAGE, "--all is for keystore rewrap and purge");
+	if (strcmp(argv[0], "enable") != 0 && strcmp(argv[0], "rotate") != 0 &&
+	    qs_option_given(ctx, "key-id"))
+		return qs_fail(err, QS_E_USAGE, "--key-id is for keystore enable and rotate");
 	r = qs_ask_keystore_pin(ctx, &pin, err);
 	if (r < 0)
 		return r;
@@ -177,6 +184,9 @@ static const struct qs_option options[] = {
 	  .help = "bind it to these PCRs of the TPM, 0+7; 7 if not given, or none" },
 	{ .name = "pin", .help = "want a PIN beside the TPM; asks for it" },
 	QS_PIN_OPTIONS,
+	{ .name = "key-id",
+	  .arg = "ID",
+	  .help = "enable, rotate: take this key of the key server's (its identifier or name) instead of making one" },
 	{ .name = "public-key",
 	  .arg = "PEM",
 	  .help = "export: of who may open it; RSA of at least 3072 bits" },
@@ -301,7 +311,10 @@ const struct qs_command qs_row_keystore = {
 		"This machine needs a certificate that the server knows, and the authority's (kmip_ca, "
 		"kmip_certificate, kmip_key in qs-util.conf(5)); they are not in key bundles. status tells "
 		"when certificates end, and whether a server answers. disable destroys the key at the server, "
-		"and needs it for that. No unit waits for the network: what only the key server opens at boot "
+		"and needs it for that. Where the server creates no keys for this machine, it is given one "
+		"(Register). --key-id takes a key that was made there, if it is active, AES with 256 bits, for "
+		"Encrypt and Decrypt or Wrap Key and Unwrap Key, and handed out; such a key is never "
+		"destroyed. No unit waits for the network: what only the key server opens at boot "
 		"is opened by cryptopenall, once it is up.\n"
 		"Where libcryptsetup-token-qs-keystore.so is installed (make install-token-plugin), plain "
 		"`cryptsetup open DEVICE NAME` and a line in /etc/crypttab with none as its key file open "

@@ -24,6 +24,8 @@ int qs_kmip_call(const struct qs_env *env, qs_kmip_job *job, void *cookie, json_
 struct qs_kmip_record {
 	char name[QS_KEYSTORE_UUID_L + 32];
 	char uid[QS_KMIP_UID_L];
+	bool adopted; /* somebody else made it (keystore rotate --key-id): it is theirs to destroy
+		       */
 };
 
 /* The logical path of that file; malloc'ed. */

@@ -36,6 +36,7 @@ static int parse(const struct qs_secret *text, const char *path, struct qs_kmip_
 		return qs_fail(err, QS_E_CONFIG, "%s is for another key (%s) than %s", path, name,
 			       ret->name);
 	memcpy(ret->uid, uid, strlen(uid) + 1);
+	ret->adopted = json_is_true(json_object_get(json, "adopted"));
 	return 0;
 }
 
@@ -62,8 +63,9 @@ int qs_kmip_record_save(const struct qs_env *env, const struct qs_keystore *ks, 
 {
 	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
 	QS_AUTO(qs_auto_json)
-	json_t *json = json_pack("{s:i,s:s,s:s}", "version", VERSION, "name", record->name, "uid",
-				 record->uid);
+	json_t *json =
+		json_pack("{s:i,s:s,s:s,s:o*}", "version", VERSION, "name", record->name, "uid",
+			  record->uid, "adopted", record->adopted ? json_true() : NULL);
 	QS_AUTO(qs_auto_free) char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
 	struct qs_kmip_record old;
 	int r = qs_kmip_record_load(env, ks, number, &old, err);

@@ -8,9 +8,16 @@
  *   N.kmip, durable               the same                   erased with it
  *   activate                      finished
  *
+ *   create, of a key that         left behind                second run
+ *   somebody made (--key-id)
+ *   look at it                    nothing                    must name it again
+ *   N.kmip, durable               finished                   looks at it again
+ *
  *   retire                        left behind                second run
  *   erase the key at the server   N.kmip                     "there is none"
  *   erase N.kmip                  finished
+ *
+ * A key that somebody else made is not erased: only its N.kmip is.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +93,9 @@ struct change {
 	const struct qs_keystore *ks;
 	uint32_t number;
 	struct qs_kmip_record record;
-	bool known; /* the record has an identifier */
+	bool known;     /* the record has an identifier */
+	const char *id; /* of the key that somebody else made, or its name */
+	char found[QS_KMIP_UID_L];
 };
 
 static int remember(const char *uid, void *cookie, struct qs_error *err)
@@ -107,6 +116,58 @@ static int create_key(const struct qs_kmip_functions *module, const struct qs_km
 			      err);
 }
 
+/* Is it another generation's? Erasing one must not take the other's key. */
+static int refuse_twice(const struct change *c, const char *uid, struct qs_error *err)
+{
+	for (size_t i = 0; i < c->ks->count; i++) {
+		uint32_t number = c->ks->generations[i].number;
+		struct qs_kmip_record other;
+		int r = qs_kmip_record_load(c->env, c->ks, number, &other, err);
+
+		if (r < 0)
+			return r;
+		if (number != c->number && strcmp(other.uid, uid) == 0)
+			return qs_fail(err, QS_E_REFUSED,
+				       "the server's key %s is generation %u already", uid,
+				       (unsigned)number);
+	}
+	return 0;
+}
+
+static int look_at_key(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
+		       void *cookie, json_t **ret, struct qs_error *err)
+{
+	struct change *c = cookie;
+	int r = module->adopt(access, c->id, c->found, err);
+
+	(void)ret;
+	return r < 0 ? r : refuse_twice(c, c->found, err);
+}
+
+static int check_key(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err)
+{
+	struct change c = { .env = env, .ks = ks, .id = env->keystore->key_id };
+
+	return qs_kmip_call(env, look_at_key, &c, NULL, err);
+}
+
+static int adopt_key(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
+		     void *cookie, json_t **ret, struct qs_error *err)
+{
+	struct change *c = cookie;
+	int r = look_at_key(module, access, c, ret, err);
+
+	if (r == 0 && c->known && strcmp(c->record.uid, c->found) != 0)
+		return qs_fail(err, QS_E_REFUSED,
+			       "generation %u is the server's key %s already: finish that without "
+			       "--key-id",
+			       (unsigned)c->number, c->record.uid);
+	if (r < 0 || c->known)
+		return r;
+	c->record.adopted = true;
+	return remember(c->found, c, err);
+}
+
 static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		  struct qs_error *err)
 {
@@ -114,7 +175,10 @@ static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32
 	int r = qs_kmip_record_load(env, ks, number, &c.record, err);
 
 	c.known = r == 1;
-	return r < 0 ? r : qs_kmip_call(env, create_key, &c, NULL, err);
+	c.id = env->keystore ? env->keystore->key_id : NULL;
+	if (!c.id && c.record.adopted)
+		c.id = c.record.uid;
+	return r < 0 ? r : qs_kmip_call(env, c.id ? adopt_key : create_key, &c, NULL, err);
 }
 
 static int erase_key(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
@@ -140,6 +204,8 @@ static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32
 	if (r < 0)
 		return r;
 	c.known = r == 1;
+	if (c.record.adopted)
+		return qs_file_erase(real, err);
 	r = qs_kmip_call(env, erase_key, &c, &erased, err);
 	if (r == 0)
 		r = qs_file_erase(real, err);
@@ -190,7 +256,7 @@ static int get_keys(const struct qs_kmip_functions *module, const struct qs_kmip
 	for (size_t i = 0; i < f->count; i++) {
 		struct qs_kek *kek = f->keks[i];
 
-		kek->there = r == 0 && f->keys[i].key.data;
+		kek->there = f->keys[i].key.data != NULL;
 		if (kek->there)
 			memcpy(kek->bytes, f->keys[i].key.data, sizeof(kek->bytes));
 		else if (r == 0)
@@ -239,6 +305,7 @@ const struct qs_provider qs_provider_kmip = {
 	.name = "kmip",
 	.health = health,
 	.create = create,
+	.check_key = check_key,
 	.fetch = fetch,
 	.retire = retire,
 	.describe = describe,

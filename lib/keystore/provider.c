@@ -108,6 +108,19 @@ int qs_keystore_unwrap_keys(const struct qs_env *env, const struct qs_keystore *
 	return by_each_provider(env, ks, items, count, qs_provider_unwrap, err);
 }
 
+int qs_keystore_check_key(const struct qs_env *env, const struct qs_provider *provider,
+			  const struct qs_keystore *ks, struct qs_error *err)
+{
+	if (!env->keystore || !env->keystore->key_id)
+		return 0;
+	if (!provider->check_key)
+		return qs_fail(
+			err, QS_E_USAGE,
+			"--key-id is for keys of a key server; the provider %s makes its own",
+			provider->name);
+	return provider->check_key(env, ks, err);
+}
+
 void qs_wrapping_done(struct qs_wrapping *w)
 {
 	free(w->volume);

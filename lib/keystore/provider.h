@@ -65,6 +65,13 @@ struct qs_provider {
 		      struct qs_error *err);
 
 	/*
+	 * Could the key that the session names (key_id) be the next generation? create() takes
+	 * it then. Changes nothing. NULL where every key is made by create().
+	 */
+	int (*check_key)(const struct qs_env *env, const struct qs_keystore *ks,
+			 struct qs_error *err);
+
+	/*
 	 * A provider that hands out its KEKs has one of these: GET reads a file; FETCH costs as
 	 * much for many as for one, so qs_keystore_prepare() is called before workers need them.
 	 */
@@ -141,6 +148,10 @@ int qs_provider_unwrap(const struct qs_provider *provider, const struct qs_env *
 /* The KEK of generation NUMBER. QS_E_FAILED: its provider gives none away. */
 int qs_keystore_kek(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		    struct qs_secret *ret, struct qs_error *err);
+
+/* check_key() of PROVIDER, if the session names a key; QS_E_USAGE: it takes none. */
+int qs_keystore_check_key(const struct qs_env *env, const struct qs_provider *provider,
+			  const struct qs_keystore *ks, struct qs_error *err);
 
 /* Is the module there? */
 int qs_kek_health(struct qs_error *err);

@@ -43,6 +43,8 @@ struct qs_keystore_session {
 	/* TPM: what the first generation is bound to; later ones take it from the last. */
 	uint32_t pcrs;
 	bool want_pin;
+	/* Key servers: the key there that the next generation is to be; NULL: one is made. */
+	const char *key_id;
 };
 
 /* Wipe and release; also a QS_AUTO releaser. */

@@ -14,6 +14,7 @@
 #include "key/place.h"
 #include "keystore/provider.h"
 #include "keystore/rotation.h"
+#include "keystore/session.h"
 #include "ops/journal.h"
 #include "ops/keystore.h"
 
@@ -173,6 +174,17 @@ static void tell_unreadable(const struct rotate *ro)
 	}
 }
 
+/* A key that cannot be used must not leave a rotation that is begun. */
+static int refuse_key(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err)
+{
+	if (env->keystore && env->keystore->key_id && ks->rotation == QS_ROTATION_REWRAPPING)
+		return qs_fail(err, QS_E_REFUSED,
+			       "generation %u is made already: finish that rotation first, without "
+			       "--key-id",
+			       (unsigned)ks->target);
+	return qs_keystore_check_key(env, qs_provider_find(ks->provider), ks, err);
+}
+
 int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes *ret,
 		       json_t **ret_result, struct qs_error *err)
 {
@@ -183,6 +195,8 @@ int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes 
 
 	if (r == 0 && ks.rotation == QS_ROTATION_IDLE && !force)
 		r = refuse_interval(&ks, err);
+	if (r == 0)
+		r = refuse_key(env, &ks, err);
 	if (r == 0)
 		r = qs_keystore_prepare_all(env, &ks, true, err);
 	if (r == 0) {

@@ -152,6 +152,8 @@ int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_err
 		r = refuse_state(env, &ks, err);
 	if (r == 0)
 		r = provider->health(env, err);
+	if (r == 0)
+		r = qs_keystore_check_key(env, provider, &(struct qs_keystore){}, err);
 	if (r < 0)
 		return r;
 	r = begin(env, provider, &ks, err);

@@ -89,28 +89,42 @@ for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_ob
 	[ "$(keys)" = $((before + 1)) ]
 	[ "$(stat -c '%a' "$KEYSTORE/1.kmip")" = 400 ]
 	[ "$(jq -r .name "$KEYSTORE/1.kmip")" = "qs-util/$(jq -r .store "$KEYSTORE/keystore.json")/1" ]
-	for version in 1.0 1.1 1.2 1.3 1.4 2.0; do
-		servers "$SERVER"
-		setting "kmip_version = \"$version\";"
-		run -0 --separate-stderr qs --json keystore status
-		"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
-		[ "$(jq -c '.result.server | [.version, .reachable]' <<<"$output")" = "[\"$version\",true]" ]
-		run -0 qs cryptopen --test "${ID}1"
-	done
 	run -0 --separate-stderr qs --json cryptopenall --test
 	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
 	[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[1,1]' ]
-	run -0 qs keystore verify
 	run -6 qs --yes keystore disable
-	rm -r "$ROOT"/dev/disk/by-id "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
-	for version in 1.0 2.0; do
+	mv "$BATS_TEST_TMPDIR"/keys/* "$ROOT/etc/cryptconf/keys"
+	qs --yes cryptenroll "${ID}1" "${ID}2" --wipe keystore
+	qs --yes keystore disable
+	openssl genrsa 3072 >"$BATS_TEST_TMPDIR/escrow.key" 2>/dev/null
+	openssl pkey -in "$BATS_TEST_TMPDIR/escrow.key" -pubout -out "$BATS_TEST_TMPDIR/escrow.pub"
+	for version in 1.0 1.1 1.2 1.3 1.4 2.0; do
 		servers "$SERVER"
 		setting "kmip_version = \"$version\";"
+		run -0 qs --yes keystore enable --provider kmip
+		qs cryptenroll "${ID}1" --keystore
+		run -0 --separate-stderr qs --json keystore status
+		"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+		[ "$(jq -c '.result.server | [.version, .reachable]' <<<"$output")" = "[\"$version\",true]" ]
+		run -0 qs keystore rotate --force
+		run -0 qs keystore rotate --force
+		[ "$(keys)" = $((before + 2)) ] # the first generation is gone
+		run -0 --separate-stderr qs --json keystore verify
+		[ "$(jq -c '[.devices[] | select(.generation == 3)] | length' <<<"$output")" = 2 ]
+		run -0 qs keystore export --public-key "$BATS_TEST_TMPDIR/escrow.pub" --output "$BATS_TEST_TMPDIR/kek.$version"
+		[ "$(exported "$version" | jq -r .alg)" = A256GCMKW ]
+		qs --yes cryptenroll "${ID}1" --wipe keystore
 		run -0 qs --yes keystore disable
-		[ ! -e "$KEYSTORE" ]
 		[ "$(keys)" = "$before" ]
-		[ $version = 2.0 ] || run -0 qs --yes keystore enable --provider kmip
+		[ ! -e "$KEYSTORE" ]
 	done
+}
+
+# exported VERSION: the JWK that was exported.
+exported()
+{
+	openssl pkeyutl -decrypt -inkey "$BATS_TEST_TMPDIR/escrow.key" -pkeyopt rsa_padding_mode:oaep \
+		-pkeyopt rsa_oaep_md:sha256 -in "$BATS_TEST_TMPDIR/kek.$1"
 }
 
 @test "one login and one Get, however many devices" {
@@ -269,15 +283,91 @@ for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_ob
 	[ "$(keys)" = $((before - 1)) ]
 }
 
-@test "a rotation makes a second key at the server, and devices open by it" {
-	local before
-	before=$(keys)
+# made NAME [BITS [USAGE]]: somebody makes an active key there. Prints its identifier.
+made()
+{
+	"$BATS_TEST_DIRNAME/../kmip-admin" "$SERVER" "$@"
+}
+
+@test "a rotation to a key that was made at the server, by its identifier or its name" {
+	local id before answer
 	enrolled 1
-	run -0 qs keystore rotate --force
-	[ "$(keys)" = $((before + 2)) ]
+	id=$(made master-2)
+	before=$(keys)
+	refused()
+	{
+		run -"$1" qs keystore rotate --force --key-id "$2"
+		[[ $output == *"$3"* ]] || { echo "not $3: $output"; return 1; }
+		[ "$(jq -c '[.current, .rotation]' "$KEYSTORE/keystore.json")" = '[1,null]' ]
+	}
+	refused 2 nothing 'no key nothing'
+	refused 1 "$(made short 128)" '128 bits'
+	refused 1 "$(made signs 256 sign)" 'usage mask'
+	refused 1 "$(made waits 256 wait)" 'not activated'
+	made twice >/dev/null
+	made twice >/dev/null
+	refused 6 twice 'more than one key called twice'
+	refused 6 "$(jq -r .uid "$KEYSTORE/1.kmip")" 'is generation 1 already'
+	before=$(keys)
+	run -0 qs keystore rotate --force --key-id master-2
+	[ "$(keys)" = "$before" ]
+	[ "$(jq -c '[.uid, .adopted]' "$KEYSTORE/2.kmip")" = "[\"$id\",true]" ]
 	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
 	[ "$(jq -c '.devices[0].keystore_generation' <<<"$output")" = 2 ]
-	run -0 qs keystore verify
+	# It is not ours to destroy; the first one is.
+	run -0 qs keystore rotate --force
+	run -0 qs keystore rotate --force
+	[ "$(keys)" = $((before + 1)) ]
+	[ ! -e "$KEYSTORE/2.kmip" ]
+	rm -r "$ROOT"/dev/disk/by-id "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+	qs --yes keystore disable
+	[ "$(keys)" = $((before - 1)) ]
+	run -0 qs --yes keystore enable --provider kmip --key-id "$id"
+	qs --yes keystore disable
+	[ "$(keys)" = $((before - 1)) ]
+	run -64 qs --yes keystore enable --key-id "$id"
+	[[ $output == *'makes its own'* ]]
+}
+
+@test "a server that creates no keys is given one" {
+	local before reason
+	before=$(keys)
+	for reason in 5 c; do
+		kmip double "$OTHER" "$SERVER" "refuse:1:$reason:$(<"$SERVER/port")" server
+		servers "$OTHER"
+		run -0 qs --yes keystore enable --provider kmip
+		[ "$(keys)" = $((before + 1)) ]
+		grep -qx 3 "$OTHER/messages"
+		run -0 qs --yes keystore disable
+		[ "$(keys)" = "$before" ]
+		kmip stop "$OTHER"
+	done
+	kmip double "$OTHER" "$SERVER" "refuse:1:7:$(<"$SERVER/port")" server
+	servers "$OTHER"
+	run -1 qs --yes keystore enable --provider kmip
+	[[ $output == *'Create is refused'* ]]
+	[ ! -e "$KEYSTORE" ]
+}
+
+@test "answers of a server that is not what it says are sentences, and its twin is asked" {
+	enrolled 1
+	local rule port
+	port=$(<"$SERVER/port")
+	for rule in version:'another version' batch:'announces' cut-short:'answer' slow:'does not answer' \
+		refuse:a:2a:'error of its own' refuse:a:100:'does not say why'; do
+		kmip double "$OTHER" "$SERVER" "${rule%:*}:$port" server
+		servers "$OTHER"
+		run ! qs cryptopen --test "${ID}1"
+		[[ $output == *"${rule##*:}"* ]] || { echo "not ${rule##*:}: $output"; return 1; }
+		servers "$OTHER" "$SERVER"
+		run -0 qs cryptopen --test "${ID}1"
+		kmip stop "$OTHER"
+	done
+	# What it refuses is no reason to ask another one.
+	kmip double "$OTHER" "$SERVER" "refuse:a:c:$port" server
+	servers "$OTHER" "$SERVER"
+	run -2 qs cryptopen --test "${ID}1"
+	[[ $output == *'permission denied'* ]]
 }
 
 @test "enabling and disabling that were cut off between server and disk are finished by a second run" {
