@@ -1,6 +1,8 @@
 /*
  * keystore status: what there is, as text.
  */
+#include <string.h>
+
 #include "base/cleanup.h"
 #include "keystore-actions.h"
 
@@ -18,13 +20,23 @@ static void print_tpm2(FILE *out, const json_t *tpm2)
 	fputs("\n", out);
 }
 
-static void print_generation(FILE *out, const json_t *g)
+/* Where it lives, if that is not where the current generation does. */
+static void print_elsewhere(FILE *out, const json_t *object, const char *usual)
+{
+	const char *provider = json_string_value(json_object_get(object, "provider"));
+
+	if (provider && strcmp(provider, usual) != 0)
+		fprintf(out, " (provider %s)", provider);
+}
+
+static void print_generation(FILE *out, const json_t *g, const char *provider)
 {
 	int devices = (int)json_integer_value(json_object_get(g, "devices"));
 	int backups = (int)json_integer_value(json_object_get(g, "backups"));
 
-	fprintf(out, "  generation %d, of %s, for %d device%s and %d header backup%s",
-		(int)json_integer_value(json_object_get(g, "number")),
+	fprintf(out, "  generation %d", (int)json_integer_value(json_object_get(g, "number")));
+	print_elsewhere(out, g, provider);
+	fprintf(out, ", of %s, for %d device%s and %d header backup%s",
 		json_string_value(json_object_get(g, "created")), devices, devices == 1 ? "" : "s",
 		backups, backups == 1 ? "" : "s");
 	print_tpm2(out, json_object_get(g, "tpm2"));
@@ -66,15 +78,17 @@ static void print_status(FILE *out, const json_t *result)
 			json_string_value(json_object_get(result, "store")));
 	fputs("\n", out);
 	item = json_object_get(result, "rotation");
-	if (item)
-		fprintf(out,
-			"  rotation to generation %d: %s, %d of %d devices done (keystore rotate goes on)\n",
-			(int)json_integer_value(json_object_get(item, "generation")),
+	if (item) {
+		fprintf(out, "  rotation to generation %d",
+			(int)json_integer_value(json_object_get(item, "generation")));
+		print_elsewhere(out, item, provider);
+		fprintf(out, ": %s, %d of %d devices done (keystore rotate goes on)\n",
 			json_string_value(json_object_get(item, "state")),
 			(int)json_integer_value(json_object_get(item, "done")),
 			(int)json_integer_value(json_object_get(item, "total")));
+	}
 	json_array_foreach(json_object_get(result, "generations"), i, item)
-		print_generation(out, item);
+		print_generation(out, item, provider);
 	if (json_object_get(result, "server"))
 		print_server(out, json_object_get(result, "server"));
 	json_array_foreach(json_object_get(result, "unreadable"), i, item)

@@ -11,14 +11,12 @@
 int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keystore_token *token,
 			    struct qs_error *err)
 {
+	const char *provider;
+
 	if (ks->state == QS_KEYSTORE_DISABLED || strcmp(token->store, ks->store) != 0)
 		return qs_fail(err, QS_E_NO_KEY,
 			       "its key was wrapped by another keystore (%s) than this machine's",
 			       token->store);
-	if (strcmp(token->provider, ks->provider) != 0)
-		return qs_fail(err, QS_E_NO_KEY,
-			       "its key was wrapped by the provider %s, and the keystore has %s",
-			       token->provider, ks->provider);
 	if (!qs_keystore_generation(ks, token->generation))
 		return qs_fail(err, QS_E_NO_KEY,
 			       "its key was wrapped by generation %u, which the keystore %s (%s)",
@@ -26,6 +24,12 @@ int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keysto
 			       token->generation > qs_keystore_wraps_with(ks) ? "does not have yet"
 									      : "no longer has",
 			       QS_KEYSTORE_FILE);
+	provider = qs_keystore_provider_name(ks, token->generation);
+	if (strcmp(token->provider, provider) != 0)
+		return qs_fail(err, QS_E_NO_KEY,
+			       "its key was wrapped by the provider %s, and generation %u of the "
+			       "keystore has %s",
+			       token->provider, (unsigned)token->generation, provider);
 	return 0;
 }
 

@@ -27,7 +27,7 @@ int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
  * then, and the keyslot. QS_E_DAMAGED: the token; QS_E_HOSTILE: another volume;
  * QS_E_NO_KEY: another keystore's, a generation that this one does not have, another KEK,
  * or it does not open the keyslot; QS_E_KEY_FILE: the KEK's file; QS_E_FAILED: the
- * module; QS_E_CONFIG: the provider is not the keystore's.
+ * module; or another provider's.
  */
 int qs_keystore_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
 		       struct crypt_device *cd, const json_t *token, struct qs_secret *ret,

@@ -82,6 +82,15 @@ const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keys
 	return NULL;
 }
 
+const char *qs_keystore_provider_name(const struct qs_keystore *ks, uint32_t number)
+{
+	const struct qs_keystore_generation *g = qs_keystore_generation(ks, number);
+
+	if (g && g->provider[0])
+		return g->provider;
+	return number == ks->target && ks->target_provider[0] ? ks->target_provider : ks->provider;
+}
+
 uint32_t qs_keystore_retention(const struct qs_keystore *ks)
 {
 	return ks->retention ? ks->retention : QS_KEYSTORE_RETENTION;
@@ -112,15 +121,30 @@ static int parse_time(const char *text, time_t *ret)
 	return strcmp(again, text) == 0 ? 0 : -EINVAL;
 }
 
+/* Absent: the keystore's. */
+static int parse_provider(const json_t *json, const struct qs_keystore *ks,
+			  char ret[QS_KEYSTORE_PROVIDER_L])
+{
+	const char *name =
+		json_object_get(json, "provider") ? qs_fields_text(json, "provider") : ks->provider;
+
+	if (!name || !qs_provider_find(name))
+		return -EINVAL;
+	(void)snprintf(ret, QS_KEYSTORE_PROVIDER_L, "%s", name);
+	return 0;
+}
+
 static int parse_generation(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
 {
 	struct qs_keystore_generation *g = &ks->generations[ks->count];
 	uint64_t number;
 
-	if (ks->count >= QS_KEYSTORE_GENERATIONS || json_object_size(json) != 2 ||
+	if (ks->count >= QS_KEYSTORE_GENERATIONS ||
+	    json_object_size(json) != 2U + (json_object_get(json, "provider") != NULL) ||
 	    !qs_fields_number(json, "number", &number) || number < 1 ||
 	    number > QS_KEYSTORE_GENERATION_MAX ||
-	    parse_time(qs_fields_text(json, "created"), &g->created) < 0)
+	    parse_time(qs_fields_text(json, "created"), &g->created) < 0 ||
+	    parse_provider(json, ks, g->provider) < 0)
 		return bad("a generation", err);
 	if (ks->count > 0 && g[-1].number >= number)
 		return bad("the order of the generations", err);
@@ -145,6 +169,8 @@ static int parse_generations(const json_t *json, struct qs_keystore *ks, struct 
 	if (ks->state == QS_KEYSTORE_ENABLING ? current != 0 || ks->count > 0
 					      : !qs_keystore_generation(ks, ks->current))
 		return bad("current", err);
+	if (strcmp(qs_keystore_provider_name(ks, ks->current), ks->provider) != 0)
+		return bad("provider", err);
 	return 0;
 }
 
@@ -160,7 +186,9 @@ static int parse_rotation(const json_t *json, struct qs_keystore *ks, struct qs_
 	for (unsigned i = QS_ROTATION_DISTRIBUTING; state && i < QS_ARRAY_SIZE(rotations); i++)
 		if (strcmp(rotations[i], state) == 0)
 			ks->rotation = (enum qs_rotation_state)i;
-	if (json_object_size(rotation) != 2 || ks->rotation == QS_ROTATION_IDLE ||
+	if (json_object_size(rotation) != 2U + (json_object_get(rotation, "provider") != NULL) ||
+	    ks->rotation == QS_ROTATION_IDLE ||
+	    parse_provider(rotation, ks, ks->target_provider) < 0 ||
 	    ks->state == QS_KEYSTORE_ENABLING ||
 	    !qs_fields_number(rotation, "generation", &target) || target <= ks->current ||
 	    target > QS_KEYSTORE_GENERATION_MAX)
@@ -169,6 +197,9 @@ static int parse_rotation(const json_t *json, struct qs_keystore *ks, struct qs_
 	/* It is in the list from when it is proven, and it is the last one. */
 	if (ks->generations[ks->count - 1].number !=
 	    (ks->rotation == QS_ROTATION_REWRAPPING ? ks->target : ks->current))
+		return bad("rotation", err);
+	if (ks->rotation == QS_ROTATION_REWRAPPING &&
+	    strcmp(ks->generations[ks->count - 1].provider, ks->target_provider) != 0)
 		return bad("rotation", err);
 	return 0;
 }
@@ -241,14 +272,25 @@ int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, st
 	return r;
 }
 
-static json_t *print_generation(const struct qs_keystore_generation *g)
+/* Only another one than the keystore's: so what no migration has touched is as it always was. */
+static void print_provider(const struct qs_keystore *ks, const char *name, json_t *json)
 {
+	if (*name && strcmp(name, ks->provider) != 0)
+		(void)json_object_set_new(json, "provider", json_string(name));
+}
+
+static json_t *print_generation(const struct qs_keystore *ks,
+				const struct qs_keystore_generation *g)
+{
+	json_t *json;
 	char when[TIME_L + 8] = "";
 	struct tm utc;
 
 	if (gmtime_r(&g->created, &utc))
 		(void)strftime(when, sizeof(when), TIME_FORM, &utc);
-	return json_pack("{s:i,s:s}", "number", (int)g->number, "created", when);
+	json = json_pack("{s:i,s:s}", "number", (int)g->number, "created", when);
+	print_provider(ks, g->provider, json);
+	return json;
 }
 
 char *qs_keystore_print(const struct qs_keystore *ks)
@@ -258,14 +300,17 @@ char *qs_keystore_print(const struct qs_keystore *ks)
 	char *text;
 
 	for (size_t i = 0; i < ks->count; i++)
-		(void)json_array_append_new(list, print_generation(&ks->generations[i]));
+		(void)json_array_append_new(list, print_generation(ks, &ks->generations[i]));
 	json = json_pack("{s:i,s:s,s:s,s:s,s:i,s:o}", "version", VERSION, "state",
 			 states[ks->state], "store", ks->store, "provider", ks->provider, "current",
 			 (int)ks->current, "generations", list);
-	if (ks->rotation != QS_ROTATION_IDLE)
-		(void)json_object_set_new(json, "rotation",
-					  json_pack("{s:s,s:i}", "state", rotations[ks->rotation],
-						    "generation", (int)ks->target));
+	if (ks->rotation != QS_ROTATION_IDLE) {
+		json_t *rotation = json_pack("{s:s,s:i}", "state", rotations[ks->rotation],
+					     "generation", (int)ks->target);
+
+		print_provider(ks, ks->target_provider, rotation);
+		(void)json_object_set_new(json, "rotation", rotation);
+	}
 	if (ks->retention)
 		(void)json_object_set_new(json, "retention", json_integer(ks->retention));
 	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;

@@ -50,16 +50,18 @@ enum qs_rotation_state {
 struct qs_keystore_generation {
 	uint32_t number;
 	time_t created;
+	char provider[QS_KEYSTORE_PROVIDER_L]; /* where its KEK lives; "": the keystore's */
 };
 
 struct qs_keystore {
 	enum qs_keystore_state state;
-	char store[QS_KEYSTORE_UUID_L]; /* its UUID; "" when disabled, as the next */
-	char provider[QS_KEYSTORE_PROVIDER_L];
+	char store[QS_KEYSTORE_UUID_L];        /* its UUID; "" when disabled, as the next */
+	char provider[QS_KEYSTORE_PROVIDER_L]; /* where the current generation lives */
 	uint32_t current; /* the generation of the last rotation that was finished; 0 while enabling
 			   */
 	enum qs_rotation_state rotation;
 	uint32_t target; /* the generation that the rotation makes; 0 when idle */
+	char target_provider[QS_KEYSTORE_PROVIDER_L]; /* where that one lives; "" when idle */
 	struct qs_keystore_generation generations[QS_KEYSTORE_GENERATIONS]; /* oldest first */
 	size_t count;
 	uint32_t retention; /* seconds; 0: QS_KEYSTORE_RETENTION */
@@ -93,6 +95,9 @@ char *qs_keystore_print(const struct qs_keystore *ks);
 /* The generation of this number, or NULL. */
 const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keystore *ks,
 							    uint32_t number);
+
+/* The provider's name of generation NUMBER, which KS has or makes. */
+const char *qs_keystore_provider_name(const struct qs_keystore *ks, uint32_t number);
 
 /* The generation that wraps what is wrapped now: the target once it is proven, else the current. */
 uint32_t qs_keystore_wraps_with(const struct qs_keystore *ks);

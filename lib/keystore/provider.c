@@ -21,8 +21,7 @@ const struct qs_provider *qs_provider_find(const char *name)
 
 const struct qs_provider *qs_keystore_provider(const struct qs_keystore *ks, uint32_t number)
 {
-	(void)number;
-	return qs_provider_find(ks->provider);
+	return qs_provider_find(qs_keystore_provider_name(ks, number));
 }
 
 int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,

@@ -102,6 +102,7 @@ static int begin(struct run *run, uint32_t number, struct qs_error *err)
 			changed.count);
 	changed.rotation = QS_ROTATION_DISTRIBUTING;
 	changed.target = number;
+	memcpy(changed.target_provider, changed.provider, sizeof(changed.target_provider));
 	return save(run, &changed, err);
 }
 
@@ -118,8 +119,10 @@ static int make(struct run *run, uint32_t number, struct qs_error *err)
 
 	if (r < 0)
 		return r;
-	changed.generations[changed.count++] =
+	changed.generations[changed.count] =
 		(struct qs_keystore_generation){ .number = number, .created = time(NULL) };
+	memcpy(changed.generations[changed.count++].provider, changed.target_provider,
+	       sizeof(changed.target_provider));
 	changed.rotation = QS_ROTATION_REWRAPPING;
 	r = save(run, &changed, err);
 	return r < 0 ? r : look(run, err);
@@ -157,10 +160,13 @@ static int finish(struct run *run, struct qs_error *err)
 {
 	struct qs_keystore changed = *run->ks;
 
-	if (changed.rotation == QS_ROTATION_REWRAPPING)
+	if (changed.rotation == QS_ROTATION_REWRAPPING) {
 		changed.current = changed.target;
+		memcpy(changed.provider, changed.target_provider, sizeof(changed.provider));
+	}
 	changed.rotation = QS_ROTATION_IDLE;
 	changed.target = 0;
+	changed.target_provider[0] = '\0';
 	return save(run, &changed, err);
 }
 

@@ -40,7 +40,7 @@ struct qs_keystore_session {
 	/* Asks for it, NEW_ONE: to be typed twice; NULL: nobody can be asked. */
 	int (*ask_pin)(void *cookie, bool new_one, struct qs_secret *ret, struct qs_error *err);
 	void *ask_cookie;
-	/* TPM: what the first generation is bound to; later ones take it from the last. */
+	/* TPM: what its first generation is bound to; later ones take it from the last. */
 	uint32_t pcrs;
 	bool want_pin;
 	/* Key servers: the key there that the next generation is to be; NULL: one is made. */

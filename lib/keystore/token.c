@@ -227,7 +227,8 @@ json_t *qs_keystore_token_make(const struct qs_keystore *ks, uint32_t generation
 	(void)json_object_set_new(token, "version", json_integer(VERSION));
 	(void)json_object_set_new(token, "store", json_string(ks->store));
 	(void)json_object_set_new(token, "generation", json_integer(generation));
-	(void)json_object_set_new(token, "provider", json_string(ks->provider));
+	(void)json_object_set_new(token, "provider",
+				  json_string(qs_keystore_provider_name(ks, generation)));
 	(void)json_object_set_new(token, "jwe", jwe);
 	return token;
 }

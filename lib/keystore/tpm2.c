@@ -183,30 +183,34 @@ static int seal_job(struct qs_worker *worker, void *cookie, json_t **ret, struct
 	return r;
 }
 
-/* As the last generation, whose PIN is proven first; the first one is as it was asked for. */
+/*
+ * As the current generation, whose PIN is proven first. Where that one is not in the TPM, as it
+ * was asked for.
+ */
 static int choose(const struct qs_env *env, struct qs_keystore_session *s,
 		  const struct qs_keystore *ks, struct qs_tpm2_seal *how, struct qs_error *err)
 {
 	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token last = {};
 	QS_AUTO(qs_secret_done) struct qs_secret proven = {};
+	bool first = qs_keystore_provider(ks, ks->current) != &qs_provider_tpm2 || ks->current == 0;
 	bool pin = s->want_pin;
 	int r = 0;
 
 	how->kek = true;
 	how->pcrs = s->pcrs;
-	if (ks->current > 0) {
+	if (!first) {
 		r = qs_sealed_kek_load(env, ks->store, ks->current, &last, err);
 		how->pcrs = last.pcrs;
 		how->bank = last.bank;
 		pin = last.pin;
 	}
-	if (r == 0 && ks->current > 0)
+	if (r == 0 && !first)
 		r = fetch(env, s, ks, &ks->current, 1, true, err);
-	if (r == 0 && ks->current > 0)
+	if (r == 0 && !first)
 		r = qs_keystore_session_copy(qs_keystore_session_find(s, ks->store, ks->current),
 					     &proven, err);
 	if (r == 0 && pin)
-		r = need_pin(s, true, ks->current == 0, err);
+		r = need_pin(s, true, first, err);
 	how->pin = pin ? known_pin(s) : NULL;
 	return r;
 }

@@ -23,7 +23,6 @@
 
 struct rotate {
 	const struct qs_env *env;
-	const struct qs_provider *provider;
 	struct qs_outcomes found;   /* devices and backups, as last looked at */
 	struct qs_outcomes *report; /* what was done */
 	json_t *retired;            /* array of numbers */
@@ -99,7 +98,7 @@ static int make(void *cookie, const struct qs_keystore *ks, uint32_t number, str
 {
 	const struct rotate *ro = cookie;
 	struct qs_error own = {};
-	int r = ro->provider->create(ro->env, ks, number, &own);
+	int r = qs_keystore_provider(ks, number)->create(ro->env, ks, number, &own);
 
 	if (r < 0 && own.kind != QS_E_EXISTS) {
 		*err = own;
@@ -120,9 +119,8 @@ static int make(void *cookie, const struct qs_keystore *ks, uint32_t number, str
 static int retire(void *cookie, const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
 {
 	struct rotate *ro = cookie;
-	int r = ro->provider->retire(ro->env, ks, number, err);
+	int r = qs_keystore_provider(ks, number)->retire(ro->env, ks, number, err);
 
-	(void)ks;
 	if (r < 0)
 		return r;
 	(void)json_array_append_new(ro->retired, json_integer(number));
@@ -200,7 +198,6 @@ int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes 
 	if (r == 0)
 		r = qs_keystore_prepare_all(env, &ks, true, err);
 	if (r == 0) {
-		ro.provider = qs_provider_find(ks.provider);
 		r = qs_rotation_run(&ks, &functions, &ro, ks.rotation == QS_ROTATION_IDLE, err);
 		tell_unreadable(&ro);
 		*ret_result = json_pack("{s:s,s:i,s:O}", "state", qs_keystore_state_name(ks.state),
@@ -249,7 +246,6 @@ static int follow_up(struct rotate *ro, struct qs_error *err)
 	/* A rotation that was cut off is for whoever rotates: it may take long. */
 	if (r < 0 || ks.rotation != QS_ROTATION_IDLE)
 		return r;
-	ro->provider = qs_provider_find(ks.provider);
 	return qs_rotation_run(&ks, &functions, ro, false, err);
 }
 
@@ -353,7 +349,6 @@ static int bring_all(struct rotate *ro, struct qs_error *err)
 		r = qs_keystore_prepare_all(ro->env, &ks, true, err);
 	if (r < 0)
 		return r;
-	ro->provider = qs_provider_find(ks.provider);
 	return qs_rotation_run(&ks, &functions, ro, false, err);
 }
 

@@ -43,20 +43,25 @@ int qs_keystore_lock(const struct qs_env *env, unsigned wait_ms, struct qs_error
 
 /* ---- the end of a keystore ---- */
 
+static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		  struct qs_error *err)
+{
+	return qs_keystore_provider(ks, number)->retire(env, ks, number, err);
+}
+
 /* The directory stays when somebody has put something else into it. */
-static int remove_all(const struct qs_env *env, const struct qs_provider *provider,
-		      const struct qs_keystore *ks, struct qs_error *err)
+static int remove_all(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, QS_KEYSTORE_DIR);
 	QS_AUTO(qs_auto_free) char *file = qs_env_path(env, QS_KEYSTORE_FILE);
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < ks->count; i++)
-		r = provider->retire(env, ks, ks->generations[i].number, err);
+		r = retire(env, ks, ks->generations[i].number, err);
 	if (r >= 0 && ks->state == QS_KEYSTORE_ENABLING)
-		r = provider->retire(env, ks, FIRST, err);
+		r = retire(env, ks, FIRST, err);
 	if (r >= 0 && ks->rotation == QS_ROTATION_DISTRIBUTING)
-		r = provider->retire(env, ks, ks->target, err);
+		r = retire(env, ks, ks->target, err);
 	if (r >= 0)
 		r = qs_file_remove(file, err);
 	if (r >= 0 && rmdir(dir) == 0)
@@ -123,7 +128,7 @@ static int begin(const struct qs_env *env, const struct qs_provider *provider,
 	int r = 0;
 
 	if (ks->state == QS_KEYSTORE_ENABLING)
-		r = remove_all(env, qs_provider_find(ks->provider), ks, err);
+		r = remove_all(env, ks, err);
 	*ks = (struct qs_keystore){ .state = QS_KEYSTORE_ENABLING };
 	(void)snprintf(ks->provider, sizeof(ks->provider), "%s", provider->name);
 	if (r == 0)
@@ -162,7 +167,7 @@ int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_err
 	if (r == 0)
 		return 0;
 	ks.state = QS_KEYSTORE_ENABLING;
-	if (remove_all(env, provider, &ks, NULL) < 0)
+	if (remove_all(env, &ks, NULL) < 0)
 		qs_error_append(err,
 				" (something is left in %s; the same command again removes "
 				"it)",
@@ -224,7 +229,7 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err)
 		if (r == 0)
 			r = qs_keystore_save(env, &ks, err);
 	}
-	return r < 0 ? r : remove_all(env, qs_provider_find(ks.provider), &ks, err);
+	return r < 0 ? r : remove_all(env, &ks, err);
 }
 
 /* ---- looking ---- */
@@ -263,20 +268,22 @@ static json_t *rotation(const struct qs_keystore *ks, const struct qs_outcomes *
 
 	for (size_t i = 0; i < ks->count; i++)
 		total += count_of(found, ks->generations[i].number, false);
-	return json_pack("{s:s,s:i,s:I,s:I}", "state", qs_rotation_state_name(ks->rotation),
-			 "generation", (int)ks->target, "done", count_of(found, ks->target, false),
-			 "total", total);
+	return json_pack("{s:s,s:i,s:s,s:I,s:I}", "state", qs_rotation_state_name(ks->rotation),
+			 "generation", (int)ks->target, "provider",
+			 qs_keystore_provider_name(ks, ks->target), "done",
+			 count_of(found, ks->target, false), "total", total);
 }
 
 static json_t *generation(const struct qs_env *env, const struct qs_keystore *ks,
 			  const struct qs_keystore_generation *g, const struct qs_outcomes *found)
 {
-	const struct qs_provider *provider = qs_provider_find(ks->provider);
+	const struct qs_provider *provider = qs_keystore_provider(ks, g->number);
 	json_t *tpm2 = provider->binding ? provider->binding(env, ks, g->number) : NULL;
 
-	return json_pack("{s:i,s:o,s:I,s:I,s:o*}", "number", (int)g->number, "created",
-			 qs_json_time(g->created), "devices", count_of(found, g->number, false),
-			 "backups", count_of(found, g->number, true), "tpm2", tpm2);
+	return json_pack("{s:i,s:o,s:s,s:I,s:I,s:o*}", "number", (int)g->number, "created",
+			 qs_json_time(g->created), "provider", provider->name, "devices",
+			 count_of(found, g->number, false), "backups",
+			 count_of(found, g->number, true), "tpm2", tpm2);
 }
 
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err)

@@ -30,6 +30,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	demand(ks.state != QS_KEYSTORE_DISABLED && qs_keystore_is_uuid(ks.store));
 	demand(qs_provider_find(ks.provider) != NULL);
+	for (size_t i = 0; i < ks.count; i++)
+		demand(qs_keystore_provider(&ks, ks.generations[i].number) != NULL);
+	demand(ks.rotation == QS_ROTATION_IDLE || qs_keystore_provider(&ks, ks.target) != NULL);
 	demand(ks.count <= QS_KEYSTORE_GENERATIONS);
 	demand((ks.current == 0) == (ks.state == QS_KEYSTORE_ENABLING));
 	demand((ks.target == 0) == (ks.rotation == QS_ROTATION_IDLE));

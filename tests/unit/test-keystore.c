@@ -27,7 +27,7 @@ static const struct qs_keystore two = {
 	.store = UUID,
 	.provider = "local",
 	.current = 7,
-	.generations = { { 5, 1700000000 }, { 7, 1763769600 } },
+	.generations = { { 5, 1700000000, "local" }, { 7, 1763769600, "local" } },
 	.count = 2,
 	.retention = QS_KEYSTORE_RETENTION_MIN,
 };
@@ -46,6 +46,32 @@ static void test_written_is_read(void **state)
 
 #define HEAD "{\"version\":1,\"state\":\"enabled\",\"store\":\"" UUID "\",\"provider\":\"local\","
 #define ONE "{\"number\":1,\"created\":\"2026-11-22T02:00:00Z\"}"
+
+#define AT(provider)                                                                               \
+	"{\"number\":1,\"created\":\"2026-11-22T02:00:00Z\",\"provider\":\"" provider "\"}"
+
+/* A generation may live elsewhere than the current one; what lives there is not written out. */
+static void test_providers(void **state)
+{
+	static const char text[] =
+		"{\"version\":1,\"state\":\"enabled\",\"store\":\"" UUID
+		"\",\"provider\":\"local\",\"current\":2,\"generations\":[" AT(
+			"kmip") ",{\"number\":2,\"created\":\"2026-11-22T03:00:00Z\"}],"
+				"\"rotation\":{\"state\":\"distributing-kek\",\"generation\":3,"
+				"\"provider\":\"tpm2\"}}";
+	QS_AUTO(qs_auto_free) char *again = NULL;
+	struct qs_keystore ks, read;
+
+	(void)state;
+	assert_int_equal(qs_keystore_parse(text, strlen(text), &ks, NULL), 0);
+	assert_ptr_equal(qs_keystore_provider(&ks, 1), &qs_provider_kmip);
+	assert_ptr_equal(qs_keystore_provider(&ks, 2), &qs_provider_local);
+	assert_ptr_equal(qs_keystore_provider(&ks, 3), &qs_provider_tpm2);
+	again = qs_keystore_print(&ks);
+	assert_int_equal(qs_keystore_parse(again, strlen(again), &read, NULL), 0);
+	assert_memory_equal(&ks, &read, sizeof(ks));
+	assert_null(strstr(again, "\"provider\": \"local\"}"));
+}
 
 static void test_refused(void **state)
 {
@@ -76,6 +102,15 @@ static void test_refused(void **state)
 		"\"provider\":\"local\",\"current\":1,\"generations\":[" ONE "]}",
 		"{\"version\":1,\"state\":\"enabled\",\"store\":\"" UUID
 		"\",\"provider\":\"other\",\"current\":1,\"generations\":[" ONE "]}",
+		HEAD "\"current\":1,\"generations\":[" AT("other") "]}",
+		HEAD "\"current\":1,\"generations\":[" AT("tpm2") "]}",
+		HEAD "\"current\":1,\"generations\":[{\"number\":1,\"provider\":\"local\"}]}",
+		HEAD "\"current\":1,\"generations\":[" ONE
+		     "],\"rotation\":{\"state\":\"distributing-kek\",\"generation\":2,"
+		     "\"provider\":\"other\"}}",
+		HEAD "\"current\":1,\"generations\":[" ONE
+		     ",{\"number\":2,\"created\":\"2026-11-22T02:00:00Z\"}],\"rotation\":{"
+		     "\"state\":\"rewrapping-keys\",\"generation\":2,\"provider\":\"tpm2\"}}",
 	};
 	struct qs_keystore ks;
 
@@ -358,6 +393,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_written_is_read),
+		cmocka_unit_test(test_providers),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_base64url),
 		cmocka_unit_test(test_identity_beside_the_key),
