@@ -71,6 +71,9 @@ char *qs_spec_path(const char *spec);
  */
 int qs_device_node_of(const struct qs_env *env, const char *spec, char **ret, struct qs_error *err);
 
+/* Does SPEC lead to DEV now? 1 yes, 0 no, or -errno when that cannot be told. Nothing is opened. */
+int qs_device_leads_to(const struct qs_env *env, const char *spec, const struct qs_device *dev);
+
 /* The file that a loop device stands on, malloc'ed; NULL for any other device. */
 char *qs_device_loop_file(const struct qs_device *dev);
 

@@ -87,6 +87,12 @@ int qs_inventory_image(const struct qs_env *env, const char *path, const char *g
  */
 int qs_spec_stat(const struct qs_env *env, const char *path, struct stat *ret, char **ret_real);
 
+/* What tells DEV from others: mode and number of a block device, all of an image's. 0 or -errno. */
+int qs_device_self(const struct qs_device *dev, struct stat *ret);
+
+/* Does the logical path PATH lead to it now? 1 yes, 0 no, -errno: it cannot be told. */
+int qs_spec_leads_to(const struct qs_env *env, const char *path, const struct stat *self);
+
 /*
  * One reason why something is in use, before it is known which devices it
  * concerns: the block device DEVNO, or the file FS/INO, or what LITERAL (a

@@ -47,21 +47,6 @@ static unsigned rank_of(const struct qs_env *env, const char *part)
 	return rank;
 }
 
-/* Does the logical path LINK lead to DEV right now? 1 yes, 0 no, -errno: it cannot be told. */
-static int leads_to(const struct qs_env *env, const char *link, const struct qs_device *dev)
-{
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, link);
-	struct stat st, image;
-
-	if (stat(real, &st) < 0)
-		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
-	if (dev->kind != QS_DEVICE_IMAGE)
-		return S_ISBLK(st.st_mode) && st.st_rdev == dev->devno;
-	if (stat(dev->node, &image) < 0)
-		return -errno;
-	return st.st_dev == image.st_dev && st.st_ino == image.st_ino;
-}
-
 /*
  * The best link so far; PART is the file name in /dev/disk/by-id. FAILED is the
  * -errno of a link that could not be looked at: without it the device would
@@ -70,6 +55,7 @@ static int leads_to(const struct qs_env *env, const char *link, const struct qs_
 struct best {
 	const struct qs_env *env;
 	const struct qs_device *dev;
+	struct stat self; /* of dev, looked at once and not for each of a thousand links */
 	char *part;
 	int failed;
 };
@@ -86,7 +72,7 @@ static void consider(struct best *best, const char *part)
 	    (rank > rank_of(best->env, best->part) ||
 	     (rank == rank_of(best->env, best->part) && strcmp(part, best->part) >= 0)))
 		return;
-	r = leads_to(best->env, link, best->dev);
+	r = qs_spec_leads_to(best->env, link, &best->self);
 	if (r < 0)
 		best->failed = r;
 	if (r <= 0)
@@ -119,6 +105,9 @@ static void consider_directory(struct best *best)
 	QS_AUTO(qs_auto_closedir) DIR *d = opendir(path);
 	const struct dirent *entry;
 
+	/* Those that are no better than what the user named need no look. */
+	if (best->dev->given && strncmp(best->dev->given, QS_BY_ID, strlen(QS_BY_ID)) == 0)
+		consider(best, best->dev->given + strlen(QS_BY_ID));
 	if (!d && errno != ENOENT)
 		best->failed = -errno;
 	for (errno = 0; d && (entry = readdir(d)); errno = 0)
@@ -163,9 +152,10 @@ static int name_by_id(const struct qs_env *env, const struct qs_device *dev, cha
 	QS_AUTO(qs_auto_free) char *link = NULL;
 	QS_AUTO(qs_auto_free) char *part = NULL;
 
-	if (*env->root == '\0' && dev->kind != QS_DEVICE_IMAGE)
+	best.failed = qs_device_self(dev, &best.self);
+	if (!best.failed && *env->root == '\0' && dev->kind != QS_DEVICE_IMAGE)
 		consider_udev(&best);
-	if (!best.part)
+	if (!best.failed && !best.part)
 		consider_directory(&best);
 	part = best.part;
 	if (best.failed)
@@ -213,7 +203,8 @@ static int name_by_partuuid(const struct qs_env *env, const struct qs_device *de
 		const char *part = entries[i]->d_name;
 		QS_AUTO(qs_auto_free) char *link = qs_printf(QS_BY_PARTUUID "%s", part);
 
-		if (r == 0 && *part != '.' && is_plain(part) && leads_to(env, link, dev) > 0)
+		if (r == 0 && *part != '.' && is_plain(part) &&
+		    qs_device_leads_to(env, link, dev) > 0)
 			r = take_name(link, "partuuid-", part, ret_link, ret_name);
 		free(entries[i]);
 	}
@@ -245,7 +236,7 @@ int qs_device_wait_link(const struct qs_env *env, const struct qs_device *dev, c
 
 	if (dev->kind == QS_DEVICE_IMAGE)
 		return 0;
-	for (unsigned waited = 0; leads_to(env, link, dev) <= 0; waited += step_ms) {
+	for (unsigned waited = 0; qs_device_leads_to(env, link, dev) <= 0; waited += step_ms) {
 		if (waited >= wait_ms)
 			return qs_fail(err, QS_E_DEADLINE,
 				       "%s does not lead to %s after %u ms: is udev running?", link,

@@ -58,6 +58,33 @@ int qs_spec_stat(const struct qs_env *env, const char *path, struct stat *ret, c
 	return r;
 }
 
+int qs_device_self(const struct qs_device *dev, struct stat *ret)
+{
+	*ret = (struct stat){ .st_mode = S_IFBLK, .st_rdev = dev->devno };
+	return dev->kind == QS_DEVICE_IMAGE && stat(dev->node, ret) < 0 ? -errno : 0;
+}
+
+int qs_spec_leads_to(const struct qs_env *env, const char *path, const struct stat *self)
+{
+	struct stat st;
+	int r = qs_spec_stat(env, path, &st, NULL);
+
+	if (r < 0)
+		return r == -ENOENT || r == -ENOTDIR || r == -ELOOP ? 0 : r;
+	if (S_ISBLK(self->st_mode))
+		return S_ISBLK(st.st_mode) && st.st_rdev == self->st_rdev;
+	return st.st_dev == self->st_dev && st.st_ino == self->st_ino;
+}
+
+int qs_device_leads_to(const struct qs_env *env, const char *spec, const struct qs_device *dev)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_spec_path(spec);
+	struct stat self;
+	int r = qs_device_self(dev, &self);
+
+	return r < 0 || !path ? r : qs_spec_leads_to(env, path, &self);
+}
+
 int qs_device_node_of(const struct qs_env *env, const char *spec, char **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_spec_path(spec);

@@ -46,14 +46,13 @@ static bool is_whole(int fd, const struct qs_backup_follow *f)
 	       (uint64_t)st.st_size == qs_header_image_size(f->h);
 }
 
-static bool has_copy(int fd, const struct qs_backup_follow *f, unsigned which)
+static bool has_copy(const struct qs_header_image *now, const struct qs_backup_follow *f,
+		     unsigned which)
 {
-	QS_AUTO(qs_header_image_done) struct qs_header_image now = {};
 	size_t size = f->h->metadata_size;
 
-	return qs_header_image_read_raw(fd, f->name, 2 * size, &now, NULL) == 0 &&
-	       memcmp((char *)now.data + which * size, (const char *)f->image->data + which * size,
-		      size) == 0;
+	return memcmp((const char *)now->data + which * size,
+		      (const char *)f->image->data + which * size, size) == 0;
 }
 
 int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
@@ -61,6 +60,7 @@ int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
 	QS_AUTO(qs_auto_free) char *real = real_path(f->env, f->name);
 	QS_AUTO(qs_auto_close) int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header b = {};
+	QS_AUTO(qs_header_image_done) struct qs_header_image now = {};
 	int r;
 
 	if (fd < 0)
@@ -73,8 +73,11 @@ int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
 		return r;
 	if (b.version != 2 || !same_volume(&b, f->h))
 		return QS_FOLLOW_NOT;
-	if (has_copy(fd, f, 1))
-		return has_copy(fd, f, 0) ? QS_FOLLOW_SAME : QS_FOLLOW_FIRST;
+	r = qs_header_image_read_raw(fd, real, 2 * f->h->metadata_size, &now, err);
+	if (r < 0)
+		return r;
+	if (has_copy(&now, f, 1))
+		return has_copy(&now, f, 0) ? QS_FOLLOW_SAME : QS_FOLLOW_FIRST;
 	/* Until the second copy is whole the first one must be. */
 	return b.copy[0] == QS_COPY_OK ? QS_FOLLOW_SECOND : QS_FOLLOW_NOT;
 }

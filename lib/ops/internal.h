@@ -13,6 +13,8 @@
 #include "luks/mapping.h"
 #include "ops/ops.h"
 
+struct qs_crypttab;
+
 /* One more at the end; its strings are still NULL. */
 struct qs_outcome *qs_outcomes_add(struct qs_outcomes *list, const char *device);
 
@@ -139,6 +141,11 @@ int qs_outcomes_add_ours(const struct qs_env *env, struct qs_outcomes *list, str
  */
 int qs_device_known_as(const struct qs_env *env, const struct qs_device *dev, const char *uuid,
 		       char **ret_link, char **ret_name, struct qs_error *err);
+
+/* The same by a table that was read already, for many devices. */
+int qs_device_known_in(const struct qs_env *env, const struct qs_crypttab *tab,
+		       const struct qs_device *dev, const char *uuid, char **ret_link,
+		       char **ret_name, struct qs_error *err);
 
 /* True when a key or a header backup of NAME exists. */
 bool qs_name_is_known(const struct qs_env *env, const char *name);

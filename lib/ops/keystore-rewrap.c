@@ -148,14 +148,16 @@ static int look_at_backup(const struct change *c, struct qs_header_image *ret, s
 }
 
 /* One that could not follow is made anew, of the header as it is, before anything changes. */
-static int prepare_backup(const struct change *c, struct qs_error *err)
+static int renew_backup(struct change *c, const json_t *made, struct qs_header_image *ret,
+			struct qs_error *err)
 {
-	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	int r = look_at_backup(c, &image, err);
+	int r = load(c, err);
 
-	if (r == QS_FOLLOW_NOT)
+	if (r == 0)
 		r = store_backup(c, err);
-	return r < 0 ? r : 0;
+	if (r >= 0)
+		r = put_token(c, made, err);
+	return r < 0 ? r : look_at_backup(c, ret, err);
 }
 
 /* *ret: "begun", unless all of it is done already. */
@@ -168,11 +170,11 @@ static int begin(struct change *c, const json_t *made, json_t **ret, struct qs_e
 	if (r == 0)
 		r = refuse_older(c, err);
 	if (r == 0)
-		r = prepare_backup(c, err);
-	if (r == 0)
 		r = put_token(c, made, err);
 	if (r == 0)
 		r = look_at_backup(c, &image, err);
+	if (r == QS_FOLLOW_NOT)
+		r = renew_backup(c, made, &image, err);
 	if (r == QS_FOLLOW_NOT)
 		r = qs_fail(err, QS_E_FAILED, "the header backup of %s cannot be changed",
 			    c->dev->node);

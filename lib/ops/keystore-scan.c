@@ -20,6 +20,7 @@ struct scan {
 	const struct qs_keystore *ks;
 	struct qs_outcomes *list;
 	enum qs_keystore_scan how;
+	struct qs_crypttab *tab; /* with QS_SCAN_REWRAP */
 };
 
 static int add_backups(const struct scan *s, const char *name, struct qs_error *err)
@@ -93,7 +94,7 @@ static int describe(const struct scan *s, const struct qs_outcome *o,
 	int r = qs_device_find(s->env, o->device, &dev, err);
 
 	if (r == 0)
-		r = qs_device_known_as(s->env, dev, h->uuid, &link, &name, err);
+		r = qs_device_known_in(s->env, s->tab, dev, h->uuid, &link, &name, err);
 	if (r < 0)
 		return r;
 	(void)qs_fields_number(token, "generation", &generation);
@@ -176,6 +177,7 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 		     enum qs_keystore_scan how, struct qs_outcomes *ret, struct qs_error *err)
 {
+	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
 	struct scan s = { .env = env, .ks = ks, .list = ret, .how = how };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
@@ -185,5 +187,9 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 		r = add_all_backups(&s, err);
 	if (r == 0)
 		r = add_retired(&s, err);
+	/* Once for all of them: the lines of a hundred devices are ten thousand otherwise. */
+	if (r == 0 && how == QS_SCAN_REWRAP)
+		r = qs_crypttab_load(env, &tab, err);
+	s.tab = tab;
 	return r < 0 ? r : qs_outcomes_look(env, ret, NULL, job, &s, err);
 }

@@ -32,14 +32,12 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 {
 	for (size_t i = 0; i < qs_crypttab_count(tab); i++) {
 		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
-		QS_AUTO(qs_auto_free) char *real = NULL;
 
 		if (!e->device)
 			continue;
 		if (strncmp(e->device, "UUID=", 5) == 0 && strcasecmp(e->device + 5, uuid) == 0)
 			return e;
-		if (qs_device_node_of(env, e->device, &real, NULL) == 1 &&
-		    strcmp(real, dev->node) == 0)
+		if (qs_device_leads_to(env, e->device, dev) > 0)
 			return e;
 	}
 	return NULL;

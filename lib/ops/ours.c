@@ -42,13 +42,20 @@ int qs_device_known_as(const struct qs_env *env, const struct qs_device *dev, co
 		       char **ret_link, char **ret_name, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
+	int r = qs_crypttab_load(env, &tab, err);
+
+	return r < 0 ? r : qs_device_known_in(env, tab, dev, uuid, ret_link, ret_name, err);
+}
+
+int qs_device_known_in(const struct qs_env *env, const struct qs_crypttab *tab,
+		       const struct qs_device *dev, const char *uuid, char **ret_link,
+		       char **ret_name, struct qs_error *err)
+{
 	QS_AUTO(qs_auto_free) char *link = NULL;
 	QS_AUTO(qs_auto_free) char *name = NULL;
 	const struct qs_crypttab_entry *e;
 	int r = qs_device_name(env, dev, uuid, &link, &name, err);
 
-	if (r == 0)
-		r = qs_crypttab_load(env, &tab, err);
 	if (r < 0)
 		return r;
 	e = qs_open_line_of(env, tab, dev, uuid ? uuid : "");

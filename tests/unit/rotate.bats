@@ -186,18 +186,3 @@ kek_names()
 	[ "$kek" = "$(sha256sum "$KEYSTORE/2.kek")" ]
 	qs keystore verify
 }
-
-@test "a thousandth of the disk is written: few flushes, few bytes, one call of the provider for all" {
-	ASAN_OPTIONS=detect_leaks=0 run -0 strace -f -qq -y -e trace=fsync,fdatasync,syncfs,pwrite64,write,openat -o "$BATS_TEST_TMPDIR/trace" \
-		"$QS_UTIL" --root="$ROOT" keystore rotate --force
-	cd "$BATS_TEST_TMPDIR"
-	# At most three flushes for a disk, and ten of the system disk, however many disks there are.
-	for n in 1 2 3; do
-		[ "$(grep -c "sync([0-9]*<$ROOT/img/d$n>" trace)" -le 3 ]
-	done
-	[ "$(grep -E 'sync(fs)?\(' trace | grep -c "$ROOT/etc/")" -le 10 ]
-	bytes=$(grep -E 'write(64)?\(' trace | grep -E "$ROOT/(img|etc/cryptconf/headers)/" | sed -n 's/.* = \([0-9]*\)$/\1/p' | paste -sd+ | bc)
-	[ "$bytes" -le $((3 * 600 * 1024)) ]
-	# KEKs are read back, for each of the probe's two calls, and for the three calls for all devices.
-	[ "$(grep openat trace | grep -c '[12]\.kek", O_RDONLY')" = 6 ]
-}
