@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# Goal G11: a fleet that the TPM opens, token by token. It asserts no time: "run" reads
+# Goal G11: a fleet that the TPM opens, token by token or by a keystore. It asserts no time: "run" reads
 # the samples and makes its table.
 #
 # guest: --disk scsi:b01:32M --disk scsi:b02:32M --disk scsi:b03:32M --disk scsi:b04:32M
@@ -46,6 +46,25 @@ attach_loop()
 		qs-util cryptcloseall
 		settle
 		sample G11 peer attach_loop /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_b??
+		settle
+		qs-util cryptcloseall
+		settle
+	done
+}
+
+@test "boot 1: G11: open all by the keystore, whose key the TPM has" {
+	local i
+	cp -r /root/keys /etc/cryptconf/
+	qs-util --yes keystore enable --provider tpm2
+	qs-util cryptenroll /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_b?? --keystore
+	qs-util --yes cryptenroll /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_b?? --wipe tpm2
+	rm -r /etc/cryptconf/keys
+	# The peer has no such thing: it is the one of above.
+	sed -n 's/^G11 peer/G11k peer/p' "$GUEST_RESULTS/samples" >"$BATS_TEST_TMPDIR/peer"
+	cat "$BATS_TEST_TMPDIR/peer" >>"$GUEST_RESULTS/samples"
+	for ((i = 0; i < rounds; i++)); do
+		sample G11k ours qs-util cryptopenall
+		[ "$(find /dev/mapper -name 'enc-*' | wc -l)" = 24 ]
 		settle
 		qs-util cryptcloseall
 		settle
