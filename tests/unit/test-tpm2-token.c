@@ -217,7 +217,8 @@ static void test_sizes_are_limited(void **state)
 {
 	QS_AUTO(qs_auto_json) json_t *good = vector_token("v262-signed11-policyref");
 	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token t = parse_token(good);
-	const struct qs_bytes nothing = {};
+	uint8_t none[1];
+	const struct qs_bytes nothing = { none, 0 };
 	const struct qs_bytes pem = { (uint8_t *)t.pubkey, strlen(t.pubkey) };
 	const size_t private = (size_t)(t.blob.data[0] << 8 | t.blob.data[1]) + 2;
 	const struct qs_bytes public = { t.blob.data + private, t.blob.size - private };
