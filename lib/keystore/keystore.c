@@ -238,12 +238,47 @@ static int parse_retention(const json_t *json, struct qs_keystore *ks, struct qs
 	return 0;
 }
 
+/* Absent: never. */
+static int parse_schedule(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
+{
+	const json_t *schedule = json_object_get(json, "schedule");
+	const char *every = qs_fields_text(schedule, "every");
+	char again[QS_SCHEDULE_L];
+
+	if (!schedule)
+		return 0;
+	if (json_object_size(schedule) != 2 || !every ||
+	    qs_schedule_parse(every, &ks->schedule) < 0 || !ks->schedule.unit ||
+	    strcmp(qs_schedule_print(&ks->schedule, again), every) != 0 ||
+	    parse_time(qs_fields_text(schedule, "since"), &ks->schedule.since) < 0)
+		return bad("schedule", err);
+	return 0;
+}
+
+static int parse_rotated(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
+{
+	if (json_object_get(json, "rotated") &&
+	    parse_time(qs_fields_text(json, "rotated"), &ks->rotated) < 0)
+		return bad("rotated", err);
+	return 0;
+}
+
+/* The members that may be absent; any other is one too many. */
+static size_t optional_members(const json_t *json)
+{
+	static const char *const names[] = { "rotation", "retention", "schedule", "rotated" };
+	size_t count = 0;
+
+	for (size_t i = 0; i < QS_ARRAY_SIZE(names); i++)
+		count += json_object_get(json, names[i]) != NULL;
+	return count;
+}
+
 int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_json)
 	json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
 	struct qs_keystore ks = {};
-	size_t members = 6;
 	uint64_t version;
 	int r;
 
@@ -254,11 +289,7 @@ int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, st
 	if (version != VERSION)
 		return qs_fail(err, QS_E_CONFIG, "%s was written by a newer qs-util",
 			       QS_KEYSTORE_FILE);
-	if (json_object_get(json, "rotation"))
-		members++;
-	if (json_object_get(json, "retention"))
-		members++;
-	if (json_object_size(json) != members)
+	if (json_object_size(json) != 6 + optional_members(json))
 		return bad("a field", err);
 	r = parse_words(json, &ks, err);
 	if (r == 0)
@@ -268,8 +299,22 @@ int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, st
 	if (r == 0)
 		r = parse_retention(json, &ks, err);
 	if (r == 0)
+		r = parse_schedule(json, &ks, err);
+	if (r == 0)
+		r = parse_rotated(json, &ks, err);
+	if (r == 0)
 		*ret = ks;
 	return r;
+}
+
+static json_t *print_time(time_t time)
+{
+	char when[TIME_L + 8] = "";
+	struct tm utc;
+
+	if (gmtime_r(&time, &utc))
+		(void)strftime(when, sizeof(when), TIME_FORM, &utc);
+	return json_string(when);
 }
 
 /* Only another one than the keystore's: so what no migration has touched is as it always was. */
@@ -282,15 +327,22 @@ static void print_provider(const struct qs_keystore *ks, const char *name, json_
 static json_t *print_generation(const struct qs_keystore *ks,
 				const struct qs_keystore_generation *g)
 {
-	json_t *json;
-	char when[TIME_L + 8] = "";
-	struct tm utc;
+	json_t *json =
+		json_pack("{s:i,s:o}", "number", (int)g->number, "created", print_time(g->created));
 
-	if (gmtime_r(&g->created, &utc))
-		(void)strftime(when, sizeof(when), TIME_FORM, &utc);
-	json = json_pack("{s:i,s:s}", "number", (int)g->number, "created", when);
 	print_provider(ks, g->provider, json);
 	return json;
+}
+
+static void print_schedule(json_t *json, const struct qs_schedule *s)
+{
+	char every[QS_SCHEDULE_L];
+
+	if (s->unit)
+		(void)json_object_set_new(json, "schedule",
+					  json_pack("{s:s,s:o}", "every",
+						    qs_schedule_print(s, every), "since",
+						    print_time(s->since)));
 }
 
 char *qs_keystore_print(const struct qs_keystore *ks)
@@ -313,6 +365,9 @@ char *qs_keystore_print(const struct qs_keystore *ks)
 	}
 	if (ks->retention)
 		(void)json_object_set_new(json, "retention", json_integer(ks->retention));
+	print_schedule(json, &ks->schedule);
+	if (ks->rotated)
+		(void)json_object_set_new(json, "rotated", print_time(ks->rotated));
 	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
 	if (!text)
 		abort();

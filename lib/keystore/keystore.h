@@ -17,6 +17,7 @@
 
 #include "base/env.h"
 #include "base/error.h"
+#include "keystore/schedule.h"
 
 #define QS_KEYSTORE_DIR QS_CONF_DIR "/keystore"
 #define QS_KEYSTORE_FILE QS_KEYSTORE_DIR "/keystore.json"
@@ -65,6 +66,9 @@ struct qs_keystore {
 	struct qs_keystore_generation generations[QS_KEYSTORE_GENERATIONS]; /* oldest first */
 	size_t count;
 	uint32_t retention; /* seconds; 0: QS_KEYSTORE_RETENTION */
+	struct qs_schedule schedule;
+	time_t rotated; /* when the last rotation was finished; 0: none was, or an older qs-util
+			   did it */
 };
 
 /* The word in keystore.json and in JSON output; static. */

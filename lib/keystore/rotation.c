@@ -28,8 +28,7 @@ static bool is_named(const struct qs_rotation_view *view, uint32_t number)
 	return false;
 }
 
-/* The oldest that neither wraps, nor is the one before that, nor is needed; 0: none. */
-static uint32_t find_retired(const struct qs_keystore *ks, const struct qs_rotation_view *view)
+uint32_t qs_rotation_retirable(const struct qs_keystore *ks, const struct qs_rotation_view *view)
 {
 	for (size_t i = 0; !view->unknown && i + 2 < ks->count; i++)
 		if (!is_named(view, ks->generations[i].number))
@@ -52,7 +51,7 @@ enum qs_rotation_step qs_rotation_next(const struct qs_keystore *ks,
 	/* When idle, these were away during the last rotation. */
 	if (view->waiting > 0)
 		return QS_ROTATION_REWRAP;
-	*ret = find_retired(ks, view);
+	*ret = qs_rotation_retirable(ks, view);
 	if (*ret)
 		return QS_ROTATION_RETIRE;
 	return ks->rotation == QS_ROTATION_REWRAPPING ? QS_ROTATION_FINISH : QS_ROTATION_DONE;
@@ -163,6 +162,7 @@ static int finish(struct run *run, struct qs_error *err)
 	if (changed.rotation == QS_ROTATION_REWRAPPING) {
 		changed.current = changed.target;
 		memcpy(changed.provider, changed.target_provider, sizeof(changed.provider));
+		changed.rotated = time(NULL);
 	}
 	changed.rotation = QS_ROTATION_IDLE;
 	changed.target = 0;

@@ -42,6 +42,9 @@ struct qs_rotation_view {
 /* Note that something names GENERATION. A number that finds no room makes the view unknown. */
 void qs_rotation_view_add(struct qs_rotation_view *view, uint32_t generation);
 
+/* The oldest generation that neither wraps, nor is the one before that, nor is named; 0: none. */
+uint32_t qs_rotation_retirable(const struct qs_keystore *ks, const struct qs_rotation_view *view);
+
 enum qs_rotation_step {
 	QS_ROTATION_DONE,   /* nothing is left to do */
 	QS_ROTATION_BEGIN,  /* write down that the target is made */

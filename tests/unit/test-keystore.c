@@ -30,6 +30,8 @@ static const struct qs_keystore two = {
 	.generations = { { 5, 1700000000, "local" }, { 7, 1763769600, "local" } },
 	.count = 2,
 	.retention = QS_KEYSTORE_RETENTION_MIN,
+	.schedule = { 6, 'W', 1763769600 },
+	.rotated = 1763769660,
 };
 
 static void test_written_is_read(void **state)
@@ -85,6 +87,20 @@ static void test_refused(void **state)
 		HEAD "\"current\":1,\"current\":1,\"generations\":[" ONE "]}",
 		HEAD "\"current\":1,\"generations\":[" ONE "],\"retention\":86399}",
 		HEAD "\"current\":1,\"generations\":[" ONE "],\"retention\":\"7D\"}",
+		HEAD "\"current\":1,\"generations\":[" ONE "],\"schedule\":\"6W\"}",
+		HEAD "\"current\":1,\"generations\":[" ONE "],\"schedule\":{\"every\":\"6W\"}}",
+		HEAD "\"current\":1,\"generations\":[" ONE
+		     "],\"schedule\":{\"every\":\"Never\",\"since\":\"2026-11-22T02:00:00Z\"}}",
+		HEAD "\"current\":1,\"generations\":[" ONE
+		     "],\"schedule\":{\"every\":\"23h\",\"since\":\"2026-11-22T02:00:00Z\"}}",
+		HEAD "\"current\":1,\"generations\":[" ONE
+		     "],\"schedule\":{\"every\":\"06W\",\"since\":\"2026-11-22T02:00:00Z\"}}",
+		HEAD "\"current\":1,\"generations\":[" ONE
+		     "],\"schedule\":{\"every\":\"6W\",\"since\":\"today\"}}",
+		HEAD
+		"\"current\":1,\"generations\":[" ONE
+		"],\"schedule\":{\"every\":\"6W\",\"since\":\"2026-11-22T02:00:00Z\",\"x\":1}}",
+		HEAD "\"current\":1,\"generations\":[" ONE "],\"rotated\":1763769600}",
 		HEAD "\"current\":2,\"generations\":[" ONE "]}",
 		HEAD "\"current\":0,\"generations\":[]}",
 		HEAD "\"current\":1,\"generations\":[" ONE "," ONE "]}",
