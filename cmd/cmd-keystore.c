@@ -71,22 +71,6 @@ static int disable(struct qs_context *ctx, struct qs_error *err)
 	return r < 0 ? r : say(ctx, "disabled", "The keystore is disabled and erased.\n");
 }
 
-static int rotate(struct qs_context *ctx, struct qs_error *err)
-{
-	int r;
-
-	ctx->keystore.key_id = qs_option_value(ctx, "key-id");
-	r = qs_keystore_rotate(&ctx->env, qs_option_given(ctx, "force"), &ctx->outcomes,
-			       &ctx->result, err);
-
-	ctx->done = "rewrapped";
-	if (r == 0)
-		ctx->text = qs_printf(
-			"Generation %d is current.\n",
-			(int)json_integer_value(json_object_get(ctx->result, "generation")));
-	return r;
-}
-
 /* An action has its own arguments, behind its name. */
 static int rewrap(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
@@ -110,10 +94,11 @@ static const struct {
 } actions[] = {
 	{ .name = "enable", .run = enable },
 	{ .name = "status", .run = qs_keystore_action_status },
-	{ .name = "rotate", .run = rotate },
+	{ .name = "rotate", .run = qs_keystore_action_rotate },
 	{ .name = "verify", .run = verify },
 	{ .name = "disable", .run = disable },
 	{ .name = "export", .run = qs_keystore_action_export },
+	{ .name = "schedule", .run_with = qs_keystore_action_schedule },
 	{ .name = "retention", .run_with = qs_keystore_action_retention },
 	{ .name = "purge", .run = qs_keystore_action_purge },
 };
@@ -124,6 +109,7 @@ static const struct {
 } only[] = {
 	{ "provider", "enable" },   { "pcrs", "enable" },       { "pin", "enable" },
 	{ "public-key", "export" }, { "generation", "export" }, { "output", "export" },
+	{ "if-due", "rotate" },
 };
 
 static int run_action(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
@@ -168,7 +154,7 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 			return run_action(ctx, i, argc > 1 ? argv[1] : NULL, err);
 	return qs_fail(
 		err, QS_E_USAGE,
-		"'%s': it is enable, status, rotate, rewrap, verify, export, retention, purge or disable",
+		"'%s': it is enable, status, rotate, rewrap, verify, export, schedule, retention, purge or disable",
 		argv[0]);
 }
 
@@ -200,6 +186,8 @@ static const struct qs_option options[] = {
 	  .help = "export: where it goes; - (as without it) is standard output" },
 	{ .name = "force",
 	  .help = "rotate: also less than a day after the last time; export: replace FILE" },
+	{ .name = "if-due",
+	  .help = "rotate: only what schedule says, and what is left to do; silent otherwise" },
 	{ .name = "all",
 	  .help = "rewrap: every device of ours that is present; purge: also what is not over its time" },
 	{}
@@ -210,6 +198,7 @@ static const struct qs_example examples[] = {
 	{ "--yes keystore enable --provider tpm2", "keep it in this machine's TPM" },
 	{ "keystore status", "what it is, and how many devices depend on it" },
 	{ "keystore rotate --force", "make a new generation now and rewrap all keys" },
+	{ "keystore schedule 6W", "do that every six weeks (qs-util-rekey.timer)" },
 	{ "keystore rewrap --all", "move devices from their key files into the keystore" },
 	{ "keystore verify", "prove that it opens what it should" },
 	{ "keystore export --public-key /root/escrow.pub --output /root/kek.rsa",
@@ -257,7 +246,7 @@ static const struct qs_status statuses[] = {
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable | status | rotate | rewrap [DEVICE...] | verify | export | retention TIME | purge | disable",
+	.args = "enable | status | rotate | rewrap [DEVICE...] | verify | export | schedule TIME | retention TIME | purge | disable",
 	.min_args = 1,
 	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "keep a key that wraps the keys of devices",
@@ -276,6 +265,14 @@ const struct qs_command qs_row_keystore = {
 		"command again goes on. A device that is away keeps its generation and is brought to the "
 		"present one when it is opened next. The generation before the present one is kept; older "
 		"ones are erased when no device that is present and no header backup needs them.\n"
+		"schedule TIME says when rotations are due: 6W, 2M, 1Y, once in 24 hours to 10 years, or "
+		"Never; months and years go by the calendar (UTC). What the age of the present generation "
+		"made due before is due at once. Every 15 minutes qs-util-rekey.timer rotates with "
+		"--if-due, which begins a rotation that is due, goes on with an interrupted one, and brings "
+		"along devices that were away and have returned; otherwise it is silent and reads no device. "
+		"What fails is tried again the next time. It never asks: with a PIN it fails, and rotating "
+		"is for a person. status tells when the next rotation is due, and that it is overdue: not "
+		"finished 24 hours later.\n"
 		"rewrap brings devices that were away to the present generation, and moves those named "
 		"(with --all, all of ours) from their key files into the keystore: a device gets a keyslot "
 		"of the keystore's, which is proven on what was read from the disk again, its line in "
@@ -298,7 +295,8 @@ const struct qs_command qs_row_keystore = {
 		"backup with the wrapped key stays for the retention time (7 days; retention TIME sets "
 		"it, 1D to 365D, and W, M of 30 days and Y are known), and cryptrestore brings the "
 		"device back. purge erases for good what is over its time and says what it erased; "
-		"with --all everything. Until then it counts as a header backup.\n"
+		"with --all everything. Until then it counts as a header backup; generations that nothing else "
+		"named are erased with it. qs-util-rekey.timer purges, too.\n"
 		"A volume whose identity is another one is refused with exit status 6 and no other key "
 		"is tried. Where the keystore fails otherwise (its file lost, another keystore's key, a "
 		"damaged token), key files and passphrases are tried.\n"

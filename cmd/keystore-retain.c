@@ -13,10 +13,27 @@ int qs_keystore_action_retention(struct qs_context *ctx, const char *time, struc
 	return 0;
 }
 
+static char *tell_retired(const json_t *retired)
+{
+	char *text = qs_strdup("");
+	const json_t *number;
+	size_t i;
+
+	json_array_foreach(retired, i, number)
+	{
+		QS_AUTO(qs_auto_free) char *before = text;
+
+		text = qs_printf("%sGeneration %d is erased: nothing needs it any more.\n", before,
+				 (int)json_integer_value(number));
+	}
+	return text;
+}
+
 int qs_keystore_action_purge(struct qs_context *ctx, struct qs_error *err)
 {
 	const struct qs_outcomes none = {};
 	bool all = qs_option_given(ctx, "all");
+	QS_AUTO(qs_auto_json) json_t *retired = NULL;
 	int r = 0;
 
 	if (all)
@@ -25,7 +42,13 @@ int qs_keystore_action_purge(struct qs_context *ctx, struct qs_error *err)
 			       "whatever is left of their retention time",
 			       &none, err);
 	ctx->done = "erased what was kept of";
-	return r < 0 ? r : qs_keystore_purge(&ctx->env, all, &ctx->outcomes, err);
+	if (r == 0)
+		r = qs_keystore_purge(&ctx->env, all, &ctx->outcomes, &retired, err);
+	if (json_array_size(retired) > 0) {
+		ctx->text = tell_retired(retired);
+		ctx->result = json_pack("{s:O}", "retired", retired);
+	}
+	return r;
 }
 
 void qs_keystore_print_retained(FILE *out, const json_t *result)

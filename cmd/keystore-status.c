@@ -93,6 +93,7 @@ static void print_status(FILE *out, const json_t *result)
 		print_server(out, json_object_get(result, "server"));
 	json_array_foreach(json_object_get(result, "unreadable"), i, item)
 		fprintf(out, "  not looked at: %s\n", json_string_value(item));
+	qs_keystore_print_schedule(out, result);
 	qs_keystore_print_retained(out, result);
 }
 

@@ -3,7 +3,10 @@
  *
  *   purge, for each file that is over its time   left behind         second run
  *   overwrite it, sync                           no header           erases it
- *   unlink, sync the directory                   finished            syncs it again
+ *   unlink, sync the directory                   nothing names its   syncs it again
+ *                                                  generation
+ *   the KEK of the generation (rotation.h)       it is still listed  erases it again
+ *   keystore.json without it                     finished            nothing
  *
  * Overwriting moves the file's time to now; so what is no header any more is over whatever its
  * time says. It could bring nothing back.
@@ -95,7 +98,7 @@ static int sync_directory(const struct qs_env *env, struct qs_error *err)
 }
 
 int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *ret,
-		      struct qs_error *err)
+		      json_t **ret_retired, struct qs_error *err)
 {
 	QS_AUTO(qs_retired_list_done) struct qs_retired_list list = {};
 	struct qs_keystore ks;
@@ -108,7 +111,10 @@ int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *re
 	for (size_t i = 0; r == 0 && i < list.count; i++)
 		if (all || is_over(env, &ks, &list.items[i]))
 			erase(env, &list.items[i], qs_outcomes_add(ret, list.items[i].path));
-	return r < 0 ? r : sync_directory(env, err);
+	if (r == 0)
+		r = sync_directory(env, err);
+	*ret_retired = json_array();
+	return r < 0 ? r : qs_keystore_retire(env, *ret_retired, err);
 }
 
 int qs_keystore_add_retained(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,

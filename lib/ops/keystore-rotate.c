@@ -27,6 +27,7 @@ struct rotate {
 	struct qs_outcomes *report; /* what was done */
 	json_t *retired;            /* array of numbers */
 	bool flushed;               /* backups were, behind the last change */
+	bool only_retire;           /* devices stay at the generation that they have */
 };
 
 static bool detail_is_true(const struct qs_outcome *o, const char *key)
@@ -65,6 +66,8 @@ static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_v
 	r = qs_keystore_scan(ro->env, ks, QS_SCAN_REWRAP, &ro->found, err);
 	for (size_t i = 0; r == 0 && i < ro->found.count; i++)
 		note(ret, &ro->found.items[i]);
+	if (ro->only_retire)
+		ret->waiting = 0;
 	return r;
 }
 
@@ -183,33 +186,121 @@ static int refuse_key(const struct qs_env *env, const struct qs_keystore *ks, st
 	return qs_keystore_check_key(env, qs_provider_find(ks->provider), ks, err);
 }
 
-int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes *ret,
-		       json_t **ret_result, struct qs_error *err)
+/* With the keystore's lock, on KS as it is now: begin one (FRESH), go on with one, or with devices.
+ */
+static int run(struct rotate *ro, struct qs_keystore *ks, bool fresh, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(env, 0, err);
-	struct rotate ro = { .env = env, .report = ret, .retired = json_array() };
-	struct qs_keystore ks;
-	int r = lock < 0 ? lock : qs_keystore_load_enabled(env, &ks, err);
+	int r = refuse_key(ro->env, ks, err);
 
-	if (r == 0 && ks.rotation == QS_ROTATION_IDLE && !force)
-		r = refuse_interval(&ks, err);
 	if (r == 0)
-		r = refuse_key(env, &ks, err);
-	if (r == 0)
-		r = qs_keystore_prepare_all(env, &ks, true, err);
-	if (r == 0) {
-		r = qs_rotation_run(&ks, &functions, &ro, ks.rotation == QS_ROTATION_IDLE, err);
-		tell_unreadable(&ro);
-		*ret_result = json_pack("{s:s,s:i,s:O}", "state", qs_keystore_state_name(ks.state),
-					"generation", (int)ks.current, "retired", ro.retired);
-		if (ks.rotation != QS_ROTATION_IDLE)
-			(void)json_object_set_new(*ret_result, "rotation",
-						  json_pack("{s:s,s:i}", "state",
-							    qs_rotation_state_name(ks.rotation),
-							    "generation", (int)ks.target));
+		r = qs_keystore_prepare_all(ro->env, ks, true, err);
+	if (r < 0)
+		return r;
+	r = qs_rotation_run(ks, &functions, ro, fresh, err);
+	tell_unreadable(ro);
+	return r;
+}
+
+static json_t *describe(const struct qs_keystore *ks, const json_t *retired)
+{
+	json_t *result = json_pack("{s:s,s:i,s:O}", "state", qs_keystore_state_name(ks->state),
+				   "generation", (int)ks->current, "retired", retired);
+
+	if (ks->rotation != QS_ROTATION_IDLE)
+		(void)json_object_set_new(result, "rotation",
+					  json_pack("{s:s,s:i}", "state",
+						    qs_rotation_state_name(ks->rotation),
+						    "generation", (int)ks->target));
+	return result;
+}
+
+static int rotate(struct rotate *ro, const struct qs_rotate_options *options,
+		  struct qs_keystore *ks, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(ro->env, 0, err);
+	int r = lock < 0 ? lock : qs_keystore_load_enabled(ro->env, ks, err);
+	bool idle = r == 0 && ks->rotation == QS_ROTATION_IDLE;
+
+	if (idle && !options->force && !options->if_due)
+		r = refuse_interval(ks, err);
+	if (r < 0)
+		return r;
+	return run(ro, ks, idle && (!options->if_due || qs_keystore_is_due(ks)), err);
+}
+
+int qs_keystore_rotate(const struct qs_env *env, const struct qs_rotate_options *options,
+		       struct qs_outcomes *ret, json_t **ret_result, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *retired = json_array();
+	struct rotate ro = { .env = env, .report = ret, .retired = retired };
+	struct qs_keystore ks = {};
+	bool work = true;
+	int r = 0;
+
+	if (options->if_due) {
+		r = qs_keystore_load(env, &ks, err);
+		if (r == 0)
+			r = qs_keystore_has_work(env, &ks, &work, err);
 	}
+	if (r == 0 && work)
+		r = rotate(&ro, options, &ks, err);
+	if (r < 0 && options->if_due && err && err->kind == QS_E_PIN)
+		qs_error_append(err, ": `qs-util keystore rotate` asks for it");
+	if (ks.state != QS_KEYSTORE_DISABLED || r == 0)
+		*ret_result = describe(&ks, retired);
 	qs_outcomes_done(&ro.found);
-	json_decref(ro.retired);
+	return r;
+}
+
+/* ---- after a purge ---- */
+
+/* Most keystores have two generations, and no header is read. */
+static int may_retire(const struct qs_env *env, const struct qs_keystore *ks, bool *ret,
+		      struct qs_error *err)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	struct qs_rotation_view view = {};
+	int r;
+
+	*ret = false;
+	if (ks->state != QS_KEYSTORE_ENABLED || ks->rotation != QS_ROTATION_IDLE || ks->count < 3)
+		return 0;
+	r = qs_keystore_scan(env, ks, QS_SCAN_BACKUPS, &found, err);
+	for (size_t i = 0; r == 0 && i < found.count; i++)
+		note(&view, &found.items[i]);
+	*ret = r == 0 && qs_rotation_retirable(ks, &view) > 0;
+	return r;
+}
+
+static int retire_now(struct rotate *ro, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close) int lock = -1;
+	struct qs_keystore ks;
+	struct qs_error own = {};
+	bool may = false;
+	int r = qs_keystore_load(ro->env, &ks, err);
+
+	if (r == 0)
+		r = may_retire(ro->env, &ks, &may, err);
+	if (r < 0 || !may)
+		return r;
+	lock = qs_keystore_lock(ro->env, 0, &own);
+	if (lock < 0 && own.kind == QS_E_LOCKED)
+		return 0;
+	if (lock < 0 && err)
+		*err = own;
+	r = lock < 0 ? lock : qs_keystore_load_enabled(ro->env, &ks, err);
+	if (r < 0 || ks.rotation != QS_ROTATION_IDLE)
+		return r;
+	return qs_rotation_run(&ks, &functions, ro, false, err);
+}
+
+int qs_keystore_retire(const struct qs_env *env, json_t *ret, struct qs_error *err)
+{
+	struct rotate ro = { .env = env, .retired = ret, .only_retire = true };
+	int r = retire_now(&ro, err);
+
+	qs_outcomes_done(&ro.found);
 	return r;
 }
 
@@ -276,67 +367,6 @@ void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *l
 
 /* ---- rewrap ---- */
 
-/* Has it a key file that is ours to move? What cannot be found out is left to the move itself. */
-static bool has_key_file(const struct qs_env *env, struct qs_outcome *o)
-{
-	QS_AUTO(qs_open_request_done) struct qs_open_request request = {};
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
-	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
-	QS_AUTO(qs_journal_done) struct qs_journal journal = {};
-
-	if (qs_open_find(env, NULL, o, &dev, &h, &request) < 0)
-		return true;
-	if (qs_journal_read(env, o->name, &journal, NULL) != 0)
-		return true;
-	for (size_t i = 0; i < QS_OPEN_KEYS && request.key_files[i]; i++) {
-		QS_AUTO(qs_auto_free) char *real = qs_env_path(env, request.key_files[i]);
-
-		if (qs_key_is_in_dir(env, request.key_files[i]) && access(real, F_OK) == 0)
-			return true;
-	}
-	return false;
-}
-
-static bool is_told(const struct qs_outcomes *list, const struct qs_outcome *o)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (list->items[i].node && o->node && strcmp(list->items[i].node, o->node) == 0)
-			return true;
-	return false;
-}
-
-/* Those without a key file have a note, unless they were rewrapped just now. */
-static int move_all(const struct qs_env *env, struct qs_outcomes *asked, struct qs_outcomes *ret,
-		    struct qs_error *err)
-{
-	const struct qs_enroll_options options = { .method = "keystore-move" };
-	QS_AUTO(qs_auto_free) const char **devices = calloc(asked->count + 1, sizeof(*devices));
-	QS_AUTO(qs_outcomes_done) struct qs_outcomes moved = {};
-	size_t count = 0;
-	int r;
-
-	if (!devices)
-		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", asked->count);
-	for (size_t i = 0; i < asked->count; i++) {
-		struct qs_outcome *o = &asked->items[i];
-
-		if (has_key_file(env, o)) {
-			devices[count++] = o->device;
-		} else if (!is_told(ret, o)) {
-			qs_outcome_set(&o->note, "has no key file to move");
-			qs_outcome_detail(o, "state", json_string("left"));
-			*qs_outcomes_add(ret, NULL) = *o;
-			*o = (struct qs_outcome){};
-		}
-	}
-	r = count ? qs_enroll(env, devices, count, &options, &moved, err) : 0;
-	for (size_t i = 0; i < moved.count; i++) {
-		*qs_outcomes_add(ret, NULL) = moved.items[i];
-		moved.items[i] = (struct qs_outcome){};
-	}
-	return r;
-}
-
 /* Let go of the lock again, which the move takes for itself. */
 static int bring_all(struct rotate *ro, struct qs_error *err)
 {
@@ -372,7 +402,7 @@ int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devi
 	if (r == 0 && count == 0)
 		r = qs_outcomes_add_ours(env, &asked, err);
 	if (r == 0)
-		r = move_all(env, &asked, ret, err);
+		r = qs_keystore_move(env, &asked, ret, err);
 	/* A run that was killed may have finished all of it but this. */
 	return r < 0 ? r : qs_journal_sync(env, err);
 }

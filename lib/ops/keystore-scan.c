@@ -181,7 +181,7 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 	struct scan s = { .env = env, .ks = ks, .list = ret, .how = how };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
-	if (r == 0)
+	if (r == 0 && how != QS_SCAN_BACKUPS)
 		r = qs_outcomes_add_ours(env, ret, err);
 	if (r == 0)
 		r = add_all_backups(&s, err);

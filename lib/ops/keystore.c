@@ -312,6 +312,9 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	(void)json_object_set_new(*ret, "unreadable", unreadable(&found));
 	if (ks.rotation != QS_ROTATION_IDLE)
 		(void)json_object_set_new(*ret, "rotation", rotation(&ks, &found));
+	qs_keystore_add_schedule(&ks, *ret);
+	if (ks.rotated)
+		(void)json_object_set_new(*ret, "rotated", qs_json_time(ks.rotated));
 	provider = qs_provider_find(ks.provider);
 	if (provider->describe)
 		(void)json_object_set_new(*ret, "server", provider->describe(env));

@@ -18,7 +18,24 @@
  */
 int qs_keystore_lock(const struct qs_env *env, unsigned wait_ms, struct qs_error *err);
 
+/* Does the schedule say that a rotation begins now? */
+bool qs_keystore_is_due(const struct qs_keystore *ks);
+
+/*
+ * Has a rotation anything to do: one that was cut off, one that is due, or a device that is
+ * present and whose header backup is behind? *ret. Reads files only, and takes no lock.
+ */
+int qs_keystore_has_work(const struct qs_env *env, const struct qs_keystore *ks, bool *ret,
+			 struct qs_error *err);
+
+/*
+ * Retire what no device and no header backup names, when no rotation is under way. *ret gets
+ * the numbers of the generations. Somebody else holds the keystore's lock: left to the next time.
+ */
+int qs_keystore_retire(const struct qs_env *env, json_t *ret, struct qs_error *err);
+
 enum qs_keystore_scan {
+	QS_SCAN_BACKUPS, /* QS_SCAN_COUNT of header backups only */
 	QS_SCAN_COUNT,
 	QS_SCAN_PROVE, /* each key is unwrapped, its identity checked and its keyslot tried */
 	QS_SCAN_REWRAP /* what rewrapping has to know; backups are read from the disk again */
@@ -40,6 +57,13 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
  */
 int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
 		      struct qs_outcomes *found, struct qs_outcomes *report, struct qs_error *err);
+
+/*
+ * Move the devices ASKED from their key files into the keystore. What is told of each goes from
+ * there to RET, where those that were brought along just now are.
+ */
+int qs_keystore_move(const struct qs_env *env, struct qs_outcomes *asked, struct qs_outcomes *ret,
+		     struct qs_error *err);
 
 /* Read the header of NODE (a real path) anew, and open by what KS wrapped in it. Never writes. */
 int qs_keystore_prove(const struct qs_env *env, const struct qs_keystore *ks, const char *node,
@@ -89,6 +113,12 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
  */
 json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
 			 const struct qs_luks_header *h, int *ret_slot);
+
+/*
+ * Put "schedule" (as qs_schedule_print()) into RESULT and, unless that is never, "next_rotation"
+ * (a time) and "overdue".
+ */
+void qs_keystore_add_schedule(const struct qs_keystore *ks, json_t *result);
 
 /* Put "retention" (seconds) and "kept" (name, uuid, path, destroyed, until) into RESULT. */
 int qs_keystore_add_retained(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,

@@ -267,22 +267,35 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
  * *ret: "state"; unless disabled "provider", "store", "generation" (the current one),
  * "generations" (number, created, devices, backups: how many it wraps keys of;
  * tpm2: what it is bound to, pcrs, bank, pin, or problem),
- * "unreadable" (sentences), "retention" and "kept" as in qs_keystore_add_retained(), and
+ * "unreadable" (sentences), "retention" and "kept" as in qs_keystore_add_retained(), what
+ * qs_keystore_add_schedule() says, "rotated" (when the last rotation was finished, if one was), and
  * while a rotation is not finished "rotation" (state, generation, done and total: devices).
  * Reads only.
  */
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err);
 
+struct qs_rotate_options {
+	bool force;  /* also before the minimum interval, which is QS_E_REFUSED */
+	bool if_due; /* begin one only if the schedule says so; devices that were away are brought
+			along. Without a keystore, and with nothing to do, a success */
+};
+
 /*
  * Go on with a rotation, or begin one: a new generation, and every device that is present
- * wrapped by it (steps: keystore/rotation.h, ops/keystore-rotate.c). FORCE: also before the
- * minimum interval, which is QS_E_REFUSED. *ret: the devices that were changed, with
- * "generation", or that could not be; *ret_result: "state", "generation" (the
- * current one), "retired" (numbers), and "rotation" (state, generation) while it is not finished.
+ * wrapped by it (steps: keystore/rotation.h, ops/keystore-rotate.c). *ret: the devices that were
+ * changed, with "generation", or that could not be; *ret_result: "state", "generation" (the current
+ * one), "retired" (numbers), and "rotation" (state, generation) while it is not finished.
  * QS_E_PARTIAL: not finished; QS_E_LOCKED: another one runs.
  */
-int qs_keystore_rotate(const struct qs_env *env, bool force, struct qs_outcomes *ret,
-		       json_t **ret_result, struct qs_error *err);
+int qs_keystore_rotate(const struct qs_env *env, const struct qs_rotate_options *options,
+		       struct qs_outcomes *ret, json_t **ret_result, struct qs_error *err);
+
+/*
+ * When the keystore is rotated by itself: TEXT as in qs_schedule_parse() (QS_E_USAGE). *ret_result
+ * is what qs_keystore_add_schedule() says.
+ */
+int qs_keystore_set_schedule(const struct qs_env *env, const char *text, json_t **ret_result,
+			     struct qs_error *err);
 
 /*
  * How long a destroyed device of the keystore can be brought back: TEXT as in
@@ -295,9 +308,10 @@ int qs_keystore_set_retention(const struct qs_env *env, const char *text, uint32
 /*
  * Erase what was kept of destroyed devices and is over its time, or ALL of it. One outcome
  * for each file that was erased (device: its path; name, uuid); outcome.details: "destroyed".
+ * Generations that nothing else named are retired: *ret_retired, an array of their numbers.
  */
 int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *ret,
-		      struct qs_error *err);
+		      json_t **ret_retired, struct qs_error *err);
 
 /*
  * Bring every device of the keystore that is present to the generation that wraps now, and move

@@ -266,6 +266,7 @@ open_devices()
 	openssl pkeyutl -decrypt -inkey /root/escrow.key -pkeyopt rsa_padding_mode:oaep \
 		-pkeyopt rsa_oaep_md:sha256 -in /root/kek.rsa | jq -e '.alg == "A256GCMKW"'
 	example 'keystore retention 10D'
+	example 'keystore schedule 6W' | grep -q 'every 6W'
 	qs-util --yes cryptdestroy /dev/sdk
 	run ! cryptsetup isLuks /dev/sdk
 	qs-util --yes cryptrestore /dev/sdk

@@ -1,0 +1,68 @@
+/*
+ * What a timer asks every few minutes: is there anything for a rotation to do? Answered
+ * without the keystore's lock, its provider, or the header of any device.
+ */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "keystore/token.h"
+#include "luks/backup.h"
+#include "luks/image.h"
+#include "ops/keystore.h"
+
+/* A backup follows its device to the last step, so one that is behind tells of both. */
+static bool is_behind(const struct qs_env *env, const struct qs_keystore *ks, const char *name)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	struct qs_keystore_token t;
+	const json_t *token;
+	time_t when;
+	int number;
+
+	if (qs_backup_load(env, name, &h, &when, NULL) != 1)
+		return false;
+	token = qs_keystore_token_find(h.json, &number);
+	if (!token || qs_keystore_token_parse(token, h.uuid, &t, NULL) < 0 ||
+	    strcmp(t.store, ks->store) != 0)
+		return false;
+	return t.generation != qs_keystore_wraps_with(ks) || qs_header_is_cut_update(&h);
+}
+
+static bool is_present(const struct qs_env *env, const char *name)
+{
+	QS_AUTO(qs_auto_free) char *link = qs_name_to_link(name);
+	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+
+	return qs_device_find(env, name, &dev, NULL) == 0 ||
+	       (link && qs_device_find(env, link, &dev, NULL) == 0);
+}
+
+/* Is a device there that was away, or failed, when the others came to their generation? */
+static int find_returned(const struct qs_env *env, const struct qs_keystore *ks, bool *ret,
+			 struct qs_error *err)
+{
+	QS_AUTO(qs_backup_names_done) char **names = NULL;
+	int r = qs_backup_names(env, &names, err);
+
+	*ret = false;
+	for (size_t i = 0; r >= 0 && names && names[i] && !*ret; i++)
+		*ret = is_behind(env, ks, names[i]) && is_present(env, names[i]);
+	return r < 0 ? r : 0;
+}
+
+bool qs_keystore_is_due(const struct qs_keystore *ks)
+{
+	time_t now = time(NULL), next = qs_schedule_next(ks, now);
+
+	return ks->state == QS_KEYSTORE_ENABLED && next && next <= now;
+}
+
+int qs_keystore_has_work(const struct qs_env *env, const struct qs_keystore *ks, bool *ret,
+			 struct qs_error *err)
+{
+	*ret = false;
+	if (ks->state != QS_KEYSTORE_ENABLED)
+		return 0;
+	*ret = ks->rotation != QS_ROTATION_IDLE || qs_keystore_is_due(ks);
+	return *ret ? 0 : find_returned(env, ks, ret, err);
+}

@@ -1,0 +1,179 @@
+#!/usr/bin/env bats
+# What the keystore does by itself: when a rotation is due, what --if-due does, and what a
+# purge leaves of generations that nothing names. Its units: units.bats, and in a guest.
+
+load tree
+
+setup()
+{
+	make_tree 2
+	KEYSTORE=$ROOT/etc/cryptconf/keystore
+	RETIRED=$ROOT/etc/cryptconf/retired
+	qs cryptformat --no-open "$ID"1 "$ID"2
+	qs --yes keystore enable
+	qs cryptenroll "$ID"1 "$ID"2 --keystore
+}
+
+valid()
+{
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+}
+
+# aged TIME: all that has a date in keystore.json was done then.
+aged()
+{
+	jq --arg t "$(date -u -d "$1" +%FT%TZ)" \
+		'.generations[].created = $t | if .schedule then .schedule.since = $t else . end' \
+		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/aged"
+	cat "$BATS_TEST_TMPDIR/aged" >"$KEYSTORE/keystore.json"
+}
+
+status_of()
+{
+	qs --json keystore status | jq -c ".result | $1"
+}
+
+generations()
+{
+	status_of '[.generations[].number]'
+}
+
+if_due()
+{
+	run --separate-stderr qs --json keystore rotate --if-due
+	valid
+}
+
+@test "a schedule is kept, told and changed; what is none is refused and changes nothing" {
+	local time
+	[ "$(status_of '[.schedule, .next_rotation, .overdue, .rotated]')" = '["Never",null,null,null]' ]
+	before=$(sum "$KEYSTORE/keystore.json")
+	for time in 6 6w 23h 11Y 121M 0D -6W '' sometimes; do
+		run -64 qs keystore schedule "$time"
+	done
+	run -64 qs keystore schedule
+	run -64 qs keystore rotate --if-due --force
+	run -64 qs keystore status --if-due
+	[ "$(sum "$KEYSTORE/keystore.json")" = "$before" ]
+	run -0 --separate-stderr qs --json keystore schedule 2M
+	valid
+	aged 2026-01-31T05:00:00Z
+	run -0 --separate-stderr qs --json keystore status
+	valid
+	[ "$(jq -c '.result | [.schedule, .next_rotation, .overdue]' <<<"$output")" = '["2M","2026-03-31T05:00:00Z",true]' ]
+	run -0 qs keystore status
+	[[ $output == *'rotated every 2M, next on 2026-03-31T05:00:00Z: overdue'* ]]
+	# The same again is due when it was; another one not before it was set.
+	qs keystore schedule 2M
+	[ "$(status_of .overdue)" = true ]
+	qs keystore schedule 1M
+	[ "$(status_of .overdue)" = false ]
+	qs keystore schedule never
+	[ "$(status_of '[.schedule, .overdue]')" = '["Never",null]' ]
+	qs --yes cryptenroll "$ID"1 "$ID"2 --wipe keystore
+	qs --yes keystore disable
+	run -1 qs keystore schedule 6W
+}
+
+@test "--if-due without anything to do is silent, and asks no lock, provider or device" {
+	qs keystore schedule 1D
+	run -0 --separate-stderr strace -f -qq -e trace=openat,flock,clone,clone3,fork,vfork -o "$BATS_TEST_TMPDIR/trace" \
+		env ASAN_OPTIONS=detect_leaks=0 "$QS_UTIL" --root="$ROOT" keystore rotate --if-due
+	[ -z "$output$stderr" ]
+	grep -q 'keystore\.json' "$BATS_TEST_TMPDIR/trace"
+	run grep -E '\.kek|\.lock|/img/|clone|fork|modules\/' "$BATS_TEST_TMPDIR/trace"
+	[ -z "$output" ]
+	if_due
+	[ "$status$(jq -c .result.generation <<<"$output")" = 01 ]
+	run -0 qs keystore purge
+	[ -z "$output" ]
+	qs --yes cryptenroll "$ID"1 "$ID"2 --wipe keystore
+	qs --yes keystore disable
+	run -0 qs keystore rotate --if-due
+	[ -z "$output" ]
+}
+
+@test "--if-due rotates when it is due, once, and says when it was done" {
+	qs keystore schedule 1D
+	aged '25 hours ago'
+	if_due
+	[ "$status$(jq -c '[.devices[].generation]' <<<"$output")" = '0[2,2]' ]
+	[ "$(status_of '[.overdue, (.rotated | fromdate > now - 600)]')" = '[false,true]' ]
+	if_due
+	[ "$(jq -c '[.devices, .result.generation]' <<<"$output")" = '[null,2]' ]
+	qs keystore schedule Never
+	aged '2 years ago'
+	if_due
+	[ "$(jq -c .result.generation <<<"$output")" = 2 ]
+	qs keystore verify
+}
+
+@test "--if-due goes on with a rotation that was cut off, and tells that another one runs" {
+	qs keystore schedule 1D
+	aged '25 hours ago'
+	exec {lock}>"$ROOT/run/qs-util/keystore.lock"
+	flock "$lock"
+	run -5 qs keystore rotate --if-due
+	[[ "$output" == *'another qs-util works on the keystore'* ]]
+	exec {lock}>&-
+	cp --sparse=always "$(image_of 2)" "$BATS_TEST_TMPDIR/whole"
+	dd if=/dev/urandom of="$(image_of 2)" bs=4096 seek=1 count=70 conv=notrunc status=none
+	run -7 qs keystore rotate --if-due
+	cp --sparse=always "$BATS_TEST_TMPDIR/whole" "$(image_of 2)"
+	qs keystore schedule Never
+	if_due
+	[ "$status$(jq -c '[.result.generation, .result.rotation]' <<<"$output")" = '0[2,null]' ]
+	qs keystore verify
+}
+
+@test "--if-due brings a device along that was away and has returned" {
+	rm "$ROOT$ID"2
+	qs keystore rotate --force
+	if_due
+	[ "$(jq -c .devices <<<"$output")" = null ]
+	ln -s "$(image_of 2)" "$ROOT$ID"2
+	if_due
+	[ "$status$(jq -c '[.devices[].generation]' <<<"$output")" = '0[2]' ]
+	[ "$(status_of '.generations[0].devices')" = 0 ]
+	if_due
+	[ "$(jq -c .devices <<<"$output")" = null ]
+}
+
+@test "a purge retires the generations that only destroyed devices had named" {
+	qs --yes cryptdestroy "$ID"2
+	qs keystore rotate --force
+	qs keystore rotate --force
+	[ "$(generations)" = '[1,2,3]' ]
+	run -0 qs keystore purge
+	[ -z "$output" ]
+	[ "$(generations)" = '[1,2,3]' ]
+	touch -d '-8 days' "$RETIRED"/*
+	# Not while somebody else works on the keystore; the next purge does it.
+	exec {lock}>"$ROOT/run/qs-util/keystore.lock"
+	flock "$lock"
+	run -0 qs keystore purge
+	exec {lock}>&-
+	[ -z "$(ls -A "$RETIRED")" ]
+	[ "$(generations)" = '[1,2,3]' ]
+	run -0 --separate-stderr qs --json keystore purge
+	valid
+	[ "$(jq -c .result.retired <<<"$output")" = '[1]' ]
+	[ "$(generations)" = '[2,3]' ]
+	[ ! -e "$KEYSTORE/1.kek" ]
+	qs keystore verify
+}
+
+@test "a purge does not retire what a device names, though no backup does" {
+	rm "$(backup_of 2)"
+	mv "$ROOT$ID"2 "$BATS_TEST_TMPDIR/link"
+	qs keystore rotate --force
+	qs --json keystore status >/dev/null
+	jq '.generations += [{"number": 3, "created": .generations[0].created}] | .current = 3' \
+		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/json"
+	mv "$BATS_TEST_TMPDIR/link" "$ROOT$ID"2
+	cp "$KEYSTORE/2.kek" "$KEYSTORE/3.kek"
+	cat "$BATS_TEST_TMPDIR/json" >"$KEYSTORE/keystore.json"
+	run -0 qs keystore purge
+	[ "$(generations)" = '[1,2,3]' ]
+	[ -e "$KEYSTORE/1.kek" ]
+}
