@@ -96,6 +96,7 @@ static const struct {
 	{ .name = "status", .run = qs_keystore_action_status },
 	{ .name = "rotate", .run = qs_keystore_action_rotate },
 	{ .name = "verify", .run = verify },
+	{ .name = "check", .run = qs_keystore_action_check },
 	{ .name = "disable", .run = disable },
 	{ .name = "export", .run = qs_keystore_action_export },
 	{ .name = "schedule", .run_with = qs_keystore_action_schedule },
@@ -154,7 +155,7 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 			return run_action(ctx, i, argc > 1 ? argv[1] : NULL, err);
 	return qs_fail(
 		err, QS_E_USAGE,
-		"'%s': it is enable, status, rotate, rewrap, verify, export, schedule, retention, purge or disable",
+		"'%s': it is enable, status, rotate, rewrap, verify, check, export, schedule, retention, purge or disable",
 		argv[0]);
 }
 
@@ -201,6 +202,7 @@ static const struct qs_example examples[] = {
 	{ "keystore schedule 6W", "do that every six weeks (qs-util-rekey.timer)" },
 	{ "keystore rewrap --all", "move devices from their key files into the keystore" },
 	{ "keystore verify", "prove that it opens what it should" },
+	{ "keystore check", "can its key be had, and until when? For monitoring, too" },
 	{ "keystore export --public-key /root/escrow.pub --output /root/kek.rsa",
 	  "for somebody who keeps it elsewhere" },
 	{ "keystore retention 10D", "how long a destroyed device can be brought back" },
@@ -231,7 +233,7 @@ static const struct qs_recipe recovery = {
 
 static const struct qs_status statuses[] = {
 	{ 1, "there is no keystore, or its module is not installed; export: the public key is not "
-	     "fit" },
+	     "fit; check: the keys can be had, but something that they need ends within 30 days" },
 	{ 2, "a key cannot be unwrapped, or TPM or key server do not give the key that wraps it" },
 	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
 	{ 6,
@@ -246,7 +248,7 @@ static const struct qs_status statuses[] = {
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable | status | rotate | rewrap [DEVICE...] | verify | export | schedule TIME | retention TIME | purge | disable",
+	.args = "enable | status | rotate | rewrap [DEVICE...] | verify | check | export | schedule TIME | retention TIME | purge | disable",
 	.min_args = 1,
 	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "keep a key that wraps the keys of devices",
@@ -279,6 +281,11 @@ const struct qs_command qs_row_keystore = {
 		"crypttab names no key file any more (and gets noauto: cryptopenall opens it), and only "
 		"then the key file's keyslot is revoked, in header backups too, and the file erased. Key "
 		"files outside of the keys directory are not touched.\n"
+		"check gets the key of every generation with what is configured for the next start (the "
+		"certificates of a key server, the TPM), tries it, and says what will end within 30 days. It "
+		"looks at no device. Exit status 0 means that all is well; 1 that something ends soon, or "
+		"has ended; any other that a key cannot be had now. Both are messages in the journal. Where "
+		"qs-util-keycheck.timer is enabled it runs daily; status tells when the keys were had last.\n"
 		"disable erases the keystore and is refused while a device that is present or a header "
 		"backup depends on it, or cannot be read; of a disk that is away and has no header backup "
 		"it does not know.\n"

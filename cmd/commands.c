@@ -40,6 +40,8 @@ const struct qs_file qs_files[] = {
 	  "what a key server calls it. A key bundle (keybackup) has a copy; "
 	  "without N.kek, or N.sealed and its TPM, no key that generation N wrapped opens "
 	  "anything." },
+	{ QS_FILE_KEYSTORE, "/var/lib/qs-util/keystore-check.json",
+	  "When keystore check last tried the key, and had it. Nothing depends on it." },
 	{ QS_FILE_KEYSTORE, "/etc/cryptconf/retired/NAME.UUID.header",
 	  "The header backup of a destroyed device, with the key that the keystore wrapped, until "
 	  "its retention time is over." },

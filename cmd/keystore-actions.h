@@ -7,6 +7,7 @@
 #include "command.h"
 
 int qs_keystore_action_status(struct qs_context *ctx, struct qs_error *err);
+int qs_keystore_action_check(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_export(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_rotate(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_schedule(struct qs_context *ctx, const char *time, struct qs_error *err);

@@ -47,6 +47,15 @@ static const char *text_of(const json_t *object, const char *field)
 	return json_string_value(json_object_get(object, field));
 }
 
+static void print_check(FILE *out, const json_t *last)
+{
+	const char *succeeded = text_of(last, "succeeded");
+
+	if (last)
+		fprintf(out, "  checked on %s; the keys were had last on %s\n",
+			text_of(last, "time"), succeeded ? succeeded : "no day that is known");
+}
+
 static void print_expiry(FILE *out, const json_t *server, const char *field, const char *what)
 {
 	if (text_of(server, field))
@@ -91,6 +100,9 @@ static void print_status(FILE *out, const json_t *result)
 		print_generation(out, item, provider);
 	if (json_object_get(result, "server"))
 		print_server(out, json_object_get(result, "server"));
+	print_check(out, json_object_get(result, "last_check"));
+	json_array_foreach(json_object_get(result, "warnings"), i, item)
+		fprintf(out, "  warning: %s\n", json_string_value(item));
 	json_array_foreach(json_object_get(result, "unreadable"), i, item)
 		fprintf(out, "  not looked at: %s\n", json_string_value(item));
 	qs_keystore_print_schedule(out, result);

@@ -106,7 +106,7 @@ static int bad(const char *field, struct qs_error *err)
 		       QS_KEYSTORE_FILE, field);
 }
 
-static int parse_time(const char *text, time_t *ret)
+int qs_keystore_parse_time(const char *text, time_t *ret)
 {
 	struct tm utc = {};
 	char again[TIME_L + 8];
@@ -143,7 +143,7 @@ static int parse_generation(const json_t *json, struct qs_keystore *ks, struct q
 	    json_object_size(json) != 2U + (json_object_get(json, "provider") != NULL) ||
 	    !qs_fields_number(json, "number", &number) || number < 1 ||
 	    number > QS_KEYSTORE_GENERATION_MAX ||
-	    parse_time(qs_fields_text(json, "created"), &g->created) < 0 ||
+	    qs_keystore_parse_time(qs_fields_text(json, "created"), &g->created) < 0 ||
 	    parse_provider(json, ks, g->provider) < 0)
 		return bad("a generation", err);
 	if (ks->count > 0 && g[-1].number >= number)
@@ -250,7 +250,7 @@ static int parse_schedule(const json_t *json, struct qs_keystore *ks, struct qs_
 	if (json_object_size(schedule) != 2 || !every ||
 	    qs_schedule_parse(every, &ks->schedule) < 0 || !ks->schedule.unit ||
 	    strcmp(qs_schedule_print(&ks->schedule, again), every) != 0 ||
-	    parse_time(qs_fields_text(schedule, "since"), &ks->schedule.since) < 0)
+	    qs_keystore_parse_time(qs_fields_text(schedule, "since"), &ks->schedule.since) < 0)
 		return bad("schedule", err);
 	return 0;
 }
@@ -258,7 +258,7 @@ static int parse_schedule(const json_t *json, struct qs_keystore *ks, struct qs_
 static int parse_rotated(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
 {
 	if (json_object_get(json, "rotated") &&
-	    parse_time(qs_fields_text(json, "rotated"), &ks->rotated) < 0)
+	    qs_keystore_parse_time(qs_fields_text(json, "rotated"), &ks->rotated) < 0)
 		return bad("rotated", err);
 	return 0;
 }

@@ -112,6 +112,9 @@ const char *qs_rotation_state_name(enum qs_rotation_state state);
 /* Seconds for which what is destroyed now is kept. */
 uint32_t qs_keystore_retention(const struct qs_keystore *ks);
 
+/* A time as in keystore.json and in JSON output. -EINVAL: any other form, or NULL. */
+int qs_keystore_parse_time(const char *text, time_t *ret);
+
 /* A random UUID (RFC 4122, version 4). */
 int qs_keystore_new_uuid(char ret[QS_KEYSTORE_UUID_L], struct qs_error *err);
 

@@ -156,8 +156,9 @@ int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, ui
 	if (r < 0)
 		return r;
 	if (in.error.kind != QS_E_NONE || out.error.kind != QS_E_NONE)
-		return qs_fail(err, QS_E_FAILED, "generation %u cannot wrap and unwrap a key: %s",
-			       (unsigned)number, in.jwe ? out.error.text : in.error.text);
+		return qs_fail(err, in.jwe ? out.error.kind : in.error.kind,
+			       "generation %u cannot wrap and unwrap a key: %s", (unsigned)number,
+			       in.jwe ? out.error.text : in.error.text);
 	if (!qs_secret_equal(&in.plain, &out.plain))
 		return qs_fail(err, QS_E_FAILED,
 			       "generation %u unwraps another key than it was given",

@@ -98,7 +98,8 @@ struct qs_provider {
 
 	/*
 	 * What keystore status says of the server where the KEK is: fields of "server", a new
-	 * reference. NULL where there is none.
+	 * reference. NULL where there is none. Of all that ends (certificates, credentials)
+	 * "expires" has an object each: "what" (as a sentence begins) and "time".
 	 */
 	json_t *(*describe)(const struct qs_env *env);
 };

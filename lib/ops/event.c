@@ -17,18 +17,24 @@
 static const struct {
 	const char *id;
 	enum qs_log_level level;
-	const char *text; /* name of the device (or "the TPM"), then what way and reason add */
+	const char
+		*text; /* name of the device, or ABOUT, stands before it; way and reason behind */
+	const char *about; /* where there is no device */
 } events[QS_EVENTS] = {
 	[QS_EVENT_OPENED] = { "b56f21aba2474211b76ca6f71a4743f4", QS_LOG_INFO, "was opened" },
 	[QS_EVENT_WAY_FAILED] = { "c303c4466e39450788307c398d8670c6", QS_LOG_WARNING,
 				  "was not opened" },
 	[QS_EVENT_REFUSED] = { "eb6b4fe61d8f4b4396299ab5455c35a2", QS_LOG_ERROR, "was refused" },
 	[QS_EVENT_LOCKOUT] = { "f16d0d2b2a6e4a93a9c7d0376b3de0de", QS_LOG_WARNING,
-			       "is near its lockout" },
+			       "is near its lockout", "the TPM" },
 	[QS_EVENT_HEALED] = { "2ded6d3ce00e41f8aa31ceb5906629ff", QS_LOG_NOTICE,
 			      "was sealed to the TPM anew" },
 	[QS_EVENT_WAY_LOST] = { "a8b056d7cf974dc59fc81ba652ee9414", QS_LOG_WARNING,
 				"is no longer opened" },
+	[QS_EVENT_EXPIRES] = { "9fd303b770a14f1d865497a70f209dd6", QS_LOG_WARNING,
+			       "needs what ends soon", "the keystore" },
+	[QS_EVENT_KEYS_LOST] = { "93b9abf1642c4fd5a8412d3c7713d7a0", QS_LOG_ERROR,
+				 "does not give its keys", "the keystore" },
 };
 
 /* "NAME=value"; a value of somebody else's must not begin another field. */
@@ -42,7 +48,7 @@ static char *field(const char *name, const char *value)
 static void send_entry(const struct qs_journal_functions *journal, enum qs_event event,
 		       const struct qs_outcome *o, const char *way, const char *reason)
 {
-	const char *name = o && o->name ? o->name : o ? o->device : "the TPM";
+	const char *name = o && o->name ? o->name : o ? o->device : events[event].about;
 	QS_AUTO(qs_auto_free)
 	char *text = qs_printf("%s %s%s%s%s%s", name, events[event].text, way ? " by " : "",
 			       way ? way : "", reason ? ": " : "", reason ? reason : "");

@@ -15,6 +15,8 @@ enum qs_event {
 	QS_EVENT_LOCKOUT,    /* the TPM is near its lockout, or locked: QS_REASON */
 	QS_EVENT_HEALED,     /* its TPM2 keyslot was sealed anew: QS_REASON */
 	QS_EVENT_WAY_LOST,   /* the check found that QS_WAY no longer opens it: QS_REASON */
+	QS_EVENT_EXPIRES,    /* something that the keystore needs ends soon: QS_REASON */
+	QS_EVENT_KEYS_LOST,  /* the check found that the keystore gives no keys: QS_REASON */
 	QS_EVENTS
 };
 

@@ -27,6 +27,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "keystore/provider.h"
+#include "ops/keystore-check.h"
 #include "ops/keystore.h"
 
 #define LOCK QS_RUN_DIR "/keystore.lock"
@@ -289,7 +290,6 @@ static json_t *generation(const struct qs_env *env, const struct qs_keystore *ks
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
-	const struct qs_provider *provider;
 	struct qs_keystore ks;
 	json_t *list;
 	int r = qs_keystore_load(env, &ks, err);
@@ -315,9 +315,7 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	qs_keystore_add_schedule(&ks, *ret);
 	if (ks.rotated)
 		(void)json_object_set_new(*ret, "rotated", qs_json_time(ks.rotated));
-	provider = qs_provider_find(ks.provider);
-	if (provider->describe)
-		(void)json_object_set_new(*ret, "server", provider->describe(env));
+	qs_keystore_add_server(env, &ks, *ret);
 	return qs_keystore_add_retained(env, &ks, *ret, err);
 }
 

@@ -260,6 +260,7 @@ open_devices()
 	qs-util cryptclose /dev/sdj
 	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 2'
 	example 'keystore verify'
+	example 'keystore check' | grep -q '^2 generations'
 	openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out /root/escrow.key 2>/dev/null
 	openssl pkey -in /root/escrow.key -pubout -out /root/escrow.pub
 	example 'keystore export --public-key /root/escrow.pub --output /root/kek.rsa'

@@ -2,6 +2,7 @@
 # The keystore's provider kmip with a real key server (PyKMIP), and with one that misbehaves.
 
 load tree
+load journal
 
 setup_file()
 {
@@ -368,6 +369,51 @@ made()
 	servers "$OTHER" "$SERVER"
 	run -2 qs cryptopen --test "${ID}1"
 	[[ $output == *'permission denied'* ]]
+}
+
+@test "what ends within 30 days is told: by status, by check, and to the journal" {
+	local log=$BATS_TEST_TMPDIR/journal.log first
+	qs --yes keystore enable --provider kmip
+	check()
+	{
+		run -"$1" --separate-stderr journal --json keystore check
+		"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	}
+	identity client-31
+	check 0
+	[ "$(jq -c '.result | [.tried, has("warnings"), (.server.expires | length)]' <<<"$output")" = '[[1],false,3]' ]
+	[ ! -s "$log" ]
+	first=$(jq -r .result.last_check.succeeded <<<"$output")
+	[ "$first" = "$(jq -r .result.last_check.time <<<"$output")" ]
+	identity client-29
+	check 1
+	[[ $(jq -r '.result.warnings[]' <<<"$output") == "this machine's certificate (kmip_certificate) ends in 29 days, on 20"* ]]
+	grep -qx 'MESSAGE_ID=9fd303b770a14f1d865497a70f209dd6' "$log"
+	grep -q '^QS_REASON=this machine' "$log"
+	run -0 qs keystore status
+	[[ $output == *"warning: this machine's certificate"* ]]
+	# A second thing is told, too, and what has ended is no matter of days.
+	kmip double "$OTHER" "$SERVER" "pass:$(<"$SERVER/port")" server-29
+	servers "$OTHER"
+	check 1
+	[ "$(jq -c '.result.warnings | length' <<<"$output")" = 2 ]
+	[ "$(grep -c '^MESSAGE_ID=' "$log")" = 2 ]
+	identity client-expired
+	servers "$SERVER"
+	check 2
+	[[ $(jq -r '.result.warnings[]' <<<"$output") == "this machine's certificate (kmip_certificate) ended on 20"* ]]
+	grep -qx 'MESSAGE_ID=93b9abf1642c4fd5a8412d3c7713d7a0' "$log"
+	[ "$(jq -c '.result.tried' <<<"$output")" = '[]' ]
+	identity client
+	printf 'kmip_servers = "localhost:1"; kmip_deadline = 1;\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	check 75
+	[[ $(jq -r '.result.last_check | .time > .succeeded' <<<"$output") == true ]]
+	run -0 qs keystore status
+	[[ $output == *'the keys were had last on 20'* ]]
+	# A file that somebody broke says nothing.
+	echo '{"time":1}' >"$ROOT/var/lib/qs-util/keystore-check.json"
+	run -0 --separate-stderr qs --json keystore status
+	[ "$(jq -c '.result | has("last_check")' <<<"$output")" = false ]
 }
 
 @test "enabling and disabling that were cut off between server and disk are finished by a second run" {

@@ -3,6 +3,7 @@
 # be told, nothing written; and the entries that the journal gets.
 
 load tree
+load journal
 load tpm2
 
 setup()
@@ -103,35 +104,6 @@ ways()
 	cp "$BATS_TEST_TMPDIR/old" "$IMAGE"
 	run -7 --separate-stderr check
 	[[ $(ways '.problem // empty') == '["the header is older than its backup'* ]]
-}
-
-# In a mount namespace of its own, as libsystemd knows one socket only.
-journal()
-{
-	local dir=$BATS_TEST_TMPDIR/journal
-	rm -rf "$dir" "$dir.ready"
-	mkdir -p "$dir" "$ROOT/run/systemd/journal"
-	: >"$ROOT/run/systemd/journal/socket"
-	: >"$dir.log"
-	# shellcheck disable=SC2016 # they expand in there
-	unshare -m sh -euc 'mkdir -p /run/systemd/journal; mount --bind "$1" /run/systemd/journal
-		python3 -B -c "
-import socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.bind(\"/run/systemd/journal/socket\")
-print(\"ready\", flush=True)
-s.settimeout(60)
-while True:
-    data = s.recv(1 << 16)
-    if data == b\"end\": break
-    open(sys.argv[1], \"ab\").write(data + b\"\\n--\\n\")
-" "$1.log" >"$1.ready" & server=$!
-		while ! grep -q ready "$1.ready"; do sleep 0.05; done
-		log=$1; shift
-		"$@" || status=$?
-		python3 -B -c "import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b\"end\", \"/run/systemd/journal/socket\")"
-		wait $server
-		exit ${status-0}' sh "$dir" "$QS_UTIL" --root="$ROOT" "$@"
 }
 
 @test "the journal gets an entry with a message id for each way that is lost, and none without a journal" {

@@ -1,0 +1,168 @@
+#include "ops/keystore-check.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "keystore/provider.h"
+#include "luks/fields.h"
+#include "ops/event.h"
+#include "ops/internal.h"
+
+#define STATE_DIR "/var/lib/qs-util"
+#define STATE_FILE STATE_DIR "/keystore-check.json"
+#define STATE_MAX 4096 /* bytes; we write 100 */
+
+#define DAY 86400L
+#define WARN_DAYS 30L /* time enough for a company to issue a certificate */
+
+/* ---- what ends ---- */
+
+static void warn(json_t *list, const json_t *one, time_t now)
+{
+	const char *what = qs_fields_text(one, "what");
+	const char *when = qs_fields_text(one, "time");
+	time_t end;
+	long days;
+
+	if (!what || !when || qs_keystore_parse_time(when, &end) < 0)
+		return;
+	days = (long)((end - now) / DAY);
+	if (end <= now)
+		(void)json_array_append_new(list, json_sprintf("%s ended on %s", what, when));
+	else if (days < WARN_DAYS)
+		(void)json_array_append_new(list, json_sprintf("%s ends in %ld day%s, on %s", what,
+							       days, days == 1 ? "" : "s", when));
+}
+
+/* Of the generation that wraps, else of the last other one that has a server. */
+static json_t *describe(const struct qs_env *env, const struct qs_keystore *ks)
+{
+	const struct qs_provider *p = qs_keystore_provider(ks, qs_keystore_wraps_with(ks));
+
+	for (size_t i = ks->count; !p->describe && i > 0; i--)
+		p = qs_keystore_provider(ks, ks->generations[i - 1].number);
+	return p->describe ? p->describe(env) : NULL;
+}
+
+/* ---- when the keys were had last ---- */
+
+static json_t *load_state(const struct qs_env *env)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, STATE_FILE);
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	size_t size = 0;
+	json_t *json = NULL;
+	time_t time;
+
+	if (qs_file_read(real, STATE_MAX, &text, &size, NULL) == 0)
+		json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
+	if (json && qs_keystore_parse_time(qs_fields_text(json, "time"), &time) == 0 &&
+	    (!json_object_get(json, "succeeded") ||
+	     qs_keystore_parse_time(qs_fields_text(json, "succeeded"), &time) == 0))
+		return json;
+	json_decref(json);
+	return NULL;
+}
+
+/* Nothing depends on it: that it cannot be written is told, and no failure of the check. */
+static void save_state(const struct qs_env *env, bool succeeded)
+{
+	QS_AUTO(qs_auto_free) char *dir = qs_env_path(env, STATE_DIR);
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, STATE_FILE);
+	QS_AUTO(qs_auto_json) json_t *old = load_state(env);
+	QS_AUTO(qs_auto_json) json_t *now = qs_json_time(time(NULL));
+	QS_AUTO(qs_auto_json)
+	json_t *json = json_pack("{s:O,s:O*}", "time", now, "succeeded",
+				 succeeded ? now : json_object_get(old, "succeeded"));
+	QS_AUTO(qs_auto_free) char *text = json_dumps(json, JSON_INDENT(2));
+	struct qs_error err = {};
+	int r = qs_file_make_dirs(dir, 0755, &err);
+
+	if (r == 0)
+		r = qs_file_replace(real, text, strlen(text), &(struct qs_replace){ .mode = 0644 },
+				    &err);
+	if (r < 0)
+		qs_log(QS_LOG_WARNING, "keystore status will not know of this check: %s", err.text);
+}
+
+/* ---- together ---- */
+
+void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result)
+{
+	json_t *server = describe(env, ks);
+	json_t *last = load_state(env);
+	json_t *warnings = json_array();
+	const json_t *one;
+	time_t now = time(NULL);
+	size_t i;
+
+	json_array_foreach(json_object_get(server, "expires"), i, one) warn(warnings, one, now);
+	if (server)
+		(void)json_object_set_new(result, "server", server);
+	if (json_array_size(warnings) > 0)
+		(void)json_object_set(result, "warnings", warnings);
+	if (last)
+		(void)json_object_set_new(result, "last_check", last);
+	json_decref(warnings);
+}
+
+/* The first failure stays in FAILED, whatever others say. */
+static void try_generation(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			   json_t *tried, struct qs_error *failed)
+{
+	struct qs_error own = {};
+
+	if (qs_keystore_probe(env, ks, number, &own) == 0)
+		(void)json_array_append_new(tried, json_integer(number));
+	else if (own.kind != QS_E_PIN && failed->kind == QS_E_NONE)
+		*failed = own;
+}
+
+/* What monitoring has to know, to the journal too. */
+static int tell(const struct qs_env *env, const json_t *result, const struct qs_error *failed,
+		struct qs_error *err)
+{
+	const json_t *warnings = json_object_get(result, "warnings");
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(warnings, i, one)
+		qs_event_send(env, QS_EVENT_EXPIRES, NULL, NULL, json_string_value(one));
+	if (failed->kind != QS_E_NONE) {
+		qs_event_send(env, QS_EVENT_KEYS_LOST, NULL, NULL, failed->text);
+		*err = *failed;
+		return qs_negative(qs_kind_errno(failed->kind));
+	}
+	if (!warnings)
+		return 0;
+	(void)qs_fail(err, QS_E_FAILED, "the keys can be had, but %s",
+		      json_string_value(json_array_get(warnings, 0)));
+	for (i = 1; i < json_array_size(warnings); i++)
+		qs_error_append(err, "; %s", json_string_value(json_array_get(warnings, i)));
+	return -EIO;
+}
+
+int qs_keystore_check(const struct qs_env *env, json_t **ret, struct qs_error *err)
+{
+	struct qs_error failed = {};
+	struct qs_keystore ks;
+	json_t *tried;
+	int r = qs_keystore_load_enabled(env, &ks, err);
+
+	if (r == 0)
+		r = qs_keystore_prepare_all(env, &ks, true, err);
+	if (r < 0)
+		return r;
+	tried = json_array();
+	for (size_t i = 0; i < ks.count; i++)
+		try_generation(env, &ks, ks.generations[i].number, tried, &failed);
+	save_state(env, failed.kind == QS_E_NONE);
+	*ret = json_pack("{s:s,s:s,s:i,s:o}", "state", qs_keystore_state_name(ks.state), "provider",
+			 ks.provider, "generation", (int)ks.current, "tried", tried);
+	qs_keystore_add_server(env, &ks, *ret);
+	return tell(env, *ret, &failed, err);
+}
