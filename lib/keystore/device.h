@@ -37,6 +37,7 @@ int qs_keystore_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
 struct qs_rewrap {
 	const char *uuid;      /* of the volume; the caller's, as the next */
 	const json_t *token;   /* as its header has it */
+	bool keep;             /* it is at that generation: only prove that it unwraps */
 	json_t *made;          /* as its header shall have it; a new reference */
 	struct qs_error error; /* of this one; QS_E_NONE: done */
 };

@@ -21,6 +21,12 @@ struct batch {
 typedef int key_function(const struct qs_env *env, const struct qs_keystore *ks,
 			 struct qs_wrapping *items, size_t count, struct qs_error *err);
 
+/* Is it still in question for this step? What is kept is over when it was unwrapped. */
+static bool takes_part(const struct batch *b, const struct qs_wrapping *all, size_t i)
+{
+	return b->items[i].error.kind == QS_E_NONE && (all == b->old || !b->items[i].keep);
+}
+
 /* Those that have not failed yet, in one call. */
 static int call(const struct batch *b, key_function *function, struct qs_wrapping *all,
 		struct qs_error *err)
@@ -32,12 +38,12 @@ static int call(const struct batch *b, key_function *function, struct qs_wrappin
 	if (!some)
 		return qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", b->count);
 	for (size_t i = 0; i < b->count; i++)
-		if (b->items[i].error.kind == QS_E_NONE)
+		if (takes_part(b, all, i))
 			some[n++] = all[i];
 	r = n ? function(b->env, b->ks, some, n, err) : 0;
 	n = 0;
 	for (size_t i = 0; i < b->count; i++) {
-		if (b->items[i].error.kind != QS_E_NONE)
+		if (!takes_part(b, all, i))
 			continue;
 		all[i] = some[n++];
 		b->items[i].error = all[i].error;
@@ -87,12 +93,12 @@ static int run(const struct batch *b, struct qs_error *err)
 	if (r == 0)
 		r = call(b, qs_keystore_wrap_keys, b->new, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++)
-		if (b->items[i].error.kind == QS_E_NONE)
+		if (takes_part(b, b->new, i))
 			make(b, i);
 	if (r == 0)
 		r = call(b, qs_keystore_unwrap_keys, b->again, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++)
-		if (b->items[i].error.kind == QS_E_NONE &&
+		if (takes_part(b, b->again, i) &&
 		    !qs_secret_equal(&b->new[i].plain, &b->again[i].plain))
 			(void)qs_fail(&b->items[i].error, QS_E_FAILED,
 				      "generation %u unwraps another key than it was given",

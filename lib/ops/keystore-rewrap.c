@@ -314,7 +314,10 @@ static int run_jobs(struct bring *b, struct qs_error *err)
 	return r == 0 ? flush(dir, err) : r;
 }
 
-/* New tokens for those whose header is not at the generation yet. */
+/*
+ * New tokens for those whose header is not at the generation yet. The others are proven: a token
+ * that was damaged in the header must not get into the backup, which may have the last whole one.
+ */
 static int make_tokens(struct bring *b, struct qs_error *err)
 {
 	const uint32_t target = qs_keystore_wraps_with(b->ks);
@@ -329,10 +332,11 @@ static int make_tokens(struct bring *b, struct qs_error *err)
 	for (size_t i = 0; i < b->found->count; i++) {
 		const struct qs_outcome *o = &b->found->items[i];
 
-		if (!b->todo[i] || json_integer_value(json_object_get(o->details, "generation")) ==
-					   (json_int_t)target)
+		if (!b->todo[i])
 			continue;
 		of[n] = i;
+		items[n].keep = json_integer_value(json_object_get(o->details, "generation")) ==
+				(json_int_t)target;
 		items[n].uuid = o->uuid;
 		items[n++].token = json_object_get(o->details, "token");
 	}

@@ -50,6 +50,12 @@ static void note(struct qs_rotation_view *view, const struct qs_outcome *o)
 		view->unknown = true;
 		view->waiting += !is_backup(o);
 	}
+	/*
+	 * Another keystore's keeps ours of that number, too: it may be keystore.json that is wrong
+	 * about who it is, and then all devices are like this.
+	 */
+	if (!generation)
+		generation = json_object_get(o->details, "elsewhere");
 	if (!generation)
 		return;
 	qs_rotation_view_add(view, (uint32_t)json_integer_value(generation));

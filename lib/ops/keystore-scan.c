@@ -160,7 +160,8 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 	if (r < 0)
 		return r;
 	if (strcmp(t.store, s->ks->store) != 0) {
-		*ret = json_pack("{s:s}", "note", "belongs to another keystore");
+		*ret = json_pack("{s:s,s:i}", "note", "belongs to another keystore", "elsewhere",
+				 (int)t.generation);
 		return 0;
 	}
 	*ret = json_pack("{s:i,s:s,s:s}", "generation", (int)t.generation, "provider", t.provider,

@@ -191,6 +191,13 @@ static int refuse_dependents(const struct qs_outcomes *found, struct qs_error *e
 			return qs_fail(err, QS_E_FORBIDDEN,
 				       "it cannot be told whether %s depends on the keystore: %s",
 				       o->device, o->error.text);
+		/* Where keystore.json is wrong about who it is, all devices are like this. */
+		if (json_object_get(o->details, "elsewhere"))
+			return qs_fail(
+				err, QS_E_FORBIDDEN,
+				"%s has a key of another keystore, or %s is not of this one: "
+				"take it away, or that file from a key bundle, first",
+				o->device, QS_KEYSTORE_FILE);
 		if (!json_object_get(o->details, "generation"))
 			continue;
 		count++;

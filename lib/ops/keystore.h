@@ -44,7 +44,8 @@ enum qs_keystore_scan {
 /*
  * One outcome for every device of ours that is present and for every header backup
  * (device: its path). outcome.details: "generation" and "provider" of a key that KS
- * wrapped, absent without one; "backup" (true for backups). With QS_SCAN_REWRAP devices
+ * wrapped, absent without one; "elsewhere": that of one which another keystore wrapped; "backup"
+ * (true for backups). With QS_SCAN_REWRAP devices
  * have their name in outcome.name, and "token" (as in the header), "behind" (device or backup
  * is not, or not wholly, at the generation that wraps). Never writes.
  */

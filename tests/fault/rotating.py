@@ -1,6 +1,7 @@
 """The scenario of a rotation: two devices there, one away. It runs several sets of workers one after
 the other, so faults are put by what a call is about, in whichever process makes it."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -11,9 +12,6 @@ from faultbench import HANG_S, HEADER_SIZE, Broken, Tree, check, must, opens, re
 from keystoring import directory, files, recover
 from sweep import RECORDED, Call, Scenario, move, parse, path_of
 from traced import children_of, finish, run_main, start
-
-THERE, AWAY = (1, 2), 3
-
 
 def named_path(arguments):
     """What strace -P can be told of a call: its descriptor or its whole path."""
@@ -52,14 +50,18 @@ class Rotate(Scenario):
     """Every device and backup opens at every point, by jose and cryptsetup alone."""
 
     words = ("keystore", "rotate", "--force")
+    there, away = (1, 2), (3,)
 
     def __init__(self, scratch):
-        tree = Tree.make(scratch / "template", count=3)
-        links = [tree.link(number) for number in (*THERE, AWAY)]
+        everyone = (*self.there, *self.away)
+        tree = Tree.make(scratch / "template", count=len(everyone))
+        links = [tree.link(number) for number in everyone]
         must(*tree.command("cryptformat", "--no-open", *links))
         must(*tree.command("--yes", "keystore", "enable"))
         must(*tree.command("cryptenroll", *links, "--keystore"))
-        (tree.root / tree.link(AWAY)[1:]).unlink()
+        for number in self.away:
+            (tree.root / tree.link(number)[1:]).unlink()
+        self.judged = {}  # of what was recovered: contents to its generation
         super().__init__(tree)
 
     def record(self, scratch):
@@ -101,11 +103,22 @@ class Rotate(Scenario):
             self.finished(tree)
 
     def everything_opens(self, tree):
-        key = tree.root.parent / f"{tree.root.name}.recovered"
-        for number in (*THERE, AWAY):
+        for number in (*self.there, *self.away):
             for place in (tree.image(number), tree.backup(number)):
-                recover(tree, place, key)
-                check(opens(place, key), f"what the keystore wrapped does not open {place}")
+                self.generation(tree, place)
+
+    def generation(self, tree, place):
+        """That of the key that opens PLACE. Equal headers and generations are judged once: a power
+        cut leaves the same ones over and over again."""
+        header = read_part(place, 0, HEADER_SIZE)
+        keks = [path.read_bytes() for path in sorted(directory(tree).glob("*.kek"))]
+        content = hashlib.sha256(b"".join([header, *keks])).digest()
+        if content not in self.judged:
+            key = tree.root.parent / f"{tree.root.name}.recovered"
+            found = recover(tree, place, key)
+            check(opens(place, key), f"what the keystore wrapped does not open {place}")
+            self.judged[content] = found
+        return self.judged[content]
 
     def finished(self, tree):
         now = store(tree)
@@ -115,10 +128,9 @@ class Rotate(Scenario):
             files(tree) == sorted([f"{number}.kek" for number in numbers] + ["keystore.json"]),
             f"generations {numbers}, and there is {files(tree)}",
         )
-        check(1 in numbers, "the generation of the device that is away is gone")
-        key = tree.root.parent / f"{tree.root.name}.recovered"
-        for number in THERE:
-            found = recover(tree, tree.image(number), key)
+        check(not self.away or 1 in numbers, "the generation of the device that is away is gone")
+        for number in self.there:
+            found = self.generation(tree, tree.image(number))
             check(found == now["current"], f"device {number} is at generation {found}")
             check(
                 tree.backup(number).read_bytes() == read_part(tree.image(number), 0, HEADER_SIZE),
@@ -132,6 +144,17 @@ class Rotate(Scenario):
         self.finished(tree)
         self.everything_opens(tree)
 
+
+class RotateEight(Rotate):
+    """A fleet in one batch: for power cuts, which hit all of it at once."""
+
+    there, away = tuple(range(1, 9)), ()
+
+    def __init__(self, scratch):
+        super().__init__(scratch)
+        # What the disk of /etc has no room for: nothing here opens by it.
+        for path in [*self.template.conf.glob("keys/*"), *self.template.conf.glob("headers/*.d/*")]:
+            path.unlink()
 
 
 class Move(Rotate):

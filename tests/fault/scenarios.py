@@ -10,6 +10,8 @@ from enrolling import NewKey, Recovery, Wipe
 from faultbench import Tree
 from formatting import Format, FormatTwo
 from opening import OpenUpdating
+from retaining import Purge, Retire, Revive
+from rotating import Move, RotateEight
 
 
 def formatting(directory):
@@ -57,4 +59,9 @@ SCENARIOS = {
     "crypttabrepair": of_test("test-repair.py", "Repair"),
     "keybackup": of_test("test-bundle.py", "BackupAgain"),
     "keyrestore": of_test("test-bundle.py", "Restore"),
+    "keystore-rotate": RotateEight,
+    "keystore-rewrap": Move,
+    "keystore-purge": Purge,
+    "cryptdestroy-retained": Retire,
+    "cryptrestore-retained": Revive,
 }

@@ -44,7 +44,7 @@ from sweep import Call, Fault  # noqa: E402
 SECTOR = 512
 ETC, ETC_SIZE = "etc", 64 * MIB
 KEPT = ("etc", "var")  # directories of a tree that lie on that disk
-DEVICES = 3  # as many as the scenario that has most
+DEVICES = 8  # as many as the scenario that has most
 CUT = Fault("power cut", "SIGKILL for the whole machine", None)
 NOWHERE = Call("main", "power", 0, "", "", 0)
 
