@@ -54,6 +54,8 @@ const struct qs_file qs_files[] = {
 	{ QS_FILE_PENDING, "/etc/cryptconf/pending/NAME.json",
 	  "Notes that work on a device was begun and is not finished; the same command again "
 	  "finishes it and removes the file. It holds no secret." },
+	{ QS_FILE_KEYSTORE, "/var/lib/qs-util/rotation.json",
+	  "Why the last rotation of the keystore failed, for keystore status. Nothing depends on it." },
 	{ 0, "/run/qs-util/lock", "Taken by whoever writes a table." },
 	{}
 };

@@ -24,6 +24,7 @@ void qs_keystore_print_schedule(FILE *out, const json_t *result)
 {
 	const char *next = text_of(result, "next_rotation");
 	const char *last = text_of(result, "rotated");
+	const json_t *error = json_object_get(result, "last_error");
 
 	if (last)
 		fprintf(out, "  last rotation finished on %s\n", last);
@@ -32,4 +33,7 @@ void qs_keystore_print_schedule(FILE *out, const json_t *result)
 			next, json_is_true(json_object_get(result, "overdue")) ? ": overdue" : "");
 	else if (text_of(result, "schedule"))
 		fputs("  rotated only by hand\n", out);
+	if (error)
+		fprintf(out, "  the last rotation failed on %s: %s\n", text_of(error, "time"),
+			text_of(error, "message"));
 }

@@ -20,6 +20,7 @@ static const struct {
 	const char
 		*text; /* name of the device, or ABOUT, stands before it; way and reason behind */
 	const char *about; /* where there is no device */
+	const char *name;  /* of a rotation's: other products have events of these names */
 } events[QS_EVENTS] = {
 	[QS_EVENT_OPENED] = { "b56f21aba2474211b76ca6f71a4743f4", QS_LOG_INFO, "was opened" },
 	[QS_EVENT_WAY_FAILED] = { "c303c4466e39450788307c398d8670c6", QS_LOG_WARNING,
@@ -35,6 +36,14 @@ static const struct {
 			       "needs what ends soon", "the keystore" },
 	[QS_EVENT_KEYS_LOST] = { "93b9abf1642c4fd5a8412d3c7713d7a0", QS_LOG_ERROR,
 				 "does not give its keys", "the keystore" },
+	[QS_EVENT_ROTATION_STARTED] = { "fd430628f5184f2489b4bd8c814d387c", QS_LOG_INFO, "began",
+					.name = "KeyRotationStarted" },
+	[QS_EVENT_ROTATION_SUCCEEDED] = { "6ec732c9164d40ffaf9dfd76671cfe29", QS_LOG_NOTICE,
+					  "is finished", .name = "KeyRotationSucceeded" },
+	[QS_EVENT_ROTATION_FAILED] = { "6436837c39874e0fa259cd9f3a14c81d", QS_LOG_ERROR, "failed",
+				       .name = "KeyRotationFailed" },
+	[QS_EVENT_ROTATION_OVERDUE] = { "ff0ec94bd02a4367a282c3fec441b031", QS_LOG_WARNING,
+					"is overdue", .name = "KeyRotationOverdue" },
 };
 
 /* "NAME=value"; a value of somebody else's must not begin another field. */
@@ -45,49 +54,92 @@ static char *field(const char *name, const char *value)
 	return qs_printf("%s=%s", name, safe);
 }
 
-static void send_entry(const struct qs_journal_functions *journal, enum qs_event event,
-		       const struct qs_outcome *o, const char *way, const char *reason)
-{
-	const char *name = o && o->name ? o->name : o ? o->device : events[event].about;
-	QS_AUTO(qs_auto_free)
-	char *text = qs_printf("%s %s%s%s%s%s", name, events[event].text, way ? " by " : "",
-			       way ? way : "", reason ? ": " : "", reason ? reason : "");
+struct entry {
 	char *fields[FIELDS];
-	size_t count = 0;
+	size_t count;
+};
 
-	fields[count++] = qs_printf("MESSAGE_ID=%s", events[event].id);
-	fields[count++] = qs_printf("PRIORITY=%d", (int)events[event].level);
-	fields[count++] = field("MESSAGE", text);
-	if (o)
-		fields[count++] = field("QS_NAME", name);
-	if (o && o->node)
-		fields[count++] = field("QS_DEVICE", o->node);
-	if (o && o->uuid)
-		fields[count++] = field("QS_UUID", o->uuid);
-	if (way)
-		fields[count++] = field("QS_WAY", way);
-	if (reason)
-		fields[count++] = field("QS_REASON", reason);
-	if (journal->send((const char *const *)fields, count) < 0)
-		qs_log(QS_LOG_DEBUG, "the journal did not take: %s", text);
-	while (count > 0)
-		free(fields[--count]);
+static void add(struct entry *e, char *text)
+{
+	e->fields[e->count++] = text;
 }
 
-void qs_event_send(const struct qs_env *env, enum qs_event event, const struct qs_outcome *o,
-		   const char *way, const char *reason)
+static void begin(struct entry *e, enum qs_event event, const char *text)
+{
+	add(e, qs_printf("MESSAGE_ID=%s", events[event].id));
+	add(e, qs_printf("PRIORITY=%d", (int)events[event].level));
+	add(e, field("MESSAGE", text));
+}
+
+static void send_entry(const struct qs_journal_functions *journal, struct entry *e)
+{
+	if (journal->send((const char *const *)e->fields, e->count) < 0)
+		qs_log(QS_LOG_DEBUG, "the journal did not take: %s", e->fields[2]);
+	while (e->count > 0)
+		free(e->fields[--e->count]);
+}
+
+/* NULL where no journal runs: nothing is loaded then. */
+static const struct qs_journal_functions *find_journal(const struct qs_env *env)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_env_path(env, SOCKET);
 	const struct qs_module *module = NULL;
 	struct qs_error err = {};
 
 	if (access(path, F_OK) < 0)
-		return;
+		return NULL;
 	if (qs_module_load(QS_JOURNAL_MODULE_NAME, QS_JOURNAL_MODULE_SYMBOL,
 			   QS_JOURNAL_MODULE_VERSION, &module, &err) < 0)
 		qs_log(QS_LOG_DEBUG, "the journal gets no message: %s", err.text);
-	else
-		send_entry((const struct qs_journal_functions *)module, event, o, way, reason);
+	return (const struct qs_journal_functions *)module;
+}
+
+void qs_event_send(const struct qs_env *env, enum qs_event event, const struct qs_outcome *o,
+		   const char *way, const char *reason)
+{
+	const struct qs_journal_functions *journal = find_journal(env);
+	const char *name = o && o->name ? o->name : o ? o->device : events[event].about;
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	struct entry e = {};
+
+	if (!journal)
+		return;
+	text = qs_printf("%s %s%s%s%s%s", name, events[event].text, way ? " by " : "",
+			 way ? way : "", reason ? ": " : "", reason ? reason : "");
+	begin(&e, event, text);
+	if (o)
+		add(&e, field("QS_NAME", name));
+	if (o && o->node)
+		add(&e, field("QS_DEVICE", o->node));
+	if (o && o->uuid)
+		add(&e, field("QS_UUID", o->uuid));
+	if (way)
+		add(&e, field("QS_WAY", way));
+	if (reason)
+		add(&e, field("QS_REASON", reason));
+	send_entry(journal, &e);
+}
+
+void qs_event_send_rotation(const struct qs_env *env, enum qs_event event, uint32_t generation,
+			    const char *reason)
+{
+	const struct qs_journal_functions *journal = find_journal(env);
+	QS_AUTO(qs_auto_free) char *to = NULL;
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	struct entry e = {};
+
+	if (!journal)
+		return;
+	to = generation ? qs_printf(" to generation %u", (unsigned)generation) : qs_strdup("");
+	text = qs_printf("the keystore's rotation%s %s%s%s", to, events[event].text,
+			 reason ? ": " : "", reason ? reason : "");
+	begin(&e, event, text);
+	add(&e, field("QS_EVENT", events[event].name));
+	if (generation)
+		add(&e, qs_printf("QS_GENERATION=%u", (unsigned)generation));
+	if (reason)
+		add(&e, field("QS_REASON", reason));
+	send_entry(journal, &e);
 }
 
 /* What opened it; NULL: nothing had to. */

@@ -16,6 +16,7 @@
 #include "keystore/rotation.h"
 #include "keystore/session.h"
 #include "ops/journal.h"
+#include "ops/keystore-record.h"
 #include "ops/keystore.h"
 
 /* Less often, unless forced: each generation is another key that has to be kept. */
@@ -27,6 +28,7 @@ struct rotate {
 	struct qs_outcomes *report; /* what was done */
 	json_t *retired;            /* array of numbers */
 	bool flushed;               /* backups were, behind the last change */
+	bool unattended;            /* nobody can be asked */
 	bool only_retire;           /* devices stay at the generation that they have */
 };
 
@@ -196,14 +198,22 @@ static int refuse_key(const struct qs_env *env, const struct qs_keystore *ks, st
  */
 static int run(struct rotate *ro, struct qs_keystore *ks, bool fresh, struct qs_error *err)
 {
+	uint32_t target = fresh ? ks->generations[ks->count - 1].number + 1 : ks->target;
+	const struct qs_error well = {};
 	int r = refuse_key(ro->env, ks, err);
 
-	if (r == 0)
-		r = qs_keystore_prepare_all(ro->env, ks, true, err);
 	if (r < 0)
 		return r;
-	r = qs_rotation_run(ks, &functions, ro, fresh, err);
-	tell_unreadable(ro);
+	if (target)
+		qs_rotation_tell_begin(ro->env, target);
+	r = qs_keystore_prepare_all(ro->env, ks, true, err);
+	if (r == 0) {
+		r = qs_rotation_run(ks, &functions, ro, fresh, err);
+		tell_unreadable(ro);
+	}
+	if (r < 0 && ro->unattended && err->kind == QS_E_PIN)
+		qs_error_append(err, ": `qs-util keystore rotate` asks for it");
+	qs_rotation_tell_end(ro->env, ks, target, r < 0 ? err : &well, ro->report);
 	return r;
 }
 
@@ -234,24 +244,39 @@ static int rotate(struct rotate *ro, const struct qs_rotate_options *options,
 	return run(ro, ks, idle && (!options->if_due || qs_keystore_is_due(ks)), err);
 }
 
+/* Nobody sees the sentence of a timer's run that could not even begin. */
+static int look_for_work(const struct qs_env *env, struct qs_keystore *ks, bool *ret,
+			 struct qs_error *err)
+{
+	const struct qs_outcomes none = {};
+	int r = qs_keystore_load(env, ks, err);
+
+	if (r == 0)
+		r = qs_keystore_has_work(env, ks, ret, err);
+	if (r < 0)
+		qs_rotation_tell_end(env, ks, 0, err, &none);
+	return r;
+}
+
 int qs_keystore_rotate(const struct qs_env *env, const struct qs_rotate_options *options,
 		       struct qs_outcomes *ret, json_t **ret_result, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_json) json_t *retired = json_array();
-	struct rotate ro = { .env = env, .report = ret, .retired = retired };
+	struct rotate ro = {
+		.env = env, .report = ret, .retired = retired, .unattended = options->if_due
+	};
 	struct qs_keystore ks = {};
+	struct qs_error own = {};
 	bool work = true;
 	int r = 0;
 
-	if (options->if_due) {
-		r = qs_keystore_load(env, &ks, err);
-		if (r == 0)
-			r = qs_keystore_has_work(env, &ks, &work, err);
-	}
+	err = err ? err : &own;
+	if (options->if_due)
+		r = look_for_work(env, &ks, &work, err);
 	if (r == 0 && work)
 		r = rotate(&ro, options, &ks, err);
-	if (r < 0 && options->if_due && err && err->kind == QS_E_PIN)
-		qs_error_append(err, ": `qs-util keystore rotate` asks for it");
+	if (options->if_due)
+		qs_rotation_tell_overdue(env, &ks);
 	if (ks.state != QS_KEYSTORE_DISABLED || r == 0)
 		*ret_result = describe(&ks, retired);
 	qs_outcomes_done(&ro.found);

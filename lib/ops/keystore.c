@@ -28,6 +28,7 @@
 #include "base/file.h"
 #include "keystore/provider.h"
 #include "ops/keystore-check.h"
+#include "ops/keystore-record.h"
 #include "ops/keystore.h"
 
 #define LOCK QS_RUN_DIR "/keystore.lock"
@@ -320,6 +321,7 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	if (ks.rotation != QS_ROTATION_IDLE)
 		(void)json_object_set_new(*ret, "rotation", rotation(&ks, &found));
 	qs_keystore_add_schedule(&ks, *ret);
+	qs_rotation_add_error(env, &ks, *ret);
 	if (ks.rotated)
 		(void)json_object_set_new(*ret, "rotated", qs_json_time(ks.rotated));
 	qs_keystore_add_server(env, &ks, *ret);

@@ -268,9 +268,9 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
  * "generations" (number, created, devices, backups: how many it wraps keys of;
  * tpm2: what it is bound to, pcrs, bank, pin, or problem),
  * "unreadable" (sentences), "retention" and "kept" as in qs_keystore_add_retained(), what
- * qs_keystore_add_schedule() says, "rotated" (when the last rotation was finished, if one was), and
- * while a rotation is not finished "rotation" (state, generation, done and total: devices).
- * Reads only.
+ * qs_keystore_add_schedule() says, "rotated" (when the last rotation was finished, if one was),
+ * "last_error" (time, message; if the last one failed), and while a rotation is not finished
+ * "rotation" (state, generation, done and total: devices). Reads only.
  */
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err);
 

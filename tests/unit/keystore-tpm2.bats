@@ -266,4 +266,13 @@ refused()
 	[ "$(jq -c '.current' "$KEYSTORE/keystore.json")" = 3 ]
 	# The one before the last is erased.
 	[ ! -e "$SEALED" ]
+	# By itself it waits for nobody, and says what to do.
+	qs keystore schedule 1D
+	jq '.generations[].created = "2026-01-01T00:00:00Z" | .schedule.since = .generations[0].created' \
+		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/aged"
+	cat "$BATS_TEST_TMPDIR/aged" >"$KEYSTORE/keystore.json"
+	run -2 typed -- keystore rotate --if-due
+	[[ $output == *'needs its PIN'*'`qs-util keystore rotate` asks for it'* ]]
+	[[ $(qs --json keystore status | jq -r .result.last_error.message) == *'asks for it' ]]
+	run -0 qs keystore rotate --if-due --pin-file "$PIN"
 }

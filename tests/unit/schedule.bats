@@ -3,6 +3,7 @@
 # purge leaves of generations that nothing names. Its units: units.bats, and in a guest.
 
 load tree
+load journal
 
 setup()
 {
@@ -19,11 +20,11 @@ valid()
 	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
 }
 
-# aged TIME: all that has a date in keystore.json was done then.
+# aged TIME: the present generation was made, and the schedule set, then.
 aged()
 {
 	jq --arg t "$(date -u -d "$1" +%FT%TZ)" \
-		'.generations[].created = $t | if .schedule then .schedule.since = $t else . end' \
+		'.current as $c | (.generations[] | select(.number <= $c)).created = $t | if .schedule then .schedule.since = $t else . end' \
 		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/aged"
 	cat "$BATS_TEST_TMPDIR/aged" >"$KEYSTORE/keystore.json"
 }
@@ -42,6 +43,23 @@ if_due()
 {
 	run --separate-stderr qs --json keystore rotate --if-due
 	valid
+}
+
+# sent FIELD: the values that the journal got of it, in their order.
+sent()
+{
+	sed -n "s/^$1=//p" "$BATS_TEST_TMPDIR/journal.log" | paste -sd' '
+}
+
+broken()
+{
+	cp --sparse=always "$(image_of 2)" "$BATS_TEST_TMPDIR/whole"
+	dd if=/dev/urandom of="$(image_of 2)" bs=4096 seek=1 count=70 conv=notrunc status=none
+}
+
+mended()
+{
+	cp --sparse=always "$BATS_TEST_TMPDIR/whole" "$(image_of 2)"
 }
 
 @test "a schedule is kept, told and changed; what is none is refused and changes nothing" {
@@ -116,10 +134,9 @@ if_due()
 	run -5 qs keystore rotate --if-due
 	[[ "$output" == *'another qs-util works on the keystore'* ]]
 	exec {lock}>&-
-	cp --sparse=always "$(image_of 2)" "$BATS_TEST_TMPDIR/whole"
-	dd if=/dev/urandom of="$(image_of 2)" bs=4096 seek=1 count=70 conv=notrunc status=none
+	broken
 	run -7 qs keystore rotate --if-due
-	cp --sparse=always "$BATS_TEST_TMPDIR/whole" "$(image_of 2)"
+	mended
 	qs keystore schedule Never
 	if_due
 	[ "$status$(jq -c '[.result.generation, .result.rotation]' <<<"$output")" = '0[2,null]' ]
@@ -137,6 +154,75 @@ if_due()
 	[ "$(status_of '.generations[0].devices')" = 0 ]
 	if_due
 	[ "$(jq -c .devices <<<"$output")" = null ]
+}
+
+@test "the journal gets start, success, failure, each with its message id; status has the last error" {
+	run -0 journal keystore rotate --force
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
+	[ "$(sent MESSAGE_ID)" = 'fd430628f5184f2489b4bd8c814d387c 6ec732c9164d40ffaf9dfd76671cfe29' ]
+	[ "$(sent QS_GENERATION)" = '2 2' ]
+	[ ! -e "$ROOT/var" ]
+	# What is refused, and what another one does, is no failure.
+	run -6 journal keystore rotate
+	[ -z "$(sent QS_EVENT)" ]
+	broken
+	run -7 journal keystore rotate --force
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed' ]
+	[ "$(sent PRIORITY)" = '6 3' ]
+	grep -q "^QS_REASON=1 device could not be brought to generation 3.*$(image_of 2)" "$BATS_TEST_TMPDIR/journal.log"
+	run -0 --separate-stderr qs --json keystore status
+	valid
+	[[ $(jq -r .result.last_error.message <<<"$output") == '1 device could not be brought'* ]]
+	run -0 qs keystore status
+	[[ $output == *'the last rotation failed on 2'* ]]
+	exec {lock}>"$ROOT/run/qs-util/keystore.lock"
+	flock "$lock"
+	run -5 journal keystore rotate --if-due
+	exec {lock}>&-
+	[ -z "$(sent QS_EVENT)" ]
+	mended
+	run -0 journal keystore rotate --if-due
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
+	[ "$(status_of .last_error)" = null ]
+	[ -z "$(ls -A "$ROOT/var/lib/qs-util")" ]
+	run -0 journal keystore rotate --if-due
+	[ -z "$(sent QS_EVENT)" ]
+}
+
+@test "overdue is told once a day, until it is done" {
+	local record=$ROOT/var/lib/qs-util/rotation.json
+	qs keystore schedule 1D
+	broken
+	aged '47 hours ago'
+	run -7 journal keystore rotate --if-due
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed' ]
+	aged '49 hours ago'
+	run -7 journal keystore rotate --if-due
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed KeyRotationOverdue' ]
+	grep -q '^QS_REASON=it has been due for 25 hours; the last error: 1 device' "$BATS_TEST_TMPDIR/journal.log"
+	run -7 journal keystore rotate --if-due
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed' ]
+	jq '.overdue -= 86400' "$record" >"$BATS_TEST_TMPDIR/record"
+	cat "$BATS_TEST_TMPDIR/record" >"$record"
+	run -7 journal keystore rotate --if-due
+	[[ $(sent QS_EVENT) == *KeyRotationOverdue ]]
+	# Not by hand, where a person is told already.
+	rm "$record"
+	run -7 journal keystore rotate
+	[[ $(sent QS_EVENT) != *KeyRotationOverdue ]]
+	# One that is damaged, or another keystore's, is none.
+	echo nonsense >"$record"
+	[ "$(status_of .last_error)" = null ]
+	mended
+	run -0 journal keystore rotate --if-due
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
+}
+
+@test "a run that cannot begin says so in the journal, and needs no record for that" {
+	echo nonsense >"$KEYSTORE/keystore.json"
+	run -78 journal keystore rotate --if-due
+	[ "$(sent QS_EVENT)" = KeyRotationFailed ]
+	[ -z "$(sent QS_GENERATION)" ]
 }
 
 @test "a purge retires the generations that only destroyed devices had named" {
