@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "ask.h"
 #include "base/cleanup.h"
 #include "command.h"
 #include "key/keyfile.h"
@@ -67,15 +68,17 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		.sector_size = qs_option_number(ctx, "sector-size"),
 		.pbkdf = qs_option_value(ctx, "pbkdf"),
 		.force = qs_option_given(ctx, "force"),
+		.key_file_only = qs_option_given(ctx, "key-file-only"),
 		.no_open = qs_option_given(ctx, "no-open"),
 		.no_crypttab = qs_option_given(ctx, "no-crypttab"),
 	};
 	const char *const *devices = (const char *const *)argv;
 	size_t count = take_key_file(ctx, argc, argv, &options);
-	int r = 0;
+	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
+	int r = qs_ask_keystore_pin(ctx, &pin, err);
 
 	ctx->done = "formatted as";
-	if (options.force && !ctx->yes)
+	if (r == 0 && options.force && !ctx->yes)
 		r = ask(ctx, devices, count, err);
 	if (r < 0)
 		return r;
@@ -89,6 +92,9 @@ static const struct qs_option options[] = {
 	{ .name = "key-file",
 	  .arg = "FILE",
 	  .help = "use this key instead of generating one; every argument is then a DEVICE" },
+	{ .name = "key-file-only",
+	  .help = "generate a key file, though the keystore or key_command would give a key" },
+	QS_PIN_OPTIONS,
 	{ .name = "force", .help = "overwrite what is on the device; asks first" },
 	{ .name = "no-open", .help = "do not open the device afterwards" },
 	{ .name = "no-crypttab", .help = "write no line into /etc/crypttab" },
@@ -117,6 +123,7 @@ static const struct qs_example examples[] = {
 };
 
 static const struct qs_status statuses[] = {
+	{ 2, "the keystore's key cannot be got, so nothing was touched" },
 	{ 4, "a device is absent or too small, and was not touched" },
 	{ 5, "a device is in use, or another command works on it" },
 	{ 6,
@@ -131,27 +138,33 @@ const struct qs_command qs_row_cryptformat = {
 	.min_args = 1,
 	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "encrypt devices: key, LUKS2 format, header backup, crypttab, open",
-	.about = "Makes a key in /etc/cryptconf/keys, formats the device as LUKS2 with it, "
-		 "proves that the key opens it, backs the header up, adds a line to "
-		 "/etc/crypttab and opens the device. Several devices are done in parallel.\n"
-		 "A device that holds anything is refused (exit status 6) and the reason is "
-		 "given; --force formats it after asking for 'yes' (without a terminal, and with "
-		 "--json, --yes must be given too). A device in use, and a disk of the running "
-		 "system, is refused whatever is given.\n"
-		 "A last argument that is no device, and is not the only argument, is the key "
-		 "file. Block devices, everything below /dev, and files larger than any key file "
-		 "(8 MiB) are devices. With --key-file every argument is a device.\n"
-		 "With key_command in qs-util.conf(5), and no key file given, the key is what that "
-		 "program prints; no key file is made, the line gets 'none' for its key and the "
-		 "option noauto, and Argon2id is used as for a person's key unless --pbkdf says "
-		 "otherwise. The program is run twice, and must print the same both times.\n"
-		 "If it is interrupted, the same command again finishes what was begun, with the "
-		 "same key.\n",
+	.about =
+		"Makes a key in /etc/cryptconf/keys, formats the device as LUKS2 with it, "
+		"proves that the key opens it, backs the header up, adds a line to "
+		"/etc/crypttab and opens the device. Several devices are done in parallel.\n"
+		"A device that holds anything is refused (exit status 6) and the reason is "
+		"given; --force formats it after asking for 'yes' (without a terminal, and with "
+		"--json, --yes must be given too). A device in use, and a disk of the running "
+		"system, is refused whatever is given.\n"
+		"A last argument that is no device, and is not the only argument, is the key "
+		"file. Block devices, everything below /dev, and files larger than any key file "
+		"(8 MiB) are devices. With --key-file every argument is a device.\n"
+		"With key_command in qs-util.conf(5), and no key file given, the key is what that "
+		"program prints; no key file is made, the line gets 'none' for its key and the "
+		"option noauto, and Argon2id is used as for a person's key unless --pbkdf says "
+		"otherwise. The program is run twice, and must print the same both times.\n"
+		"While the keystore is enabled (qs-util-keystore(8)), it is the keystore that opens the "
+		"devices: the key is random, in no file, and lies in the header, wrapped; the line gets "
+		"'none' and noauto. If the keystore cannot wrap a key now, nothing is touched. A key file "
+		"that is given, --key-file-only and key_command go before it.\n"
+		"If it is interrupted, the same command again finishes what was begun, with the "
+		"same key.\n",
 	.examples = examples,
 	.options = options,
 	.statuses = statuses,
 	.see_also = "qs-util-cryptopen(8) qs-util-cryptdestroy(8) cryptsetup(8) crypttab(5)",
 	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES | QS_CMD_DESTROYS,
-	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_PENDING | QS_FILE_CRYPTTAB,
+	.files = QS_FILE_KEYS | QS_FILE_KEYSTORE | QS_FILE_HEADERS | QS_FILE_PENDING |
+		 QS_FILE_CRYPTTAB,
 	.run = run,
 };

@@ -97,12 +97,25 @@ int qs_luks_pbkdf(const char *type, struct qs_worker *worker, struct crypt_pbkdf
 	return worker ? qs_worker_reserve(worker, ARGON2_MEMORY, ARGON2_THREADS, err) : 0;
 }
 
+/* Returns 0 or -errno. */
+static int add_token(struct crypt_device *cd, const json_t *token)
+{
+	QS_AUTO(qs_auto_free) char *text = token ? json_dumps(token, JSON_COMPACT) : NULL;
+	int r;
+
+	if (!text)
+		return -ENOMEM;
+	/* No plugin is asked what it thinks of our token. */
+	crypt_token_external_disable();
+	r = crypt_token_json_set(cd, CRYPT_ANY_TOKEN, text);
+	return r < 0 ? r : 0;
+}
+
 /* Of keyslot 0. Returns 0 or -errno. */
 static int add_fingerprint(struct crypt_device *cd, const char *uuid, const struct qs_secret *key)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret digest = {};
 	QS_AUTO(qs_auto_json) json_t *token = NULL;
-	QS_AUTO(qs_auto_free) char *text = NULL;
 	struct qs_fingerprint print = { .slot = 0 };
 	int r = qs_fingerprint_digest(key, &digest, NULL);
 
@@ -111,13 +124,21 @@ static int add_fingerprint(struct crypt_device *cd, const char *uuid, const stru
 	if (r < 0)
 		return r;
 	token = qs_fingerprint_token(&print);
-	text = json_dumps(token, JSON_COMPACT);
-	if (!text)
-		return -ENOMEM;
-	/* No plugin is asked what it thinks of our token. */
-	crypt_token_external_disable();
-	r = crypt_token_json_set(cd, CRYPT_ANY_TOKEN, text);
-	return r < 0 ? r : 0;
+	return add_token(cd, token);
+}
+
+/* What somebody else makes of the header, which is whole by then. */
+static int add_token_of(const struct qs_luks_spec *spec, struct crypt_device *cd,
+			struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *token = NULL;
+	int r = spec->token(spec->token_cookie, cd, &token, err);
+
+	if (r < 0)
+		return r;
+	(void)json_object_set_new(token, "keyslots", json_pack("[s]", "0"));
+	r = add_token(cd, token);
+	return r < 0 ? qs_fail_errno(err, r, "cannot add a token to the new header") : 0;
 }
 
 /* Returns 0 or -errno of the first libcryptsetup call that failed; *ret_what names it. */
@@ -184,6 +205,9 @@ int qs_luks_make(const struct qs_luks_spec *spec, const struct qs_secret *key,
 	if (r < 0)
 		return qs_fail_errno(err, r, "cannot %s (%s, %u bits, %u-byte sectors)", what,
 				     spec->cipher, spec->key_size, spec->sector_size);
+	r = spec->token ? add_token_of(spec, cd, err) : 0;
+	if (r < 0)
+		return r;
 	return qs_header_image_read(fd, "the new header", ret, NULL, err);
 }
 

@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "base/error.h"
 #include "base/pool.h"
 #include "base/secret.h"
@@ -22,6 +24,8 @@
 
 /* The usual place of the data (cryptsetup's default since 2.1), in bytes. */
 #define QS_DATA_OFFSET (16ULL << 20)
+
+struct crypt_device;
 
 struct qs_luks_spec {
 	uint64_t device_size; /* bytes */
@@ -36,6 +40,10 @@ struct qs_luks_spec {
 			      default costs, measured on this machine */
 	bool fast_device;  /* no-read-workqueue, no-write-workqueue */
 	bool fingerprint;  /* only for a key that we generated: see luks/fingerprint.h */
+	/* Makes a token for keyslot 0 of CD, the header in memory, without its "keyslots". NULL: no
+	 * token. */
+	int (*token)(void *cookie, struct crypt_device *cd, json_t **ret, struct qs_error *err);
+	void *token_cookie;
 };
 
 /* The subsystem that marks devices of ours. */

@@ -16,9 +16,12 @@
 #include "base/log.h"
 #include "key/command.h"
 #include "key/keyfile.h"
+#include "keystore/device.h"
+#include "keystore/identity.h"
 #include "luks/unlock.h"
 #include "ops/format.h"
 #include "ops/journal.h"
+#include "ops/keystore.h"
 
 /* Only what is known to be absent: an I/O error does not say so, and a link to nowhere is there. */
 static bool is_absent(const char *real)
@@ -117,6 +120,8 @@ static int take_key(const struct qs_format_run *f, const struct qs_format_target
 
 	if (t->command)
 		return ask_twice(f, t, ret, err);
+	if (t->keystore)
+		return qs_secret_random(ret, QS_DEVICE_KEY_L, err);
 	*ret_ours = !f->options->key_file && (t->resume || is_absent(real));
 	if (!f->options->key_file && is_absent(real))
 		return qs_key_generate(f->env, t->key_file, ret, err);
@@ -135,7 +140,9 @@ static int take_key(const struct qs_format_run *f, const struct qs_format_target
 static int begin(const struct qs_format_run *f, const struct qs_format_target *t,
 		 struct qs_secret *ret_key, bool *ret_ours, struct qs_error *err)
 {
-	struct qs_journal journal = { .op = "format", .link = t->link, .key_file = t->key_file };
+	struct qs_journal journal = { .op = "format",
+				      .link = t->link,
+				      .key_file = (char *)qs_format_source(t) };
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(f->env, t->key_file);
 	int r;
 
@@ -144,7 +151,8 @@ static int begin(const struct qs_format_run *f, const struct qs_format_target *t
 	if (r < 0)
 		return r;
 	r = take_key(f, t, ret_key, ret_ours, err);
-	if (r < 0 && !t->resume && (f->options->key_file || t->command || is_absent(real)))
+	if (r < 0 && !t->resume &&
+	    (f->options->key_file || !qs_format_has_file(t) || is_absent(real)))
 		(void)qs_journal_remove(f->env, t->name, NULL);
 	return r;
 }
@@ -156,15 +164,32 @@ static void forget_partitions(const struct qs_format_target *t, int fd)
 		qs_log(QS_LOG_DEBUG, "%s: partition table not read again: %m", t->dev->node);
 }
 
+/* ---- a key that the keystore wraps ---- */
+
+struct wrapping {
+	const struct qs_format_run *f;
+	const struct qs_secret *key;
+};
+
+static int wrap(void *cookie, struct crypt_device *cd, json_t **ret, struct qs_error *err)
+{
+	const struct wrapping *w = cookie;
+
+	return qs_keystore_wrap(w->f->env, &w->f->ks, cd, 0, w->key, ret, err);
+}
+
 static int write_header(const struct qs_format_run *f, const struct qs_format_target *t, int fd,
 			const struct qs_secret *key, bool ours, struct qs_worker *worker,
 			struct qs_header_image *ret, struct qs_error *err)
 {
 	struct qs_luks_spec spec = qs_format_spec(f, t);
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	struct wrapping wrapping = { f, key };
 	int r;
 
 	spec.fingerprint = ours;
+	spec.token = t->keystore ? wrap : NULL;
+	spec.token_cookie = &wrapping;
 	r = qs_luks_make(&spec, key, worker, &image, err);
 	if (r == 0)
 		r = qs_luks_write(fd, t->dev->node, &image, spec.metadata_size, err);
@@ -177,19 +202,28 @@ static int write_header(const struct qs_format_run *f, const struct qs_format_ta
 	return 0;
 }
 
+/* By the key, or by what the disk holds of it. */
+static int prove(const struct qs_format_run *f, const struct qs_format_target *t,
+		 const struct qs_secret *key, struct qs_worker *worker, struct qs_error *err)
+{
+	const struct qs_unlock test = { .test = true, .slot = -1, .worker = worker };
+
+	return t->keystore ? qs_keystore_prove(f->env, &f->ks, t->dev->node, err)
+			   : qs_luks_unlock(f->env, t->dev->node, key, &test, err);
+}
+
 /* Steps 4 and 5: what the disk holds is what we wrote, the key opens it, and a backup exists. */
 static int prove_and_back_up(const struct qs_format_run *f, const struct qs_format_target *t,
 			     int fd, const struct qs_secret *key,
 			     const struct qs_header_image *image, struct qs_worker *worker,
 			     struct qs_error *err)
 {
-	const struct qs_unlock test = { .test = true, .slot = -1, .worker = worker };
 	int r;
 
 	qs_worker_step(worker, "prove");
 	r = qs_device_sync_and_compare(fd, t->dev->node, image->data, image->size, err);
 	if (r == 0)
-		r = qs_luks_unlock(f->env, t->dev->node, key, &test, err);
+		r = prove(f, t, key, worker, err);
 	if (r < 0) {
 		qs_error_prefix(err, "the new header does not hold");
 		return r;
@@ -209,9 +243,12 @@ static int go_on(const struct qs_format_run *f, const struct qs_format_target *t
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	int r = t->command ? ask_command(f, t, &key, err)
-			   : qs_key_load(f->env, t->key_file, &key, err);
+	int r = 0;
 
+	if (t->command)
+		r = ask_command(f, t, &key, err);
+	else if (!t->keystore)
+		r = qs_key_load(f->env, t->key_file, &key, err);
 	if (r == 0)
 		r = qs_header_image_read(fd, t->dev->node, &image, NULL, err);
 	return r < 0 ? r : prove_and_back_up(f, t, fd, &key, &image, worker, err);
@@ -301,6 +338,9 @@ int qs_format_device(struct qs_worker *worker, size_t i, void *cookie, json_t **
 	if (r < 0)
 		return r;
 	*ret = json_pack("{s:s}", "uuid", t->uuid);
+	if (t->keystore)
+		(void)json_object_set_new(*ret, "keystore_generation",
+					  json_integer(qs_keystore_wraps_with(&f->ks)));
 	half = is_half_written(f, t, fd, &header, err);
 	if (half < 0)
 		return half;

@@ -49,6 +49,11 @@ struct qs_luks_spec qs_format_spec(const struct qs_format_run *f, const struct q
 	return spec;
 }
 
+const char *qs_format_source(const struct qs_format_target *t)
+{
+	return t->keystore ? QS_FORMAT_KEYSTORE : t->key_file;
+}
+
 static int make_uuid(char ret[static 40], struct qs_error *err)
 {
 	unsigned char b[16];
@@ -73,9 +78,21 @@ static int check_size(const struct qs_device *dev, struct qs_error *err)
 		       dev->node, (uintmax_t)dev->size, (uintmax_t)MIN_SIZE);
 }
 
-static int refuse_other_key(const struct qs_format_target *t, const char *used,
-			    struct qs_error *err)
+static int refuse_other_key(const struct qs_format_run *f, const struct qs_format_target *t,
+			    const char *used, struct qs_error *err)
 {
+	QS_AUTO(qs_auto_free) char *usual = qs_key_path(f->env, t->name);
+
+	if (used && strcmp(used, QS_FORMAT_KEYSTORE) == 0)
+		return qs_fail(err, QS_E_REFUSED,
+			       "an unfinished format of %s used the keystore; finish it without a "
+			       "key file, and with the keystore enabled",
+			       t->dev->node);
+	if (t->keystore && used && strcmp(used, usual) == 0)
+		return qs_fail(err, QS_E_REFUSED,
+			       "an unfinished format of %s used the key file %s; finish it with "
+			       "--key-file-only",
+			       t->dev->node, used);
 	if (used && strcmp(used, QS_CRYPTTAB_NO_KEY) == 0)
 		return qs_fail(err, QS_E_REFUSED,
 			       "an unfinished format of %s used the key command; finish it without "
@@ -105,8 +122,8 @@ static int look_for_journal(const struct qs_format_run *f, struct qs_format_targ
 		return qs_fail(err, QS_E_EXISTS,
 			       "the name %s belongs to %s, whose format is unfinished", t->name,
 			       journal.link);
-	if (!journal.key_file || strcmp(journal.key_file, t->key_file) != 0)
-		return refuse_other_key(t, journal.key_file, err);
+	if (!journal.key_file || strcmp(journal.key_file, qs_format_source(t)) != 0)
+		return refuse_other_key(f, t, journal.key_file, err);
 	(void)snprintf(t->uuid, sizeof(t->uuid), "%s", journal.uuid);
 	t->resume = true;
 	return 0;
@@ -144,7 +161,7 @@ static int look_for_finished(const struct qs_format_run *f, struct qs_format_tar
 	time_t when;
 	int r;
 
-	if (t->resume || f->options->force || (!t->command && access(key, F_OK) < 0))
+	if (t->resume || f->options->force || (qs_format_has_file(t) && access(key, F_OK) < 0))
 		return 0;
 	r = qs_device_read_header(t->dev, &now, err);
 	if (r < 0)
@@ -176,8 +193,10 @@ static int find_name(const struct qs_format_run *f, struct qs_format_target *t,
 		r = qs_device_name(f->env, t->dev, t->uuid, &t->link, &t->name, err);
 	if (r < 0)
 		return r;
-	t->command = !f->options->key_file && qs_key_command_is_set(f->env);
-	if (t->command)
+	t->keystore = f->keystore;
+	t->command = !f->options->key_file && !f->options->key_file_only && !f->keystore &&
+		     qs_key_command_is_set(f->env);
+	if (!qs_format_has_file(t))
 		t->key_file = qs_strdup(QS_CRYPTTAB_NO_KEY);
 	else
 		t->key_file = f->options->key_file ? qs_env_absolute(f->options->key_file)

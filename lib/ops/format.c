@@ -13,6 +13,12 @@
  *   journal removed              finished                "is formatted already" (QS_E_EXISTS)
  *   open                         + mapping               the same
  *
+ * Where the keystore wraps the key there is no key file: a random key is in memory only, and its
+ * wrapping is the token of the new header, of which the same areas and copies are written in the
+ * same order. So the key is durable when its header is; a second run that finds no whole header
+ * makes another key, and one that finds it unwraps what the disk holds. Whether the keystore wraps
+ * at all is proven before anything else, once for all devices.
+ *
  * A key is never deleted because a later step failed: a header may hold it. A
  * header is never written again once its backup exists: there may be data.
  */
@@ -27,9 +33,11 @@
 #include "key/keydir.h"
 #include "key/keyfile.h"
 #include "key/place.h"
+#include "keystore/provider.h"
 #include "luks/unlock.h"
 #include "ops/format.h"
 #include "ops/journal.h"
+#include "ops/keystore.h"
 #include "ops/open.h"
 #include "tab/crypttab.h"
 
@@ -86,8 +94,9 @@ static int open_one(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 		.name = t->name,
 		.link = t->link,
 		.node = t->dev->node,
-		.key_files = { t->command ? NULL : t->key_file },
+		.key_files = { qs_format_has_file(t) ? t->key_file : NULL },
 		.command = t->command,
+		.keystore = t->keystore,
 		.locked = true,
 	};
 	int r;
@@ -178,41 +187,80 @@ static int look_at_key(const struct qs_env *env, const void *cookie, struct qs_e
 	return qs_key_load(env, cookie, &key, err);
 }
 
-/* Before any device is touched: is there a place that the keys can come from? */
-static int check_key_source(const struct qs_env *env, const struct qs_format_options *options,
-			    struct qs_error *err)
+/*
+ * Held until all is done. A generation that cannot wrap, for its provider is out of reach, is told
+ * here; and what workers will need of it is got.
+ */
+static int take_keystore(struct qs_format_run *f, struct qs_error *err)
 {
+	const struct qs_env *env = f->env;
+	uint32_t number;
+	int r;
+
+	if (!qs_keystore_is_there(env))
+		return 0;
+	f->lock = qs_keystore_lock(env, env->config.lock_wait_s * 1000, err);
+	r = f->lock < 0 ? f->lock : qs_keystore_load_enabled(env, &f->ks, err);
+	if (r < 0) {
+		qs_error_append(err, " (with --key-file-only, devices get key files)");
+		return r;
+	}
+	f->keystore = true;
+	number = qs_keystore_wraps_with(&f->ks);
+	r = qs_keystore_prepare(env, &f->ks, &number, 1, true, err);
+	if (r == 0)
+		r = qs_keystore_probe(env, &f->ks, number, err);
+	if (r < 0)
+		qs_error_prefix(err, "the keystore wraps no key now");
+	return r;
+}
+
+/* Before any device is touched: is there a place that the keys can come from? */
+static int check_key_source(struct qs_format_run *f, struct qs_error *err)
+{
+	const struct qs_format_options *options = f->options;
 	QS_AUTO(qs_auto_free) char *what = NULL;
+	const struct qs_env *env = f->env;
+	int r;
 
 	if (options->key_file) {
 		what = qs_printf("the key file %s", options->key_file);
 		return qs_key_in_time(env, what, look_at_key, options->key_file, err);
 	}
-	if (qs_key_command_is_set(env))
+	if (!options->key_file_only && qs_key_command_is_set(env))
 		return qs_key_command_check(env, err);
-	return qs_key_check_new(env, err);
+	r = options->key_file_only ? 0 : take_keystore(f, err);
+	return r < 0 || f->keystore ? r : qs_key_check_new(env, err);
+}
+
+static int format_all(struct qs_format_run *f, size_t count, struct qs_error *err)
+{
+	int r;
+
+	f->targets = calloc(count ? count : 1, sizeof(*f->targets));
+	if (!f->targets)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
+	for (size_t i = 0; i < count; i++)
+		f->targets[i].lock = -1;
+	for (size_t i = 0; i < count; i++)
+		if (qs_format_prepare(f, &f->targets[i], &f->outcomes->items[i]) == 0)
+			(void)refuse_twice(f, i);
+	r = run_steps(f, err);
+	targets_done(f->targets, count);
+	return r;
 }
 
 int qs_format(const struct qs_env *env, const char *const *devices, size_t count,
 	      const struct qs_format_options *options, struct qs_outcomes *ret,
 	      struct qs_error *err)
 {
-	struct qs_format_run f = { .env = env, .options = options, .outcomes = ret };
-	int r = check_key_source(env, options, err);
+	struct qs_format_run f = { .env = env, .options = options, .outcomes = ret, .lock = -1 };
+	int r = check_key_source(&f, err);
 
 	if (r == 0)
 		r = qs_outcomes_init(ret, devices, count, err);
-	if (r < 0)
-		return r;
-	f.targets = calloc(count ? count : 1, sizeof(*f.targets));
-	if (!f.targets)
-		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
-	for (size_t i = 0; i < count; i++)
-		f.targets[i].lock = -1;
-	for (size_t i = 0; i < count; i++)
-		if (qs_format_prepare(&f, &f.targets[i], &ret->items[i]) == 0)
-			(void)refuse_twice(&f, i);
-	r = run_steps(&f, err);
-	targets_done(f.targets, count);
+	if (r == 0)
+		r = format_all(&f, count, err);
+	qs_auto_close(&f.lock);
 	return r;
 }

@@ -5,6 +5,7 @@
 #ifndef QS_OPS_FORMAT_H
 #define QS_OPS_FORMAT_H
 
+#include "keystore/keystore.h"
 #include "luks/make.h"
 #include "ops/internal.h"
 
@@ -14,8 +15,9 @@ struct qs_format_target {
 	int lock;
 	char uuid[40];
 	char *link, *name, *key_file;
-	bool command; /* the key comes from the key command; key_file is then QS_CRYPTTAB_NO_KEY */
-	bool resume;  /* the journal says that a format was begun */
+	bool command;  /* the key comes from the key command; key_file is then QS_CRYPTTAB_NO_KEY */
+	bool keystore; /* the keystore wraps the key; likewise */
+	bool resume;   /* the journal says that a format was begun */
 	bool ours; /* no journal, but a header of ours: all that may be missing are later steps */
 };
 
@@ -24,7 +26,23 @@ struct qs_format_run {
 	const struct qs_format_options *options;
 	struct qs_outcomes *outcomes;
 	struct qs_format_target *targets;
+	bool keystore; /* keys that no option names are the keystore's */
+	struct qs_keystore ks;
+	int lock; /* the keystore's, so that it is not disabled meanwhile; or -1 */
 };
+
+/* Does a key file belong to T? */
+static inline bool qs_format_has_file(const struct qs_format_target *t)
+{
+	return !t->command && !t->keystore;
+}
+
+/*
+ * What the journal has as its key file when there is none: QS_CRYPTTAB_NO_KEY, or this for the
+ * keystore.
+ */
+#define QS_FORMAT_KEYSTORE "keystore"
+const char *qs_format_source(const struct qs_format_target *t);
 
 /* What the header of T will be, by command line and configuration; points into both and into T. */
 struct qs_luks_spec qs_format_spec(const struct qs_format_run *f, const struct qs_format_target *t);

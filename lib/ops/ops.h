@@ -63,7 +63,8 @@ int qs_devicemap(const struct qs_env *env, const struct qs_devicemap_options *op
 		 struct qs_outcomes *ret, struct qs_error *err);
 
 struct qs_format_options {
-	const char *key_file; /* NULL: generate keys_dir/NAME.key */
+	const char *key_file; /* NULL: the keystore wraps it, or generate keys_dir/NAME.key */
+	bool key_file_only;   /* generate one, whatever else would give a key */
 	const char *cipher;   /* NULL: configuration; so are 0 and NULL below */
 	unsigned key_size;    /* bits */
 	unsigned sector_size; /* bytes */

@@ -149,7 +149,7 @@ class Tree:
 
     def copy(self, root):
         must("cp", "-a", "--reflink=auto", "--sparse=always", self.root, root)
-        return Tree(root)
+        return type(self)(root)
 
     def image(self, number=1):
         return self.root / f"img/d{number}"

@@ -36,6 +36,9 @@ class Format(Scenario):
             backup_is_whole(tree, number)
         if done.status == 0:
             is_formatted(tree, FOREIGN_TAB, *self.numbers)
+        self.ends_well(tree, done, call, fault)
+
+    def ends_well(self, tree, done, call, fault):
         if fault.kills:
             return
         check(done.status in range(8), "ends in no orderly way")
