@@ -417,6 +417,7 @@ int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devi
 			       struct qs_outcomes *ret, struct qs_error *err)
 {
 	struct rotate ro = { .env = env, .report = ret, .retired = json_array() };
+	QS_AUTO(qs_auto_free) char *table = qs_env_path(env, QS_CRYPTTAB);
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes asked = {};
 	struct qs_error own = {};
 	int r = bring_all(&ro, &own);
@@ -434,6 +435,8 @@ int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devi
 		r = qs_outcomes_add_ours(env, &asked, err);
 	if (r == 0)
 		r = qs_keystore_move(env, &asked, ret, err);
-	/* A run that was killed may have finished all of it but this. */
-	return r < 0 ? r : qs_journal_sync(env, err);
+	/* A run that was killed may have finished all of it but these. */
+	if (r >= 0)
+		r = qs_journal_sync(env, err);
+	return r < 0 ? r : qs_file_sync_parent(table, err);
 }

@@ -1,6 +1,7 @@
 """The scenario of a rotation: two devices there, one away. It runs several sets of workers one after
 the other, so faults are put by what a call is about, in whichever process makes it."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -10,7 +11,7 @@ import time
 
 from faultbench import HANG_S, HEADER_SIZE, Broken, Tree, check, must, opens, read_part
 from keystoring import directory, files, recover
-from sweep import RECORDED, Call, Scenario, move, parse, path_of
+from sweep import RECORDED, Call, Fault, Scenario, changing, move, parse, path_of
 from traced import children_of, finish, run_main, start
 
 def named_path(arguments):
@@ -20,18 +21,26 @@ def named_path(arguments):
     return path_of(arguments)
 
 
-def stop_all(process, log):
-    """Wait until strace has stopped one of the processes, then end all of them at once."""
+def wait_stopped(process, log):
+    """Until strace has stopped one of the processes, or all have ended."""
     deadline = time.monotonic() + HANG_S
     while process.poll() is None and "stopped by SIGSTOP" not in log.read_text(errors="replace"):
         check(time.monotonic() < deadline, "hangs")
         time.sleep(0.005)
+
+
+def send_all(process, number):
+    """A signal to all at once."""
     for main in children_of(process.pid):
         for pid in [main, *children_of(main)]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def stop_all(process, log):
+    """Wait until strace has stopped one of the processes, then end all of them at once."""
+    wait_stopped(process, log)
+    send_all(process, signal.SIGKILL)
     return finish(process)
 
 
@@ -84,15 +93,19 @@ class Rotate(Scenario):
 
     def strike(self, tree, call, fault, log):
         about = tree.root / call.process
+        stops = fault.kills or "SIGSTOP" in fault.tampering
         tampering = "signal=SIGSTOP" if fault.kills else fault.tampering
         injection = f"inject={call.name}:{tampering}:when={call.number}{'+' if fault.onward else ''}"
         log.write_text("")
         command = ["strace", "-qq", "-f", "-y", "-s", "0", "-o", log, "-P", about]
         command += ["-e", f"trace={call.name}", "-e", injection, *tree.command(*self.words)]
         process = start(command)
-        done = stop_all(process, log) if fault.kills else finish(process)
-        met = "stopped by SIGSTOP" if fault.kills else "(INJECTED)"
+        done = self.end(tree, process, log, fault)
+        met = "stopped by SIGSTOP" if stops else "(INJECTED)"
         return done if met in log.read_text(errors="replace") else None
+
+    def end(self, _tree, process, log, fault):
+        return stop_all(process, log) if fault.kills else finish(process)
 
     def inspect(self, tree, done, call, fault):
         self.everything_opens(tree)
@@ -143,6 +156,53 @@ class Rotate(Scenario):
         check(done.status == 0, f"the second run: {done}")
         self.finished(tree)
         self.everything_opens(tree)
+
+
+VANISH = Fault("a disk vanishes at every changing call", "signal=SIGSTOP", changing)
+
+
+class Unplugged(Rotate):
+    """The first device goes while the command is held, and is back when that has ended."""
+
+    def end(self, tree, process, log, _fault):
+        wait_stopped(process, log)
+        self.go(tree)
+        send_all(process, signal.SIGCONT)
+        return finish(process)
+
+    @staticmethod
+    def aside(tree):
+        return tree.root / "var/aside"
+
+    def go(self, tree):
+        tree.image(1).rename(self.aside(tree))
+
+    def inspect(self, tree, done, call, fault):
+        check(done.status in (0, 1, 2, 4, 6, 7), "ends in no orderly way")
+        check(done.status == 0 or "qs-util keystore: " in done.err, "says nothing")
+        self.aside(tree).rename(tree.image(1))
+        self.everything_opens(tree)
+        now = store(tree)
+        check(done.status != 0 or "rotation" not in now, "exit status 0, but it is not finished")
+        if done.status == 0:
+            check(self.generation(tree, tree.image(2)) == now["current"], "the other device is not done")
+
+
+class Replaced(Unplugged):
+    """An empty disk takes its place."""
+
+    def go(self, tree):
+        super().go(tree)
+        with open(tree.image(1), "wb") as image:
+            image.truncate(self.aside(tree).stat().st_size)
+
+
+class Cut(Unplugged):
+    """It loses most of its header while it is open; a copy of it comes back."""
+
+    def go(self, tree):
+        must("cp", "--sparse=always", tree.image(1), self.aside(tree))
+        os.truncate(tree.image(1), 100 << 10)
 
 
 class RotateEight(Rotate):
