@@ -291,26 +291,61 @@ int qs_keystore_flush(const struct qs_env *env, struct qs_error *err)
 	return dir < 0 ? dir : flush(dir, err);
 }
 
+/* Both rounds are one progress: a device counts when it is through with the second. */
+struct rounds {
+	const struct qs_env *env;
+	uint64_t done, total; /* devices */
+	bool last;
+};
+
+static void show_progress(const struct qs_progress *p, void *cookie)
+{
+	struct rounds *rounds = cookie;
+	bool done = strcmp(p->step, "done") == 0;
+
+	if (done && !rounds->last)
+		return;
+	rounds->done += done;
+	qs_env_progress(rounds->env, p->device, p->step, rounds->done, rounds->total);
+}
+
+/* Leave those that the first round has done with. Returns how many are left. */
+static size_t keep_begun(struct bring *b)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < b->found->count; i++) {
+		b->todo[i] &= b->found->items[i].error.kind == QS_E_NONE &&
+			      is_true(&b->found->items[i], "begun");
+		left += b->todo[i];
+	}
+	return left;
+}
+
 static int run_jobs(struct bring *b, struct qs_error *err)
 {
 	/* Opened before anything is written: syncfs() reports what fails from now on. */
 	QS_AUTO(qs_auto_close) int dir = open_headers(b->env, err);
-	bool any = false;
+	struct rounds rounds = { .env = b->env };
+	struct qs_env env = *b->env;
+	size_t left;
 	int r;
 
 	if (dir < 0)
 		return dir;
-	r = qs_outcomes_run(b->env, b->found, b->todo, begin_job, b, err);
-	for (size_t i = 0; i < b->found->count; i++) {
-		b->todo[i] &= b->found->items[i].error.kind == QS_E_NONE &&
-			      is_true(&b->found->items[i], "begun");
-		any |= b->todo[i];
-	}
-	if (r < 0 || !any)
+	for (size_t i = 0; i < b->found->count; i++)
+		rounds.total += b->todo[i];
+	env.progress = show_progress;
+	env.progress_cookie = &rounds;
+	r = qs_outcomes_run(&env, b->found, b->todo, begin_job, b, err);
+	left = keep_begun(b);
+	if (r < 0 || left == 0)
 		return r;
+	rounds.done = rounds.total - left;
+	rounds.last = true;
 	r = flush(dir, err);
 	if (r == 0)
-		r = qs_outcomes_run(b->env, b->found, b->todo, end_job, b, err);
+		r = qs_outcomes_run(&env, b->found, b->todo, end_job, b, err);
 	return r == 0 ? flush(dir, err) : r;
 }
 

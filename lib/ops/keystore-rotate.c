@@ -68,10 +68,13 @@ static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_v
 		struct qs_error *err)
 {
 	struct rotate *ro = cookie;
+	/* Progress is of devices that are brought along, from one to all: looking is none. */
+	struct qs_env quiet = *ro->env;
 	int r;
 
+	quiet.progress = NULL;
 	qs_outcomes_done(&ro->found);
-	r = qs_keystore_scan(ro->env, ks, QS_SCAN_REWRAP, &ro->found, err);
+	r = qs_keystore_scan(&quiet, ks, QS_SCAN_REWRAP, &ro->found, err);
 	for (size_t i = 0; r == 0 && i < ro->found.count; i++)
 		note(ret, &ro->found.items[i]);
 	if (ro->only_retire)

@@ -83,6 +83,21 @@ kek_names()
 	[ "$(jq '.devices[0].keystore_generation' <<<"$output")" = 2 ]
 }
 
+@test "progress counts the devices that are brought along, once each, up to all" {
+	run -0 --separate-stderr qs --progress=json keystore rotate --force
+	[ "$(jq -cs '[.[] | select(.step == "done") | [.done, .total]]' <<<"$stderr")" = '[[1,3],[2,3],[3,3]]' ]
+	[ "$(jq -cs '[.[] | [.total, .done <= 3]] | unique' <<<"$stderr")" = '[[3,true]]' ]
+	[ "$(jq -cs 'map(.done) | . == sort' <<<"$stderr")" = true ]
+	rm "$(backup_of 3)"
+	cp "$(image_of 2)" "$BATS_TEST_TMPDIR/whole"
+	dd if=/dev/urandom of="$(image_of 2)" bs=4096 seek=1 count=70 conv=notrunc status=none
+	run -7 --separate-stderr qs --progress=json keystore rotate --force
+	[ "$(jq -cs '[.[] | select(.step == "done") | [.done, .total]]' <<<"$stderr")" = '[[1,2],[2,2]]' ]
+	cp --sparse=always "$BATS_TEST_TMPDIR/whole" "$(image_of 2)"
+	run -0 --separate-stderr qs --progress=json keystore rewrap "$ID"1
+	[ "$(jq -cs '[.[] | select(.step == "done") | [.done, .total]][0]' <<<"$stderr")" = '[1,1]' ]
+}
+
 @test "the generation before the present one is kept, an older one goes when nothing needs it" {
 	rotated
 	[ "$(kek_names)" = '1.kek 2.kek' ]
