@@ -42,9 +42,9 @@ const struct qs_file qs_files[] = {
 	  "anything." },
 	{ QS_FILE_KEYSTORE, "/var/lib/qs-util/keystore-check.json",
 	  "When keystore check last tried the key, and had it. Nothing depends on it." },
-	{ QS_FILE_KEYSTORE, "/etc/cryptconf/retired/NAME.UUID.header",
+	{ QS_FILE_KEYSTORE, "/etc/cryptconf/retired/NAME.UUID.DATE.header",
 	  "The header backup of a destroyed device, with the key that the keystore wrapped, until "
-	  "its retention time is over." },
+	  "its retention time is over. DATE is when it was destroyed." },
 	{ QS_FILE_CRYPTTAB, "/etc/crypttab",
 	  "Only the lines of our own devices are changed. The version before the last change "
 	  "is kept as /etc/crypttab.qs-bak." },

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "base/text.h"
 
 #include <errno.h>
@@ -81,6 +82,32 @@ const char *qs_text_seconds(uint64_t seconds, char ret[QS_TEXT_SIZE_L])
 	(void)snprintf(ret, QS_TEXT_SIZE_L, "%llu second%s", (unsigned long long)seconds,
 		       seconds == 1 ? "" : "s");
 	return ret;
+}
+
+#define RFC3339 "%Y-%m-%dT%H:%M:%SZ"
+#define COMPACT "%Y%m%dT%H%M%SZ"
+
+const char *qs_text_print_time(time_t when, enum qs_text_form form, char ret[QS_TEXT_TIME_L])
+{
+	struct tm utc;
+
+	if (!gmtime_r(&when, &utc) ||
+	    strftime(ret, QS_TEXT_TIME_L, form == QS_TEXT_COMPACT ? COMPACT : RFC3339, &utc) == 0)
+		*ret = '\0';
+	return ret;
+}
+
+int qs_text_parse_time(const char *text, enum qs_text_form form, time_t *ret)
+{
+	char again[QS_TEXT_TIME_L];
+	struct tm utc = {};
+	const char *end = strptime(text, form == QS_TEXT_COMPACT ? COMPACT : RFC3339, &utc);
+
+	if (!end || *end)
+		return -EINVAL;
+	*ret = timegm(&utc);
+	/* strptime() also takes other spellings, and days that there are not. */
+	return strcmp(qs_text_print_time(*ret, form, again), text) == 0 ? 0 : -EINVAL;
 }
 
 bool qs_text_is_plain(char c)

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 /*
  * "4096", "512 KiB", "4MiB": a decimal number, and B, KiB, MiB, GiB or TiB with
@@ -24,6 +25,19 @@ int qs_text_parse_seconds(const char *text, uint64_t *ret);
  * D. *ret is in seconds. Returns as qs_text_parse_size().
  */
 int qs_text_parse_span(const char *text, uint64_t *ret);
+
+enum qs_text_form {
+	QS_TEXT_RFC3339, /* 2026-11-22T14:05:00Z */
+	QS_TEXT_COMPACT, /* 20261122T140500Z, for names of files */
+};
+
+/* A time in UTC, to the second; only what is printed is taken. Returns -EINVAL. */
+int qs_text_parse_time(const char *text, enum qs_text_form form, time_t *ret);
+
+#define QS_TEXT_TIME_L 32
+
+/* The reverse; "" where there is none (the year 10000 and more). Returns RET. */
+const char *qs_text_print_time(time_t when, enum qs_text_form form, char ret[QS_TEXT_TIME_L]);
 
 #define QS_TEXT_SIZE_L 32
 

@@ -8,14 +8,13 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "key/keyfile.h"
 #include "keystore/provider.h"
 #include "luks/fields.h"
 
 #define VERSION 1
 #define FILE_MAX (64U << 10)
-#define TIME_FORM "%Y-%m-%dT%H:%M:%SZ"
-#define TIME_L sizeof("2026-11-22T02:00:00Z")
 
 static const char *const states[] = {
 	[QS_KEYSTORE_DISABLED] = "disabled",
@@ -108,17 +107,7 @@ static int bad(const char *field, struct qs_error *err)
 
 int qs_keystore_parse_time(const char *text, time_t *ret)
 {
-	struct tm utc = {};
-	char again[TIME_L + 8];
-	const char *end = text ? strptime(text, TIME_FORM, &utc) : NULL;
-
-	if (!end || *end)
-		return -EINVAL;
-	*ret = timegm(&utc);
-	/* strptime() also takes other spellings, and days that there are not. */
-	if (!gmtime_r(ret, &utc) || strftime(again, sizeof(again), TIME_FORM, &utc) == 0)
-		return -EINVAL;
-	return strcmp(again, text) == 0 ? 0 : -EINVAL;
+	return text ? qs_text_parse_time(text, QS_TEXT_RFC3339, ret) : -EINVAL;
 }
 
 /* Absent: the keystore's. */
@@ -309,12 +298,9 @@ int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, st
 
 static json_t *print_time(time_t time)
 {
-	char when[TIME_L + 8] = "";
-	struct tm utc;
+	char when[QS_TEXT_TIME_L];
 
-	if (gmtime_r(&time, &utc))
-		(void)strftime(when, sizeof(when), TIME_FORM, &utc);
-	return json_string(when);
+	return json_string(qs_text_print_time(time, QS_TEXT_RFC3339, when));
 }
 
 /* Only another one than the keystore's: so what no migration has touched is as it always was. */

@@ -8,8 +8,8 @@
  *   the KEK of the generation (rotation.h)       it is still listed  erases it again
  *   keystore.json without it                     finished            nothing
  *
- * Overwriting moves the file's time to now; so what is no header any more is over whatever its
- * time says. It could bring nothing back.
+ * What is no header any more is over whatever its date says: it could bring nothing back, and
+ * overwriting moves the time of a file that has no date in its name.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

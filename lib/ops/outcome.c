@@ -79,13 +79,9 @@ void qs_outcome_detail(struct qs_outcome *outcome, const char *key, json_t *valu
 
 json_t *qs_json_time(time_t when)
 {
-	char text[32];
-	struct tm utc;
+	char text[QS_TEXT_TIME_L];
 
-	if (!gmtime_r(&when, &utc))
-		return json_string("unknown");
-	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
-	return json_string(text);
+	return json_string(*qs_text_print_time(when, QS_TEXT_RFC3339, text) ? text : "unknown");
 }
 
 void qs_outcome_warn(struct qs_outcome *outcome, const char *format, ...)

@@ -1,8 +1,8 @@
 /*
  * Destroyed devices inside their retention time: the header backup of a device that the
- * keystore opened stays as /etc/cryptconf/retired/NAME.UUID.header, with the wrapped key in
- * it, until the time is over; cryptrestore brings the device back by it. The file's time of
- * modification is that of the destruction.
+ * keystore opened stays as /etc/cryptconf/retired/NAME.UUID.DATE.header, with the wrapped key in
+ * it, until the time is over; cryptrestore brings the device back by it. DATE is that of the
+ * destruction (20261122T140500Z); one without it has its file's time of modification.
  */
 #ifndef QS_OPS_RETIRED_H
 #define QS_OPS_RETIRED_H

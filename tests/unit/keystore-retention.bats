@@ -13,7 +13,24 @@ setup()
 	qs --yes keystore enable
 	qs cryptenroll "${ID}1" --keystore
 	cp "$IMAGE" "$BATS_TEST_TMPDIR/before"
-	KEPT=$RETIRED/enc-scsi-30001.$(cryptsetup luksUUID "$IMAGE").header
+	UUID=$(cryptsetup luksUUID "$IMAGE")
+}
+
+# destroyed: disk 1, and KEPT is what is kept of it.
+destroyed()
+{
+	qs --yes cryptdestroy "${ID}1"
+	KEPT=$(echo "$RETIRED/enc-scsi-30001.$UUID".*.header)
+	[ -e "$KEPT" ]
+}
+
+# aged TIME: it was destroyed then, and its file was written just now.
+aged()
+{
+	local old=$KEPT
+	KEPT=$RETIRED/enc-scsi-30001.$UUID.$(date -u -d "$1" +%Y%m%dT%H%M%SZ).header
+	mv "$old" "$KEPT"
+	touch "$KEPT"
 }
 
 valid()
@@ -30,6 +47,8 @@ data_is_there()
 @test "destroyed, brought back, open again; nothing is kept of a device without the keystore" {
 	run -0 --separate-stderr qs --json --yes cryptdestroy "${ID}1" "${ID}2"
 	valid
+	KEPT=$(echo "$RETIRED/enc-scsi-30001.$UUID".*.header)
+	[[ ${KEPT#"$RETIRED/"} =~ ^enc-scsi-30001\.$UUID\.20[0-9]{6}T[0-9]{6}Z\.header$ ]]
 	[ "$(jq -r '.devices[0].kept.path' <<<"$output")" = "${KEPT#"$ROOT"}" ]
 	[ "$(jq -r '.devices[1] | has("kept")' <<<"$output")" = false ]
 	[ "$(ls "$RETIRED")" = "${KEPT##*/}" ]
@@ -55,16 +74,16 @@ data_is_there()
 }
 
 @test "purge erases what is over its time, reports it, and then nothing brings the device back" {
-	qs --yes cryptdestroy "${ID}1"
+	destroyed
 	cp "$KEPT" "$BATS_TEST_TMPDIR/kept"
 	run -0 qs keystore retention 10d
 	[[ $output == *'10d'* ]]
-	touch -d '-9 days' "$KEPT"
+	aged '-9 days'
 	run -0 qs keystore purge
 	[ -e "$KEPT" ]
 	# Another name for it keeps its bytes in reach.
+	aged '-11 days'
 	ln "$KEPT" "$BATS_TEST_TMPDIR/bytes"
-	touch -d '-11 days' "$KEPT"
 	run -0 --separate-stderr qs --json keystore purge
 	valid
 	[ "$(jq -c '[.devices[] | [.device, .name, .ok]]' <<<"$output")" = "[[\"${KEPT#"$ROOT"}\",\"enc-scsi-30001\",true]]" ]
@@ -74,8 +93,51 @@ data_is_there()
 	run -0 qs --yes keystore disable
 }
 
-@test "--all asks and does not wait; disable is refused before it" {
+@test "the date survives a copy; a name without one has the date of its file" {
+	destroyed
+	aged '-6 days'
+	local before
+	before=$(qs --json keystore status | jq -c '.result.kept[0] | [.destroyed, .until]')
+	cp -r "$RETIRED" "$BATS_TEST_TMPDIR/copied"
+	rm -r "$RETIRED"
+	cp -r "$BATS_TEST_TMPDIR/copied" "$RETIRED"
+	[ "$(qs --json keystore status | jq -c '.result.kept[0] | [.destroyed, .until]')" = "$before" ]
+	# As an older qs-util made it, and a run that was killed leaves it.
+	local old=$RETIRED/enc-scsi-30001.$UUID.header
+	mv "$KEPT" "$old"
+	touch -d '2026-01-02T03:04:05Z' "$old"
+	[ "$(qs --json keystore status | jq -r '.result.kept[0] | .destroyed, .name' | paste -sd' ')" = '2026-01-02T03:04:05Z enc-scsi-30001' ]
+	run -0 qs keystore purge
+	[ -z "$(ls -A "$RETIRED")" ]
+}
+
+@test "of one volume the last destruction counts, and nothing else is left when it is back" {
+	destroyed
+	local undated=$RETIRED/enc-scsi-30001.$UUID.header
+	aged '-1 days'
+	# What a run leaves that is killed before it has given the copy its date.
+	cp "$KEPT" "$undated"
+	cp "$KEPT" "$RETIRED/.${undated##*/}.qs-tmp"
+	# Neither is of this volume.
+	: >"$RETIRED/enc-scsi-30001.$UUID.20261322T140500Z.header"
+	: >"$RETIRED/enc-scsi-30001.$UUID.x.header"
+	run -0 qs --yes cryptrestore "${ID}1"
+	[ "$(ls -A "$RETIRED" | wc -l)" = 2 ]
+	rm "$RETIRED"/*
+	qs cryptopen --test "${ID}1"
+	destroyed
+	aged '-1 days'
+	local old=$KEPT
+	cp "$KEPT" "$BATS_TEST_TMPDIR/kept"
+	qs --yes cryptrestore "${ID}1"
+	cp "$BATS_TEST_TMPDIR/kept" "$old"
 	qs --yes cryptdestroy "${ID}1"
+	[ "$(ls -A "$RETIRED" | wc -l)" = 1 ]
+	[ ! -e "$old" ]
+}
+
+@test "--all asks and does not wait; disable is refused before it" {
+	destroyed
 	run -6 qs --yes keystore disable
 	[[ $output == *'purge --all'* ]]
 	run -6 qs keystore purge --all
@@ -95,7 +157,7 @@ data_is_there()
 }
 
 @test "what an interrupted purge has overwritten, in part or all, goes at the next one" {
-	qs --yes cryptdestroy "${ID}1"
+	destroyed
 	dd if=/dev/zero of="$KEPT" bs=4096 count=1 conv=notrunc status=none
 	run -4 qs --yes cryptrestore "${ID}1"
 	run -0 qs keystore purge

@@ -233,7 +233,9 @@ mended()
 	run -0 qs keystore purge
 	[ -z "$output" ]
 	[ "$(generations)" = '[1,2,3]' ]
-	touch -d '-8 days' "$RETIRED"/*
+	local kept
+	kept=$(echo "$RETIRED"/*)
+	mv "$kept" "${kept%.*.header}.20260101T000000Z.header"
 	# Not while somebody else works on the keystore; the next purge does it.
 	exec {lock}>"$ROOT/run/qs-util/keystore.lock"
 	flock "$lock"

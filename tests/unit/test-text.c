@@ -84,11 +84,44 @@ static void test_seconds_in_a_sentence(void **state)
 	assert_string_equal(qs_text_seconds(UINT64_MAX, text), "18446744073709551615 seconds");
 }
 
+static void test_times(void **state)
+{
+	static const char *const good[][2] = {
+		{ "2026-11-22T14:05:00Z", "20261122T140500Z" },
+		{ "1970-01-01T00:00:00Z", "19700101T000000Z" },
+		{ "2028-02-29T23:59:59Z", "20280229T235959Z" },
+	};
+	static const char *const bad[][2] = {
+		{ "", "" },
+		{ "2026-02-30T00:00:00Z", "20260230T000000Z" },
+		{ "2026-11-22T14:05:00", "20261122T140500" },
+		{ "2026-11-22 14:05:00Z", "20261122 140500Z" },
+		{ "2026-11-22T14:05:00Z ", "20261122T140500Zx" },
+		{ "2026-11-22T4:05:00Z", "2026-11-22T14:05:00Z" },
+	};
+	char again[QS_TEXT_TIME_L];
+	time_t rfc, compact;
+
+	(void)state;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(good); i++) {
+		assert_int_equal(qs_text_parse_time(good[i][0], QS_TEXT_RFC3339, &rfc), 0);
+		assert_int_equal(qs_text_parse_time(good[i][1], QS_TEXT_COMPACT, &compact), 0);
+		assert_int_equal(rfc, compact);
+		assert_string_equal(qs_text_print_time(rfc, QS_TEXT_RFC3339, again), good[i][0]);
+		assert_string_equal(qs_text_print_time(rfc, QS_TEXT_COMPACT, again), good[i][1]);
+	}
+	for (size_t i = 0; i < QS_ARRAY_SIZE(bad); i++) {
+		assert_int_equal(qs_text_parse_time(bad[i][0], QS_TEXT_RFC3339, &rfc), -EINVAL);
+		assert_int_equal(qs_text_parse_time(bad[i][1], QS_TEXT_COMPACT, &rfc), -EINVAL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes_and_times_as_text),
 		cmocka_unit_test(test_printed_sizes_are_exact_and_read_back),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_seconds_in_a_sentence),
 	};
 
