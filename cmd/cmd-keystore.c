@@ -18,46 +18,6 @@ static int say(struct qs_context *ctx, const char *state, const char *text)
 	return 0;
 }
 
-/* What the TPM binds it to. */
-static int take_tpm2(struct qs_context *ctx, const char *provider, struct qs_error *err)
-{
-	struct qs_keystore_session *s = &ctx->keystore;
-	bool pin = qs_option_given(ctx, "pin") || s->pin;
-
-	if (strcmp(provider, "tpm2") != 0 && (pin || qs_option_given(ctx, "pcrs")))
-		return qs_fail(err, QS_E_USAGE, "--pcrs and a PIN are for --provider tpm2");
-	s->want_pin = pin;
-	return qs_option_pcrs(ctx, "pcrs", QS_KEYSTORE_PCRS, &s->pcrs, err);
-}
-
-static int enable(struct qs_context *ctx, struct qs_error *err)
-{
-	const char *provider = qs_option_value(ctx, "provider") ?: "local";
-	bool tpm2 = strcmp(provider, "tpm2") == 0;
-	const struct qs_outcomes none = {};
-	int r = take_tpm2(ctx, provider, err);
-
-	ctx->keystore.key_id = qs_option_value(ctx, "key-id");
-	if (r == 0)
-		r = qs_confirm(ctx,
-			       tpm2 ? "devices enrolled in the keystore will need this TPM, in "
-				      "this state, to open: export the key, or give each another "
-				      "keyslot"
-				    : "devices enrolled in the keystore will need it to open: "
-				      "without a key bundle (keybackup) or another keyslot, its "
-				      "loss is theirs",
-			       &none, err);
-	if (r == 0)
-		r = qs_keystore_enable(&ctx->env, provider, err);
-	return r < 0 ? r
-		     : say(ctx, "enabled",
-			   tpm2 ? "The keystore is enabled. Nothing of it opens without this TPM: "
-				  "export the key (qs-util keystore export), or give each device "
-				  "another keyslot.\n"
-				: "The keystore is enabled. Make a key bundle (qs-util keybackup) before "
-				  "devices depend on it.\n");
-}
-
 static int disable(struct qs_context *ctx, struct qs_error *err)
 {
 	const struct qs_outcomes none = {};
@@ -92,7 +52,8 @@ static const struct {
 	int (*run)(struct qs_context *ctx, struct qs_error *err);
 	int (*run_with)(struct qs_context *ctx, const char *argument, struct qs_error *err);
 } actions[] = {
-	{ .name = "enable", .run = enable },
+	{ .name = "enable", .run = qs_keystore_action_enable },
+	{ .name = "migrate", .run = qs_keystore_action_migrate },
 	{ .name = "status", .run = qs_keystore_action_status },
 	{ .name = "rotate", .run = qs_keystore_action_rotate },
 	{ .name = "verify", .run = verify },
@@ -104,14 +65,35 @@ static const struct {
 	{ .name = "purge", .run = qs_keystore_action_purge },
 };
 
-/* Which action an option is for. */
+/* Which actions an option is for. */
 static const struct {
-	const char *option, *action;
+	const char *option, *actions[4], *words;
 } only[] = {
-	{ "provider", "enable" },   { "pcrs", "enable" },       { "pin", "enable" },
-	{ "public-key", "export" }, { "generation", "export" }, { "output", "export" },
-	{ "if-due", "rotate" },
+	{ "provider", { "enable", "migrate" }, "enable and migrate" },
+	{ "pcrs", { "enable", "migrate" }, "enable and migrate" },
+	{ "pin", { "enable", "migrate" }, "enable and migrate" },
+	{ "key-id", { "enable", "rotate", "migrate" }, "enable, rotate and migrate" },
+	{ "public-key", { "export" }, "export" },
+	{ "generation", { "export" }, "export" },
+	{ "output", { "export" }, "export" },
+	{ "if-due", { "rotate" }, "rotate" },
+	{ "force", { "rotate", "export" }, "rotate and export" },
+	{ "all", { "rewrap", "purge" }, "rewrap and purge" },
 };
+
+static int refuse_options(const struct qs_context *ctx, const char *action, struct qs_error *err)
+{
+	for (size_t i = 0; i < QS_ARRAY_SIZE(only); i++) {
+		bool ours = !qs_option_given(ctx, only[i].option);
+
+		for (size_t k = 0; !ours && only[i].actions[k]; k++)
+			ours = strcmp(only[i].actions[k], action) == 0;
+		if (!ours)
+			return qs_fail(err, QS_E_USAGE, "--%s is for keystore %s", only[i].option,
+				       only[i].words);
+	}
+	return 0;
+}
 
 static int run_action(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
 {
@@ -128,22 +110,10 @@ static int run_action(struct qs_context *ctx, size_t i, const char *argument, st
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
-	int r;
+	int r = refuse_options(ctx, argv[0], err);
 
-	for (size_t i = 0; i < QS_ARRAY_SIZE(only); i++)
-		if (strcmp(only[i].action, argv[0]) != 0 && qs_option_given(ctx, only[i].option))
-			return qs_fail(err, QS_E_USAGE, "--%s is for keystore %s", only[i].option,
-				       only[i].action);
-	if (strcmp(argv[0], "export") != 0 && strcmp(argv[0], "rotate") != 0 &&
-	    qs_option_given(ctx, "force"))
-		return qs_fail(err, QS_E_USAGE, "--force is for keystore rotate and export");
-	if (strcmp(argv[0], "rewrap") != 0 && strcmp(argv[0], "purge") != 0 &&
-	    qs_option_given(ctx, "all"))
-		return qs_fail(err, QS_E_USAGE, "--all is for keystore rewrap and purge");
-	if (strcmp(argv[0], "enable") != 0 && strcmp(argv[0], "rotate") != 0 &&
-	    qs_option_given(ctx, "key-id"))
-		return qs_fail(err, QS_E_USAGE, "--key-id is for keystore enable and rotate");
-	r = qs_ask_keystore_pin(ctx, &pin, err);
+	if (r == 0)
+		r = qs_ask_keystore_pin(ctx, &pin, err);
 	if (r < 0)
 		return r;
 	if (strcmp(argv[0], "rewrap") == 0)
@@ -155,7 +125,7 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 			return run_action(ctx, i, argc > 1 ? argv[1] : NULL, err);
 	return qs_fail(
 		err, QS_E_USAGE,
-		"'%s': it is enable, status, rotate, rewrap, verify, check, export, schedule, retention, purge or disable",
+		"'%s': it is enable, status, rotate, migrate, rewrap, verify, check, export, schedule, retention, purge or disable",
 		argv[0]);
 }
 
@@ -173,7 +143,7 @@ static const struct qs_option options[] = {
 	QS_PIN_OPTIONS,
 	{ .name = "key-id",
 	  .arg = "ID",
-	  .help = "enable, rotate: take this key of the key server's (its identifier or name) instead of making one" },
+	  .help = "enable, rotate, migrate: take this key of the key server's (its identifier or name) instead of making one" },
 	{ .name = "public-key",
 	  .arg = "PEM",
 	  .help = "export: of who may open it; RSA of at least 3072 bits" },
@@ -200,6 +170,7 @@ static const struct qs_example examples[] = {
 	{ "keystore status", "what it is, and how many devices depend on it" },
 	{ "keystore rotate --force", "make a new generation now and rewrap all keys" },
 	{ "keystore schedule 6W", "do that every six weeks (qs-util-rekey.timer)" },
+	{ "--yes keystore migrate --provider tpm2", "move the key into this machine's TPM" },
 	{ "keystore rewrap --all", "move devices from their key files into the keystore" },
 	{ "keystore verify", "prove that it opens what it should" },
 	{ "keystore check", "can its key be had, and until when? For monitoring, too" },
@@ -248,7 +219,7 @@ static const struct qs_status statuses[] = {
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable | status | rotate | rewrap [DEVICE...] | verify | check | export | schedule TIME | retention TIME | purge | disable",
+	.args = "enable | status | rotate | migrate | rewrap [DEVICE...] | verify | check | export | schedule TIME | retention TIME | purge | disable",
 	.min_args = 1,
 	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "keep a key that wraps the keys of devices",
@@ -277,6 +248,10 @@ const struct qs_command qs_row_keystore = {
 		"finished 24 hours later), and the last error. The journal gets an entry with a message id when a "
 		"rotation begins or goes on, is finished, fails, and (once a day) is overdue: `journalctl "
 		"QS_EVENT=KeyRotationFailed`, KeyRotationStarted, KeyRotationSucceeded, KeyRotationOverdue.\n"
+		"migrate makes the new generation with another provider, with that one's options, and is a "
+		"rotation otherwise: it may be interrupted at any point, and the same command or rotate "
+		"goes on. If the new provider does not answer, or cannot make or prove the key, all is as it "
+		"was. The generation before stays with its provider, until the next rotation but one.\n"
 		"rewrap brings devices that were away to the present generation, and moves those named "
 		"(with --all, all of ours) from their key files into the keystore: a device gets a keyslot "
 		"of the keystore's, which is proven on what was read from the disk again, its line in "

@@ -9,6 +9,8 @@
 int qs_keystore_action_status(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_check(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_export(struct qs_context *ctx, struct qs_error *err);
+int qs_keystore_action_enable(struct qs_context *ctx, struct qs_error *err);
+int qs_keystore_action_migrate(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_rotate(struct qs_context *ctx, struct qs_error *err);
 int qs_keystore_action_schedule(struct qs_context *ctx, const char *time, struct qs_error *err);
 int qs_keystore_action_retention(struct qs_context *ctx, const char *time, struct qs_error *err);

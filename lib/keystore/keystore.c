@@ -163,11 +163,29 @@ static int parse_generations(const json_t *json, struct qs_keystore *ks, struct 
 	return 0;
 }
 
+/* Absent but for a migration into the TPM; none is no PCR. */
+static int parse_binding(const json_t *rotation, struct qs_keystore *ks, size_t *members)
+{
+	const json_t *pin = json_object_get(rotation, "pin");
+	uint64_t pcrs = 0;
+
+	if (json_object_get(rotation, "pcrs") &&
+	    (!qs_fields_number(rotation, "pcrs", &pcrs) || pcrs == 0 || pcrs >= 1U << 24))
+		return -EINVAL;
+	if (pin && !json_is_true(pin))
+		return -EINVAL;
+	ks->target_pcrs = (uint32_t)pcrs;
+	ks->target_pin = pin != NULL;
+	*members += (pcrs > 0) + (pin != NULL);
+	return 0;
+}
+
 /* Absent when idle, so that what no rotation has touched is as it always was. */
 static int parse_rotation(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
 {
 	const json_t *rotation = json_object_get(json, "rotation");
 	const char *state = qs_fields_text(rotation, "state");
+	size_t members = 2 + (json_object_get(rotation, "provider") != NULL);
 	uint64_t target;
 
 	if (!rotation)
@@ -175,7 +193,7 @@ static int parse_rotation(const json_t *json, struct qs_keystore *ks, struct qs_
 	for (unsigned i = QS_ROTATION_DISTRIBUTING; state && i < QS_ARRAY_SIZE(rotations); i++)
 		if (strcmp(rotations[i], state) == 0)
 			ks->rotation = (enum qs_rotation_state)i;
-	if (json_object_size(rotation) != 2U + (json_object_get(rotation, "provider") != NULL) ||
+	if (parse_binding(rotation, ks, &members) < 0 || json_object_size(rotation) != members ||
 	    ks->rotation == QS_ROTATION_IDLE ||
 	    parse_provider(rotation, ks, ks->target_provider) < 0 ||
 	    ks->state == QS_KEYSTORE_ENABLING ||
@@ -347,6 +365,10 @@ char *qs_keystore_print(const struct qs_keystore *ks)
 					     "generation", (int)ks->target);
 
 		print_provider(ks, ks->target_provider, rotation);
+		if (ks->target_pcrs)
+			(void)json_object_set_new(rotation, "pcrs", json_integer(ks->target_pcrs));
+		if (ks->target_pin)
+			(void)json_object_set_new(rotation, "pin", json_true());
 		(void)json_object_set_new(json, "rotation", rotation);
 	}
 	if (ks->retention)

@@ -63,6 +63,9 @@ struct qs_keystore {
 	enum qs_rotation_state rotation;
 	uint32_t target; /* the generation that the rotation makes; 0 when idle */
 	char target_provider[QS_KEYSTORE_PROVIDER_L]; /* where that one lives; "" when idle */
+	/* What a migration into the TPM was asked to bind it to, until it is made. */
+	uint32_t target_pcrs;
+	bool target_pin;
 	struct qs_keystore_generation generations[QS_KEYSTORE_GENERATIONS]; /* oldest first */
 	size_t count;
 	uint32_t retention; /* seconds; 0: QS_KEYSTORE_RETENTION */

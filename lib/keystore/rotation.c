@@ -1,5 +1,6 @@
 #include "keystore/rotation.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void qs_rotation_view_add(struct qs_rotation_view *view, uint32_t generation)
@@ -88,7 +89,8 @@ static int save(struct run *run, const struct qs_keystore *changed, struct qs_er
 	return 0;
 }
 
-static int begin(struct run *run, uint32_t number, struct qs_error *err)
+static int begin(struct run *run, uint32_t number, const struct qs_rotation_wish *wish,
+		 struct qs_error *err)
 {
 	struct qs_keystore changed = *run->ks;
 
@@ -101,7 +103,10 @@ static int begin(struct run *run, uint32_t number, struct qs_error *err)
 			changed.count);
 	changed.rotation = QS_ROTATION_DISTRIBUTING;
 	changed.target = number;
-	memcpy(changed.target_provider, changed.provider, sizeof(changed.target_provider));
+	(void)snprintf(changed.target_provider, sizeof(changed.target_provider), "%s",
+		       wish->provider);
+	changed.target_pcrs = wish->pcrs;
+	changed.target_pin = wish->pin;
 	return save(run, &changed, err);
 }
 
@@ -111,13 +116,53 @@ static int look(struct run *run, struct qs_error *err)
 	return run->functions->look(run->cookie, run->ks, &run->view, err);
 }
 
+static void be_idle(struct qs_keystore *ks)
+{
+	ks->rotation = QS_ROTATION_IDLE;
+	ks->target = 0;
+	ks->target_provider[0] = '\0';
+	ks->target_pcrs = 0;
+	ks->target_pin = false;
+}
+
+/*
+ * What was to be made for another provider is given up. If it cannot be erased, nobody needs it;
+ * but keystore.json may be an older one that was put back, and then somebody does.
+ */
+static int abandon(struct run *run, struct qs_error *err)
+{
+	struct qs_keystore changed = *run->ks;
+	int r = look(run, err);
+
+	if (r < 0)
+		return r;
+	if (run->view.unknown || is_named(&run->view, changed.target))
+		return qs_fail(err, QS_E_FORBIDDEN,
+			       "generation %u (provider %s) was begun, and a device or header "
+			       "backup names it or cannot be read: `qs-util keystore rotate` goes "
+			       "on with it",
+			       (unsigned)changed.target, changed.target_provider);
+	(void)run->functions->retire(run->cookie, run->ks, changed.target, NULL);
+	be_idle(&changed);
+	return save(run, &changed, err);
+}
+
+static bool is_migration(const struct qs_keystore *ks)
+{
+	return strcmp(ks->target_provider, ks->provider) != 0;
+}
+
 static int make(struct run *run, uint32_t number, struct qs_error *err)
 {
 	struct qs_keystore changed = *run->ks;
 	int r = run->functions->make(run->cookie, run->ks, number, err);
 
+	if (r < 0 && is_migration(run->ks))
+		(void)abandon(run, NULL);
 	if (r < 0)
 		return r;
+	changed.target_pcrs = 0;
+	changed.target_pin = false;
 	changed.generations[changed.count] =
 		(struct qs_keystore_generation){ .number = number, .created = time(NULL) };
 	memcpy(changed.generations[changed.count++].provider, changed.target_provider,
@@ -164,25 +209,44 @@ static int finish(struct run *run, struct qs_error *err)
 		memcpy(changed.provider, changed.target_provider, sizeof(changed.provider));
 		changed.rotated = time(NULL);
 	}
-	changed.rotation = QS_ROTATION_IDLE;
-	changed.target = 0;
-	changed.target_provider[0] = '\0';
+	be_idle(&changed);
 	return save(run, &changed, err);
 }
 
+/* One that is under way goes on, if it is what is asked for; if it has made nothing, it need not.
+ */
+static int meet(struct run *run, const struct qs_rotation_wish *asked, struct qs_error *err)
+{
+	const struct qs_keystore *ks = run->ks;
+
+	if (!asked || ks->rotation == QS_ROTATION_IDLE ||
+	    strcmp(asked->provider, ks->target_provider) == 0)
+		return 0;
+	if (ks->rotation == QS_ROTATION_DISTRIBUTING)
+		return abandon(run, err);
+	return qs_fail(
+		err, QS_E_FORBIDDEN,
+		"a rotation to generation %u (provider %s) is under way: finish it first with "
+		"`qs-util keystore rotate`",
+		(unsigned)ks->target, ks->target_provider);
+}
+
 int qs_rotation_run(struct qs_keystore *ks, const struct qs_rotation_functions *functions,
-		    void *cookie, bool asked, struct qs_error *err)
+		    void *cookie, const struct qs_rotation_wish *asked, struct qs_error *err)
 {
 	struct run run = { .ks = ks, .functions = functions, .cookie = cookie };
+	int r = meet(&run, asked, err);
 	bool fresh = asked && ks->rotation == QS_ROTATION_IDLE;
-	int r = ks->rotation == QS_ROTATION_DISTRIBUTING || fresh ? 0 : look(&run, err);
+
+	if (r == 0 && ks->rotation != QS_ROTATION_DISTRIBUTING && !fresh)
+		r = look(&run, err);
 
 	while (r == 0) {
 		uint32_t number = 0;
 
 		switch (qs_rotation_next(ks, &run.view, fresh, &number)) {
 		case QS_ROTATION_BEGIN:
-			r = begin(&run, number, err);
+			r = begin(&run, number, asked, err);
 			break;
 		case QS_ROTATION_MAKE:
 			r = make(&run, number, err);

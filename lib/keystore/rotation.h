@@ -11,6 +11,13 @@
  *   KEKs erased that nothing names       they are still listed           erases them again
  *   keystore.json idle, without these    finished                        a new rotation
  *
+ * A migration is the same with a target that another provider has; generations stay where they were
+ * made. If its KEK cannot be made or proven, the migration is taken back:
+ *
+ *   nothing names the target, it is erased if that is possible; keystore.json idle, as before
+ *
+ * and so is one that was cut off there, when a migration elsewhere is asked for.
+ *
  * The generation before the current one is always kept. An older one goes when no device
  * that is known and no header backup names it: a device that is away keeps it alive by its
  * backup, and is finished when it returns. As long as something cannot be looked at, none goes.
@@ -77,12 +84,20 @@ struct qs_rotation_functions {
 		      struct qs_error *err);
 };
 
+/* What a new rotation is to be. */
+struct qs_rotation_wish {
+	const char *provider; /* of the target */
+	uint32_t pcrs;        /* what it is bound to, for a migration into the TPM; else 0 */
+	bool pin;
+};
+
 /*
- * Run the rotation to its end, from wherever KS is. ASKED: begin one if it is idle. KS is
- * kept as it is written. Returns 0: it is idle and all that is present is at the current
- * generation; QS_E_PARTIAL: some devices are not.
+ * Run the rotation to its end, from wherever KS is. ASKED: begin this one if it is idle, or if a
+ * migration elsewhere has made nothing yet; NULL: begin none. KS is kept as it is written. Returns
+ * 0: it is idle and all that is present is at the current generation; QS_E_PARTIAL: some devices
+ * are not; QS_E_FORBIDDEN: another migration is further than that.
  */
 int qs_rotation_run(struct qs_keystore *ks, const struct qs_rotation_functions *functions,
-		    void *cookie, bool asked, struct qs_error *err);
+		    void *cookie, const struct qs_rotation_wish *asked, struct qs_error *err);
 
 #endif

@@ -193,11 +193,13 @@ static int choose(const struct qs_env *env, struct qs_keystore_session *s,
 	QS_AUTO(qs_tpm2_token_done) struct qs_tpm2_token last = {};
 	QS_AUTO(qs_secret_done) struct qs_secret proven = {};
 	bool first = qs_keystore_provider(ks, ks->current) != &qs_provider_tpm2 || ks->current == 0;
-	bool pin = s->want_pin;
+	/* A migration that is gone on with has it written down. */
+	bool asked = ks->rotation == QS_ROTATION_IDLE;
+	bool pin = asked ? s->want_pin : ks->target_pin;
 	int r = 0;
 
 	how->kek = true;
-	how->pcrs = s->pcrs;
+	how->pcrs = asked ? s->pcrs : ks->target_pcrs;
 	if (!first) {
 		r = qs_sealed_kek_load(env, ks->store, ks->current, &last, err);
 		how->pcrs = last.pcrs;

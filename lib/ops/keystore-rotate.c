@@ -1,7 +1,7 @@
 /*
- * keystore rotate, and what else brings devices to the generation that wraps now. The steps
- * of a rotation and what a crash leaves stand in keystore/rotation.h, those of one device
- * in keystore-rewrap.c.
+ * keystore rotate and migrate, and what else brings devices to the generation that wraps now. The
+ * steps of a rotation and what a crash leaves stand in keystore/rotation.h, those of one device in
+ * keystore-rewrap.c.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -133,8 +133,20 @@ static int make(void *cookie, const struct qs_keystore *ks, uint32_t number, str
 static int retire(void *cookie, const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
 {
 	struct rotate *ro = cookie;
-	int r = qs_keystore_provider(ks, number)->retire(ro->env, ks, number, err);
+	const struct qs_provider *provider = qs_keystore_provider(ks, number);
+	struct qs_error own = {};
+	int r = provider->retire(ro->env, ks, number, &own);
 
+	if (r < 0 && err)
+		*err = own;
+	if (!qs_keystore_generation(ks, number)) {
+		if (r < 0)
+			qs_log(QS_LOG_WARNING,
+			       "what was begun of generation %u (provider %s) could not be erased; "
+			       "nothing was wrapped by it: %s",
+			       (unsigned)number, provider->name, own.text);
+		return r;
+	}
 	if (r < 0)
 		return r;
 	(void)json_array_append_new(ro->retired, json_integer(number));
@@ -187,23 +199,30 @@ static void tell_unreadable(const struct rotate *ro)
 }
 
 /* A key that cannot be used must not leave a rotation that is begun. */
-static int refuse_key(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err)
+static int refuse_key(const struct qs_env *env, const struct qs_keystore *ks, const char *provider,
+		      struct qs_error *err)
 {
 	if (env->keystore && env->keystore->key_id && ks->rotation == QS_ROTATION_REWRAPPING)
 		return qs_fail(err, QS_E_REFUSED,
 			       "generation %u is made already: finish that rotation first, without "
 			       "--key-id",
 			       (unsigned)ks->target);
-	return qs_keystore_check_key(env, qs_provider_find(ks->provider), ks, err);
+	return qs_keystore_check_key(env, qs_provider_find(provider), ks, err);
 }
 
-/* With the keystore's lock, on KS as it is now: begin one (FRESH), go on with one, or with devices.
+/*
+ * With the keystore's lock, on KS as it is now: begin what is ASKED, go on with one, or with
+ * devices.
  */
-static int run(struct rotate *ro, struct qs_keystore *ks, bool fresh, struct qs_error *err)
+static int run(struct rotate *ro, struct qs_keystore *ks, const struct qs_rotation_wish *asked,
+	       struct qs_error *err)
 {
+	bool fresh = asked && ks->rotation == QS_ROTATION_IDLE;
 	uint32_t target = fresh ? ks->generations[ks->count - 1].number + 1 : ks->target;
 	const struct qs_error well = {};
-	int r = refuse_key(ro->env, ks, err);
+	int r = refuse_key(ro->env, ks,
+			   asked ? asked->provider : qs_keystore_provider_name(ks, ks->target),
+			   err);
 
 	if (r < 0)
 		return r;
@@ -211,7 +230,7 @@ static int run(struct rotate *ro, struct qs_keystore *ks, bool fresh, struct qs_
 		qs_rotation_tell_begin(ro->env, target);
 	r = qs_keystore_prepare_all(ro->env, ks, true, err);
 	if (r == 0) {
-		r = qs_rotation_run(ks, &functions, ro, fresh, err);
+		r = qs_rotation_run(ks, &functions, ro, asked, err);
 		tell_unreadable(ro);
 	}
 	if (r < 0 && ro->unattended && err->kind == QS_E_PIN)
@@ -222,29 +241,67 @@ static int run(struct rotate *ro, struct qs_keystore *ks, bool fresh, struct qs_
 
 static json_t *describe(const struct qs_keystore *ks, const json_t *retired)
 {
-	json_t *result = json_pack("{s:s,s:i,s:O}", "state", qs_keystore_state_name(ks->state),
-				   "generation", (int)ks->current, "retired", retired);
+	json_t *result = json_pack("{s:s,s:i,s:s*,s:O}", "state", qs_keystore_state_name(ks->state),
+				   "generation", (int)ks->current, "provider",
+				   *ks->provider ? ks->provider : NULL, "retired", retired);
 
 	if (ks->rotation != QS_ROTATION_IDLE)
 		(void)json_object_set_new(result, "rotation",
-					  json_pack("{s:s,s:i}", "state",
+					  json_pack("{s:s,s:i,s:s}", "state",
 						    qs_rotation_state_name(ks->rotation),
-						    "generation", (int)ks->target));
+						    "generation", (int)ks->target, "provider",
+						    qs_keystore_provider_name(ks, ks->target)));
 	return result;
+}
+
+/* Before anything is begun: is there somewhere to go, and does it answer? */
+static int refuse_migration(const struct qs_env *env, const struct qs_keystore *ks,
+			    const char *provider, struct qs_error *err)
+{
+	const struct qs_provider *to = qs_provider_find(provider);
+
+	if (!to)
+		return qs_fail(err, QS_E_USAGE, "no provider is called '%s'", provider);
+	if (ks->rotation == QS_ROTATION_IDLE && strcmp(provider, ks->provider) == 0)
+		return qs_fail(
+			err, QS_E_EXISTS,
+			"the keystore has the provider %s already: `qs-util keystore rotate` "
+			"makes a new generation",
+			provider);
+	return ks->rotation == QS_ROTATION_REWRAPPING ? 0 : to->health(env, err);
+}
+
+static int migrate(struct rotate *ro, const char *provider, struct qs_keystore *ks,
+		   struct qs_error *err)
+{
+	const struct qs_keystore_session *s = ro->env->keystore;
+	bool into_tpm = s && strcmp(provider, "tpm2") == 0 && strcmp(ks->provider, "tpm2") != 0;
+	const struct qs_rotation_wish wish = {
+		.provider = provider,
+		.pcrs = into_tpm ? s->pcrs : 0,
+		.pin = into_tpm && s->want_pin,
+	};
+	int r = refuse_migration(ro->env, ks, provider, err);
+
+	return r < 0 ? r : run(ro, ks, &wish, err);
 }
 
 static int rotate(struct rotate *ro, const struct qs_rotate_options *options,
 		  struct qs_keystore *ks, struct qs_error *err)
 {
+	const struct qs_rotation_wish wish = { .provider = ks->provider };
 	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(ro->env, 0, err);
 	int r = lock < 0 ? lock : qs_keystore_load_enabled(ro->env, ks, err);
 	bool idle = r == 0 && ks->rotation == QS_ROTATION_IDLE;
 
+	if (r == 0 && options->provider)
+		return migrate(ro, options->provider, ks, err);
 	if (idle && !options->force && !options->if_due)
 		r = refuse_interval(ks, err);
 	if (r < 0)
 		return r;
-	return run(ro, ks, idle && (!options->if_due || qs_keystore_is_due(ks)), err);
+	return run(ro, ks, idle && (!options->if_due || qs_keystore_is_due(ks)) ? &wish : NULL,
+		   err);
 }
 
 /* Nobody sees the sentence of a timer's run that could not even begin. */
@@ -326,7 +383,7 @@ static int retire_now(struct rotate *ro, struct qs_error *err)
 	r = lock < 0 ? lock : qs_keystore_load_enabled(ro->env, &ks, err);
 	if (r < 0 || ks.rotation != QS_ROTATION_IDLE)
 		return r;
-	return qs_rotation_run(&ks, &functions, ro, false, err);
+	return qs_rotation_run(&ks, &functions, ro, NULL, err);
 }
 
 int qs_keystore_retire(const struct qs_env *env, json_t *ret, struct qs_error *err)
@@ -371,7 +428,7 @@ static int follow_up(struct rotate *ro, struct qs_error *err)
 	/* A rotation that was cut off is for whoever rotates: it may take long. */
 	if (r < 0 || ks.rotation != QS_ROTATION_IDLE)
 		return r;
-	return qs_rotation_run(&ks, &functions, ro, false, err);
+	return qs_rotation_run(&ks, &functions, ro, NULL, err);
 }
 
 void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *list)
@@ -413,7 +470,7 @@ static int bring_all(struct rotate *ro, struct qs_error *err)
 		r = qs_keystore_prepare_all(ro->env, &ks, true, err);
 	if (r < 0)
 		return r;
-	return qs_rotation_run(&ks, &functions, ro, false, err);
+	return qs_rotation_run(&ks, &functions, ro, NULL, err);
 }
 
 int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devices, size_t count,

@@ -276,6 +276,10 @@ int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err);
 
 struct qs_rotate_options {
+	/* A migration: the new generation lives with this provider, bound to what the session says
+	 * for the TPM. QS_E_EXISTS: it does already; not available, and nothing is left behind:
+	 * as its health(). NULL: with the current one's. */
+	const char *provider;
 	bool force;  /* also before the minimum interval, which is QS_E_REFUSED */
 	bool if_due; /* begin one only if the schedule says so; devices that were away are brought
 			along. Without a keystore, and with nothing to do, a success */
@@ -285,8 +289,8 @@ struct qs_rotate_options {
  * Go on with a rotation, or begin one: a new generation, and every device that is present
  * wrapped by it (steps: keystore/rotation.h, ops/keystore-rotate.c). *ret: the devices that were
  * changed, with "generation", or that could not be; *ret_result: "state", "generation" (the current
- * one), "retired" (numbers), and "rotation" (state, generation) while it is not finished.
- * QS_E_PARTIAL: not finished; QS_E_LOCKED: another one runs.
+ * one), "provider" (its), "retired" (numbers), and "rotation" (state, generation) while it is not
+ * finished. QS_E_PARTIAL: not finished; QS_E_LOCKED: another one runs.
  */
 int qs_keystore_rotate(const struct qs_env *env, const struct qs_rotate_options *options,
 		       struct qs_outcomes *ret, json_t **ret_result, struct qs_error *err);

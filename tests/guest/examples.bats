@@ -283,6 +283,8 @@ open_devices()
 	/lib/systemd/systemd-cryptsetup attach by-systemd /dev/sdj none luks,headless=1
 	[ -b /dev/mapper/by-systemd ]
 	cryptsetup close by-systemd
+	example '--yes keystore migrate --provider tpm2' | grep -q 'its provider is tpm2'
+	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 3'
 	qs-util --yes cryptenroll /dev/sdj --wipe keystore
 	example '--yes keystore disable'
 	[ ! -e /etc/cryptconf/keystore ]
@@ -290,7 +292,7 @@ open_devices()
 	qs-util cryptenroll /dev/sdj --keystore
 	qs-util cryptclose /dev/sdj
 	qs-util --json cryptopen /dev/sdj | jq -e '.devices[0].keystore_generation == 1'
-	qs-util cryptformat /dev/sdk
+	qs-util cryptformat --key-file-only /dev/sdk
 	example 'keystore rewrap --all'
 	qs-util cryptclose /dev/sdk
 	qs-util --json cryptopen /dev/sdk | jq -e '.devices[0].keystore_generation == 1'

@@ -1,12 +1,13 @@
 /*
- * Rotation on a fleet in memory: every order of crashes, of devices that go and come, and of
- * commands, by the code that decides for real disks, too. Visited are all states that can be
- * reached; in each of them every device and backup must open.
+ * Rotation and migration on a fleet in memory: every order of crashes, of devices that go and come,
+ * of a provider that is away, and of commands, by the code that decides for real disks, too.
+ * Visited are all states that can be reached; in each of them every device and backup must open.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,26 +16,46 @@
 #include "keystore/rotation.h"
 
 #define DEVICES 3
-#define LAST_GENERATION 4 /* no rotation begins behind this one: the states must come to an end */
 #define STATES_MAX 2000000U
 
 /* All that outlives a crash. No padding: states are compared as bytes. */
 struct world {
-	uint32_t keks; /* bits: generations whose KEK is there */
+	uint32_t keks[2]; /* of each provider, bits: generations whose KEK is there */
 	uint8_t current, target, rotation, count;
-	uint8_t generations[QS_KEYSTORE_GENERATIONS];
-	uint8_t device[DEVICES];    /* the generation that each names */
+	uint8_t provider; /* of the target; else 0 */
+	uint8_t orphan;   /* the provider that was away may have a KEK that nobody needs */
+	uint8_t unused[2];
+	uint8_t generations[QS_KEYSTORE_GENERATIONS]; /* each as KEY() */
+	uint8_t device[DEVICES];                      /* what each names, likewise */
 	uint8_t backup[DEVICES][2]; /* that the copies of its header backup name */
 	uint8_t present[DEVICES];
 };
 
-_Static_assert(sizeof(struct world) == 4 + 4 + QS_KEYSTORE_GENERATIONS + 4 * DEVICES, "no padding");
+_Static_assert(sizeof(struct world) == 8 + 8 + QS_KEYSTORE_GENERATIONS + 4 * DEVICES, "no padding");
 
 struct run {
 	struct world world;
 	unsigned budget; /* changes until the crash */
 	bool torn;       /* the last change is made, though its caller is not told */
+	bool away;       /* the second provider does not answer */
 };
+
+/* A generation and its provider in one byte. */
+#define KEY(number, provider) ((uint8_t)((number) | (provider) << 4))
+#define NUMBER(key) ((key)&15)
+#define PROVIDER(key) ((key) >> 4)
+
+static const char *const names[] = { "near", "far" };
+
+static uint8_t index_of(const char *name)
+{
+	return strcmp(name, names[1]) == 0;
+}
+
+static uint8_t key_of(const struct qs_keystore *ks, uint32_t number)
+{
+	return KEY(number, index_of(qs_keystore_provider_name(ks, number)));
+}
 
 /* ---- the world as the product's structs ---- */
 
@@ -46,8 +67,17 @@ static struct qs_keystore load(const struct world *w)
 				  .rotation = (enum qs_rotation_state)w->rotation,
 				  .count = w->count };
 
-	for (size_t i = 0; i < ks.count; i++)
-		ks.generations[i].number = w->generations[i];
+	for (size_t i = 0; i < ks.count; i++) {
+		const char *name = names[PROVIDER(w->generations[i])];
+
+		ks.generations[i].number = NUMBER(w->generations[i]);
+		(void)snprintf(ks.generations[i].provider, QS_KEYSTORE_PROVIDER_L, "%s", name);
+		if (ks.generations[i].number == ks.current)
+			(void)snprintf(ks.provider, sizeof(ks.provider), "%s", name);
+	}
+	if (ks.target)
+		(void)snprintf(ks.target_provider, sizeof(ks.target_provider), "%s",
+			       names[w->provider]);
 	return ks;
 }
 
@@ -55,7 +85,8 @@ static void store(struct world *w, const struct qs_keystore *ks)
 {
 	memset(w->generations, 0, sizeof(w->generations));
 	for (size_t i = 0; i < ks->count; i++)
-		w->generations[i] = (uint8_t)ks->generations[i].number;
+		w->generations[i] = key_of(ks, ks->generations[i].number);
+	w->provider = ks->target ? index_of(ks->target_provider) : 0;
 	w->count = (uint8_t)ks->count;
 	w->current = (uint8_t)ks->current;
 	w->target = (uint8_t)ks->target;
@@ -85,36 +116,45 @@ static int save(void *cookie, const struct qs_keystore *ks, struct qs_error *err
 	return goes_on ? 0 : -EIO;
 }
 
-static int set_kek(struct run *run, uint32_t number, bool there)
+static int set_kek(struct run *run, uint8_t key, bool there)
 {
+	uint32_t *keks = &run->world.keks[PROVIDER(key)];
 	bool done, goes_on = change(run, &done);
 
 	if (done && there)
-		run->world.keks |= 1U << number;
+		*keks |= 1U << NUMBER(key);
 	else if (done)
-		run->world.keks &= ~(1U << number);
+		*keks &= ~(1U << NUMBER(key));
 	return goes_on ? 0 : -EIO;
 }
 
 static int make(void *cookie, const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
 {
 	const struct run *run = cookie;
+	uint8_t key = key_of(ks, number);
 
-	(void)ks;
 	(void)err;
-	return run->world.keks >> number & 1 ? 0 : set_kek(cookie, number, true);
+	if (run->away && PROVIDER(key) == 1)
+		return -EIO;
+	return run->world.keks[PROVIDER(key)] >> number & 1 ? 0 : set_kek(cookie, key, true);
 }
 
 static int retire(void *cookie, const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
 {
-	(void)ks;
+	struct run *run = cookie;
+	uint8_t key = key_of(ks, number);
+
 	(void)err;
-	return set_kek(cookie, number, false);
+	if (run->away && PROVIDER(key) == 1) {
+		run->world.orphan |= run->world.keks[1] >> number & 1;
+		return -EIO;
+	}
+	return set_kek(cookie, key, false);
 }
 
 static bool behind(const struct world *w, size_t i, const struct qs_keystore *ks)
 {
-	uint32_t target = qs_keystore_wraps_with(ks);
+	uint8_t target = key_of(ks, qs_keystore_wraps_with(ks));
 
 	return w->present[i] &&
 	       (w->device[i] != target || w->backup[i][0] != target || w->backup[i][1] != target);
@@ -127,16 +167,16 @@ static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_v
 
 	(void)err;
 	for (size_t i = 0; i < DEVICES; i++) {
-		qs_rotation_view_add(ret, w->backup[i][0]);
+		qs_rotation_view_add(ret, NUMBER(w->backup[i][0]));
 		ret->unknown |= w->backup[i][0] != w->backup[i][1];
 		if (w->present[i])
-			qs_rotation_view_add(ret, w->device[i]);
+			qs_rotation_view_add(ret, NUMBER(w->device[i]));
 		ret->waiting += behind(w, i, ks);
 	}
 	return 0;
 }
 
-static int rewrap_one(struct run *run, uint8_t *named, uint32_t target)
+static int rewrap_one(struct run *run, uint8_t *named, uint8_t target)
 {
 	bool done, goes_on;
 
@@ -144,12 +184,12 @@ static int rewrap_one(struct run *run, uint8_t *named, uint32_t target)
 		return 0;
 	goes_on = change(run, &done);
 	if (done)
-		*named = (uint8_t)target;
+		*named = target;
 	return goes_on ? 0 : -EIO;
 }
 
 /* The second half of ops/keystore-rewrap.c. */
-static int finish_one(struct run *run, size_t i, uint32_t target)
+static int finish_one(struct run *run, size_t i, uint8_t target)
 {
 	int r = rewrap_one(run, &run->world.device[i], target);
 
@@ -159,7 +199,7 @@ static int finish_one(struct run *run, size_t i, uint32_t target)
 static int rewrap(void *cookie, const struct qs_keystore *ks, struct qs_error *err)
 {
 	struct run *run = cookie;
-	uint32_t target = qs_keystore_wraps_with(ks);
+	uint8_t target = key_of(ks, qs_keystore_wraps_with(ks));
 	int r = 0;
 
 	(void)err;
@@ -177,18 +217,26 @@ static const struct qs_rotation_functions functions = {
 
 /* ---- what must hold ---- */
 
-static bool is_listed(const struct world *w, uint8_t number)
+static bool is_listed(const struct world *w, uint8_t key)
 {
 	for (size_t i = 0; i < w->count; i++)
-		if (w->generations[i] == number)
+		if (w->generations[i] == key)
 			return true;
 	return false;
 }
 
 /* A device opens by a KEK that is there and that keystore.json knows. */
-static bool opens(const struct world *w, uint8_t generation)
+static bool opens(const struct world *w, uint8_t key)
 {
-	return w->keks >> generation & 1 && is_listed(w, generation);
+	return w->keks[PROVIDER(key)] >> NUMBER(key) & 1 && is_listed(w, key);
+}
+
+static uint8_t current_key(const struct world *w)
+{
+	for (size_t i = 0; i < w->count; i++)
+		if (NUMBER(w->generations[i]) == w->current)
+			return w->generations[i];
+	return 0;
 }
 
 static bool is_sound(const struct world *w)
@@ -197,7 +245,7 @@ static bool is_sound(const struct world *w)
 		if (!opens(w, w->device[i]) || !opens(w, w->backup[i][0]) ||
 		    !opens(w, w->backup[i][1]))
 			return false;
-	return opens(w, w->current);
+	return opens(w, current_key(w));
 }
 
 /* What a rotation that says 0 has promised. */
@@ -207,11 +255,12 @@ static bool is_finished(const struct world *w)
 
 	for (size_t i = 0; i < DEVICES; i++)
 		ok &= !w->present[i] ||
-		      (w->device[i] == w->current && w->backup[i][0] == w->current &&
-		       w->backup[i][1] == w->current);
+		      (w->device[i] == current_key(w) && w->backup[i][0] == current_key(w) &&
+		       w->backup[i][1] == current_key(w));
 	/* No KEK without its entry: it would never be erased. */
-	for (uint8_t number = 0; number < 32; number++)
-		ok &= !(w->keks >> number & 1) || is_listed(w, number);
+	for (uint8_t key = 0; key < 32; key++)
+		ok &= !(w->keks[PROVIDER(key)] >> NUMBER(key) & 1) || is_listed(w, key) ||
+		      (PROVIDER(key) == 1 && w->orphan);
 	return ok;
 }
 
@@ -246,32 +295,43 @@ static void visit(const struct world *w)
 }
 
 /*
- * `keystore rotate`, or with ASKED false what an open does for devices that were away: cut off
- * after each of its changes; the last time it comes to its end.
+ * `keystore rotate`, `keystore migrate`, or with ASKED NULL what an open does for devices that were
+ * away: cut off after each of its changes; the last time it comes to its end.
  */
-static void rotate(const struct world *from, bool asked)
+static void rotate(const struct world *from, const struct qs_rotation_wish *asked, bool away)
 {
 	for (unsigned budget = 0;; budget++) {
 		for (int torn = 0; torn < 2; torn++) {
-			struct run run = { .world = *from, .budget = budget, .torn = torn };
+			struct run run = {
+				.world = *from, .budget = budget, .torn = torn, .away = away
+			};
 			struct qs_keystore ks = load(from);
 			int r = qs_rotation_run(&ks, &functions, &run, asked, NULL);
 
 			visit(&run.world);
 			if (r == 0 && !is_finished(&run.world))
 				fail_msg("reported done, and is not");
-			if (r == 0)
+			if (r == 0 || run.budget > 0)
 				return;
 		}
 	}
 }
 
-static void step(const struct world *w)
+/* No rotation begins behind generation LAST: the states must come to an end. */
+static void step(const struct world *w, uint8_t last, size_t providers)
 {
-	bool may_begin = w->generations[w->count - 1] < LAST_GENERATION;
+	bool may_begin = NUMBER(w->generations[w->count - 1]) < last;
 
-	rotate(w, w->rotation == QS_ROTATION_IDLE && may_begin);
-	rotate(w, false);
+	rotate(w, NULL, false);
+	if (providers > 1)
+		rotate(w, NULL, true);
+	for (size_t i = 0; may_begin && i < providers; i++) {
+		const struct qs_rotation_wish wish = { .provider = names[i] };
+
+		rotate(w, &wish, false);
+		if (i == 1)
+			rotate(w, &wish, true);
+	}
 	for (size_t i = 0; i < DEVICES; i++) {
 		struct world moved = *w;
 
@@ -280,9 +340,11 @@ static void step(const struct world *w)
 	}
 }
 
-static void test_every_order_of_crashes(void **state)
+/* Returns in how many states generation 1 is gone, and in *ret_moved the far provider has the
+ * current. */
+static size_t visit_all(uint8_t last, size_t providers, size_t *ret_moved)
 {
-	const struct world first = { .keks = 1U << 1,
+	const struct world first = { .keks = { 1U << 1, 0 },
 				     .current = 1,
 				     .count = 1,
 				     .generations = { 1 },
@@ -291,7 +353,8 @@ static void test_every_order_of_crashes(void **state)
 				     .present = { 1, 1, 0 } };
 	size_t retired = 0;
 
-	(void)state;
+	count = 0;
+	*ret_moved = 0;
 	states = calloc(STATES_MAX, sizeof(*states));
 	table = calloc(TABLE, sizeof(*table));
 	assert_non_null(states);
@@ -302,35 +365,59 @@ static void test_every_order_of_crashes(void **state)
 
 		if (!is_sound(&w))
 			fail_msg("state %zu: something no longer opens", i);
-		retired += !(w.keks & 1U << 1);
-		step(&w);
+		retired += !(w.keks[0] & 1U << 1);
+		*ret_moved += PROVIDER(current_key(&w));
+		step(&w, last, providers);
 	}
-	/* Generations do go, or none of this would prove anything. */
-	assert_true(retired > 0);
 	print_message("%zu states, generation 1 is gone in %zu\n", count, retired);
 	free(states);
 	free(table);
+	return retired;
+}
+
+/* Generations do go, or none of this would prove anything. */
+static void test_every_order_of_crashes(void **state)
+{
+	size_t moved = 0;
+
+	(void)state;
+	assert_true(visit_all(4, 1, &moved) > 0);
+	assert_int_equal(moved, 0);
+}
+
+static void test_every_order_of_migrations(void **state)
+{
+	size_t moved = 0;
+
+	(void)state;
+	assert_true(visit_all(3, 2, &moved) > 0);
+	assert_true(moved > 0);
 }
 
 /* From every state, one rotation with all devices there and no crash leaves two generations. */
 static void test_it_comes_to_an_end(void **state)
 {
-	struct run run = { .world = { .keks = 7U << 1,
-				      .current = 2,
-				      .target = 3,
-				      .rotation = QS_ROTATION_REWRAPPING,
-				      .count = 3,
-				      .generations = { 1, 2, 3 },
-				      .device = { 1, 2, 3 },
-				      .backup = { { 1, 1 }, { 2, 2 }, { 2, 3 } },
-				      .present = { 1, 1, 1 } },
-			   .budget = 100 };
+	struct run run = {
+		.world = { .keks = { 1U << 2, 5U << 1 },
+			   .current = 2,
+			   .target = 3,
+			   .rotation = QS_ROTATION_REWRAPPING,
+			   .count = 3,
+			   .generations = { KEY(1, 1), 2, KEY(3, 1) },
+			   .provider = 1,
+			   .device = { KEY(1, 1), 2, KEY(3, 1) },
+			   .backup = { { KEY(1, 1), KEY(1, 1) }, { 2, 2 }, { 2, KEY(3, 1) } },
+			   .present = { 1, 1, 1 } },
+		.budget = 100
+	};
 	struct qs_keystore ks = load(&run.world);
 
 	(void)state;
-	assert_int_equal(qs_rotation_run(&ks, &functions, &run, false, NULL), 0);
+	assert_int_equal(qs_rotation_run(&ks, &functions, &run, NULL, NULL), 0);
 	assert_true(is_finished(&run.world));
-	assert_int_equal(run.world.keks, 3U << 2);
+	assert_int_equal(run.world.keks[0], 1U << 2);
+	assert_int_equal(run.world.keks[1], 1U << 3);
+	assert_string_equal(ks.provider, "far");
 	assert_int_equal(ks.current, 3);
 	assert_int_equal(ks.count, 2);
 }
@@ -338,10 +425,12 @@ static void test_it_comes_to_an_end(void **state)
 /* What cannot be looked at may name any generation. */
 static void test_nothing_goes_while_something_is_unknown(void **state)
 {
-	const struct qs_keystore ks = { .state = QS_KEYSTORE_ENABLED,
-					.current = 3,
-					.generations = { { 1, 0 }, { 2, 0 }, { 3, 0 } },
-					.count = 3 };
+	const struct qs_keystore ks = {
+		.state = QS_KEYSTORE_ENABLED,
+		.current = 3,
+		.generations = { { .number = 1 }, { .number = 2 }, { .number = 3 } },
+		.count = 3
+	};
 	struct qs_rotation_view view = {};
 	uint32_t number = 0;
 
@@ -359,6 +448,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_order_of_crashes),
+		cmocka_unit_test(test_every_order_of_migrations),
 		cmocka_unit_test(test_it_comes_to_an_end),
 		cmocka_unit_test(test_nothing_goes_while_something_is_unknown),
 	};
