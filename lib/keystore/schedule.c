@@ -35,7 +35,9 @@ int qs_schedule_parse(const char *text, struct qs_schedule *ret)
 	if (unit[1] == 'M' && seconds / one > YEARS_MAX * 12)
 		return -ERANGE;
 	ret->count = (uint32_t)(seconds / one);
-	ret->unit = unit[1] == 'd' ? 'D' : unit[1];
+	ret->unit = unit[1];
+	if (ret->unit == 'd')
+		ret->unit = 'D';
 	return 0;
 }
 
