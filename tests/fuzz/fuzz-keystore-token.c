@@ -7,6 +7,8 @@
 
 #include "base/base64.h"
 #include "base/cleanup.h"
+#include "keystore/jwe.h"
+#include "keystore/provider.h"
 #include "keystore/token.h"
 #include "luks/fields.h"
 
@@ -24,14 +26,16 @@ static void check_accepted(const struct qs_keystore_token *t)
 {
 	QS_AUTO(qs_bytes_done) struct qs_bytes protected = {};
 	QS_AUTO(qs_auto_json) json_t *json = NULL;
+	const char *wrapped = qs_jwe_wrapped(t->jwe);
 
 	demand(t->slot >= 0 && t->slot < 32);
 	demand(t->generation >= 1 && t->generation <= QS_KEYSTORE_GENERATION_MAX);
 	demand(qs_keystore_is_uuid(t->store) && t->provider[0]);
-	demand(json_object_size(t->jwe) == 6);
+	demand(json_object_size(t->jwe) == (wrapped ? 5 : 6));
+	demand(!wrapped || (*wrapped && strlen(wrapped) <= QS_WRAPPED_MAX));
 	demand(qs_base64url_decode(qs_fields_text(t->jwe, "protected"), 256, &protected) == 0);
 	json = json_loadb((char *)protected.data, protected.size, 0, NULL);
-	demand(strcmp(qs_fields_text(json, "alg"), "A256GCMKW") == 0);
+	demand(strcmp(qs_fields_text(json, "alg"), wrapped ? "dir" : "A256GCMKW") == 0);
 	demand(strcmp(qs_fields_text(json, "enc"), "A256GCM") == 0);
 	demand(json_object_size(json) == 4);
 }
