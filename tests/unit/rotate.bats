@@ -201,3 +201,18 @@ kek_names()
 	[ "$kek" = "$(sha256sum "$KEYSTORE/2.kek")" ]
 	qs keystore verify
 }
+
+@test "a key that lies there already and is none is not made a generation" {
+	head -c 16 /dev/zero >"$KEYSTORE/2.kek"
+	chmod 0400 "$KEYSTORE/2.kek"
+	before=$(sha256sum "$(image_of 1)" "$(backup_of 1)" "$KEYSTORE/2.kek")
+	run qs keystore rotate --force
+	[ "$status" -ne 0 ]
+	[[ "$output" == *'it was there before: move it away'* ]]
+	[ "$before" = "$(sha256sum "$(image_of 1)" "$(backup_of 1)" "$KEYSTORE/2.kek")" ]
+	[ "$(jq -c '[.rotation.state, (.generations | length)]' "$KEYSTORE/keystore.json")" = '["distributing-kek",1]' ]
+	qs keystore verify
+	rm "$KEYSTORE/2.kek"
+	qs keystore rotate
+	[ "$(generation 1)" = 2 ]
+}
