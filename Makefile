@@ -21,12 +21,13 @@ CORE_LIBS = libcryptsetup blkid libudev mount libconfig jansson libcrypto
 # Loaded on demand (lib/base/module.h): each is a folder of lib and has libraries of its own.
 # The program finds them by their place beside its own, so that PREFIX is only for install.
 MODULES_FROM_SBIN := $(shell realpath -m --relative-to=$(SBINDIR) $(MODULEDIR))
-MODULES = tpm2 journal qr jose kmip
+MODULES = tpm2 journal qr jose kmip hcvault
 LIBS_tpm2 = tss2-esys tss2-mu tss2-rc tss2-tctildr libargon2
 LIBS_journal = libsystemd
 LIBS_qr = libqrencode
 LIBS_jose = jose
 LIBS_kmip = libssl libcrypto
+LIBS_hcvault = libcurl
 
 # A plugin of libcryptsetup, for other programs: they look for it in this directory, which was
 # fixed when libcryptsetup was built. It finds our modules in ../qs-util from there.

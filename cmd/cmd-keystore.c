@@ -129,13 +129,13 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		argv[0]);
 }
 
-static const char *const providers[] = { "local", "tpm2", "kmip", NULL };
+static const char *const providers[] = { "local", "tpm2", "kmip", "vault", NULL };
 
 static const struct qs_option options[] = {
 	{ .name = "provider",
 	  .arg = "NAME",
 	  .choices = providers,
-	  .help = "where the key lives; local (a file of root's) if not given, tpm2, or kmip (a key server)" },
+	  .help = "where the key lives; local (a file of root's) if not given, tpm2, kmip (a key server), or vault (HashiCorp Vault, OpenBao)" },
 	{ .name = "pcrs",
 	  .arg = "PCRS",
 	  .help = "bind it to these PCRs of the TPM, 0+7; 7 if not given, or none" },
@@ -209,11 +209,13 @@ static const struct qs_status statuses[] = {
 	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
 	{ 6,
 	  "a device or header backup depends on it, or not confirmed; rotate: it was done less "
-	  "than a day ago; verify: a volume is not the one that was enrolled; kmip: no certificate "
-	  "that kmip_ca vouches for" },
+	  "than a day ago; verify: a volume is not the one that was enrolled; kmip, vault: no certificate "
+	  "that kmip_ca (vault_ca) vouches for" },
 	{ 7, "rotate: some devices could not be rewrapped; the same command again goes on" },
-	{ 75, "kmip: no key server answers" },
-	{ 78, "keystore.json, N.sealed or N.kmip is not usable, or kmip_servers is not set" },
+	{ 75, "kmip, vault: no key server answers, or they are sealed" },
+	{ 78,
+	  "keystore.json, N.sealed, N.kmip or N.vault is not usable, or kmip_servers (vault_servers) is not "
+	  "set" },
 	{}
 };
 
@@ -298,6 +300,21 @@ const struct qs_command qs_row_keystore = {
 		"Encrypt and Decrypt or Wrap Key and Unwrap Key, and handed out; such a key is never "
 		"destroyed. No unit waits for the network: what only the key server opens at boot "
 		"is opened by cryptopenall, once it is up.\n"
+		"With --provider vault the key is one of the transit engine of HashiCorp Vault (1.8 and later) "
+		"or OpenBao, and never leaves it: what is wrapped there are the keys of the JSON Web "
+		"Encryptions, and a generation is a version of it. This machine logs in by AppRole (see "
+		"vault_servers and what follows it in qs-util.conf(5)): once for all devices of a command, and "
+		"opening any number of them is one more request. It makes a key qs-util-STORE of its own; the "
+		"role's policy has to allow create, read, update and delete of transit/keys/qs-util-*, and update of "
+		"transit/keys/qs-util-*/rotate and /config, transit/encrypt/qs-util-* and transit/decrypt/qs-util-*. "
+		"Or it uses a key that was made for it (vault_key, or --key-id NAME), for which read, rotate, "
+		"encrypt and decrypt are enough; a later version that its administrator has made is taken as the "
+		"next generation. Of its own key, versions that no generation is any more are put out of use "
+		"(min_decryption_version), and disable deletes it; somebody else's is left as it is. export has "
+		"nothing to export. Without qs-util, whoever may decrypt gets the content key: `vault write "
+		"-field=plaintext transit/decrypt/KEY ciphertext=TEXT`, where TEXT is the member qs-wrapped of the "
+		"JWE's header; in base64url it is the k of the JWK, {\"kty\":\"oct\",\"k\":...}, with which jose "
+		"goes on as below.\n"
 		"Where libcryptsetup-token-qs-keystore.so is installed (make install-token-plugin), plain "
 		"`cryptsetup open DEVICE NAME` and a line in /etc/crypttab with none as its key file open "
 		"the device, too, with the same checks of header and identity. They ask for a passphrase "

@@ -36,8 +36,8 @@ const struct qs_file qs_files[] = {
 	  "cryptrestore overwrote (damaged-SUM.raw)." },
 	{ QS_FILE_KEYSTORE, "/etc/cryptconf/keystore/",
 	  "The keystore, readable by root only: keystore.json (its state) and N.kek (the key of "
-	  "generation N), or N.sealed where the TPM keeps it, or N.kmip, which tells "
-	  "what a key server calls it. A key bundle (keybackup) has a copy; "
+	  "generation N), or N.sealed where the TPM keeps it, or N.kmip or N.vault, "
+	  "which tells what a key server calls it. A key bundle (keybackup) has a copy; "
 	  "without N.kek, or N.sealed and its TPM, no key that generation N wrapped opens "
 	  "anything." },
 	{ QS_FILE_KEYSTORE, "/var/lib/qs-util/keystore-check.json",

@@ -67,8 +67,10 @@ static void print_server(FILE *out, const json_t *server)
 	if (text_of(server, "problem"))
 		fprintf(out, "  not reachable: %s\n", text_of(server, "problem"));
 	else
-		fprintf(out, "  key server %s, KMIP %s, answered in %d ms\n",
-			text_of(server, "address"), text_of(server, "version"),
+		fprintf(out, "  key server %s, %s %s, answered in %d ms\n",
+			text_of(server, "address"),
+			json_object_get(server, "sealed") ? "Vault or OpenBao" : "KMIP",
+			text_of(server, "version"),
 			(int)json_integer_value(json_object_get(server, "answered_ms")));
 	print_expiry(out, server, "certificate_expires", "this machine's certificate");
 	print_expiry(out, server, "server_expires", "the server's certificate");

@@ -106,6 +106,62 @@ const struct qs_config_row qs_config_rows[] = {
 	  .number = 10,
 	  .help = "How long all key servers together may take, for any number of devices; then the\n"
 		  "next way to open them is tried." },
+	{ .name = "vault_servers",
+	  .type = QS_CONFIG_SERVERS,
+	  .offset = AT(vault_servers),
+	  .text = "",
+	  .help = "Servers of HashiCorp Vault or OpenBao for `keystore enable --provider vault`, all of\n"
+		  "one cluster: they are asked in this order until one answers that is not a standby,\n"
+		  "and the port is 8200 where none stands. Always https, and redirects are not\n"
+		  "followed. A server's certificate must be for the name or address that stands here." },
+	{ .name = "vault_ca",
+	  .type = QS_CONFIG_PROGRAM,
+	  .offset = AT(vault_ca),
+	  .text = "/etc/cryptconf/vault/ca.pem",
+	  .help = "The certificates of the authorities that vouch for these servers, in PEM form; the\n"
+		  "system's are not used. This file and the secret-id must be readable by root alone." },
+	{ .name = "vault_role_id",
+	  .type = QS_CONFIG_NAME,
+	  .offset = AT(vault_role_id),
+	  .text = "",
+	  .help = "The role-id of the AppRole by which this machine logs in." },
+	{ .name = "vault_secret_id_file",
+	  .type = QS_CONFIG_PROGRAM,
+	  .offset = AT(vault_secret_id_file),
+	  .text = "/etc/cryptconf/vault/secret-id",
+	  .help = "The file with the secret-id, one line. Where a file of the same name and \".wrapped\"\n"
+		  "behind it holds a wrapping token instead, the secret-id is unwrapped once, kept\n"
+		  "here, and the wrapping token erased." },
+	{ .name = "vault_namespace",
+	  .type = QS_CONFIG_NAME,
+	  .offset = AT(vault_namespace),
+	  .text = "",
+	  .help = "The namespace of AppRole and key, a/b, where the server has namespaces." },
+	{ .name = "vault_auth_mount",
+	  .type = QS_CONFIG_NAME,
+	  .offset = AT(vault_auth_mount),
+	  .text = "approle",
+	  .help = "Where AppRole is mounted, without the auth/ before it." },
+	{ .name = "vault_mount",
+	  .type = QS_CONFIG_NAME,
+	  .offset = AT(vault_mount),
+	  .text = "transit",
+	  .help = "Where the transit engine is mounted." },
+	{ .name = "vault_key",
+	  .type = QS_CONFIG_NAME,
+	  .offset = AT(vault_key),
+	  .text = "",
+	  .help = "The key of the transit engine that somebody has made for this machine, perhaps for\n"
+		  "others, too: it is rotated, but never deleted, and no version of it put out of use.\n"
+		  "Without it the keystore makes a key of its own, called qs-util-STORE." },
+	{ .name = "vault_deadline",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(vault_deadline_s),
+	  .min = 1,
+	  .max = 3600,
+	  .number = 10,
+	  .help = "How long all these servers together may take, for any number of devices; then the\n"
+		  "next way to open them is tried." },
 	{ .name = "early_wait",
 	  .type = QS_CONFIG_SECONDS,
 	  .offset = AT(early_wait_s),
@@ -294,6 +350,7 @@ void qs_config_allowed(const struct qs_config_row *row, char ret[QS_CONFIG_ALLOW
 		[QS_CONFIG_TPM] = "auto, none, or DRIVER:CONFIGURATION in plain ASCII without "
 				  "blanks or quotes",
 		[QS_CONFIG_SERVERS] = "\"\", or HOST or HOST:PORT, and more of them behind commas",
+		[QS_CONFIG_NAME] = "\"\", or letters, digits, '_', '-', '.' and single '/' inside",
 		[QS_CONFIG_KMIP] = "auto, 1.0, 1.1, 1.2, 1.3, 1.4 or 2.0",
 		[QS_CONFIG_OPTIONS] = "a list with commas and without blanks or quotes; nothing "
 				      "that makes the device other than LUKS or overwrites it",
@@ -318,6 +375,7 @@ static void print_default(const struct qs_config_row *row, FILE *out)
 	case QS_CONFIG_PROGRAM:
 	case QS_CONFIG_TPM:
 	case QS_CONFIG_SERVERS:
+	case QS_CONFIG_NAME:
 	case QS_CONFIG_KMIP:
 	case QS_CONFIG_OPTIONS:
 	case QS_CONFIG_CIPHER:

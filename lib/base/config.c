@@ -46,7 +46,7 @@ static bool is_text(const struct qs_config_row *row)
 	return row->type == QS_CONFIG_DIR || row->type == QS_CONFIG_PROGRAM ||
 	       row->type == QS_CONFIG_OPTIONS || row->type == QS_CONFIG_CIPHER ||
 	       row->type == QS_CONFIG_TPM || row->type == QS_CONFIG_SERVERS ||
-	       row->type == QS_CONFIG_KMIP;
+	       row->type == QS_CONFIG_KMIP || row->type == QS_CONFIG_NAME;
 }
 
 static void free_names(char ***names)
@@ -213,6 +213,17 @@ static bool is_good_servers(const char *text)
 	       !strstr(text, ",,");
 }
 
+/* It becomes a part of a URL and of JSON. */
+static bool is_good_name(const char *text)
+{
+	static const char all[] = "abcdefghijklmnopqrstuvwxyz"
+				  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/";
+	size_t length = strlen(text);
+
+	return strspn(text, all) == length && length <= MAX_DIR && !strstr(text, "..") &&
+	       !strstr(text, "//") && *text != '/' && (length == 0 || text[length - 1] != '/');
+}
+
 static bool is_good_kmip(const char *text)
 {
 	static const char *const all[] = { "auto", "1.0", "1.1", "1.2", "1.3", "1.4", "2.0" };
@@ -238,6 +249,8 @@ static int store_text(const struct assignment *a, struct qs_error *err)
 		good = is_good_tpm(text);
 	else if (text && a->row->type == QS_CONFIG_SERVERS)
 		good = is_good_servers(text);
+	else if (text && a->row->type == QS_CONFIG_NAME)
+		good = is_good_name(text);
 	else if (text && a->row->type == QS_CONFIG_KMIP)
 		good = is_good_kmip(text);
 	else if (text)

@@ -29,9 +29,15 @@ struct qs_config {
 	char *kmip_ca, *kmip_certificate, *kmip_key; /* logical; PEM files */
 	char *kmip_version;                          /* "auto" (default), or "1.4" */
 	unsigned kmip_deadline_s;                    /* for all key servers together; default 10 */
-	unsigned early_wait_s;    /* for devices of the initramfs that are absent; default 30 */
-	unsigned early_prompt_s;  /* for somebody who types there; default 120 */
-	bool early_keys;          /* key files are copied into the initramfs; default false */
+	char *vault_servers;                         /* "HOST[:PORT],..."; default "": none */
+	char *vault_ca, *vault_secret_id_file; /* logical; default below /etc/cryptconf/vault */
+	char *vault_role_id, *vault_namespace, *vault_key; /* default "" */
+	char *vault_mount,
+		*vault_auth_mount; /* where transit and AppRole are; "transit", "approle" */
+	unsigned vault_deadline_s; /* for all servers together; default 10 */
+	unsigned early_wait_s;     /* for devices of the initramfs that are absent; default 30 */
+	unsigned early_prompt_s;   /* for somebody who types there; default 120 */
+	bool early_keys;           /* key files are copied into the initramfs; default false */
 	bool early_poweroff;      /* what ends a boot that cannot go on; default false: a restart */
 	char *crypttab_options;   /* fourth field of new lines; default "luks" */
 	char **name_order;        /* prefixes of by-id links, best first, NULL-terminated */

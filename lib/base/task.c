@@ -25,7 +25,7 @@ static void done(size_t index, json_t *result, const struct qs_error *error, voi
 	struct qs_task_run *run = cookie;
 
 	(void)index;
-	run->result = json_incref(result);
+	run->result = json_is_null(result) ? NULL : json_incref(result);
 	run->failed = *error;
 	if (error->kind == QS_E_DEADLINE)
 		(void)qs_fail(&run->failed, QS_E_DEADLINE, "%s", run->task.late);

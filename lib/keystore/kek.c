@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "keystore/jwe.h"
 #include "keystore/provider.h"
+#include "keystore/session.h"
 
 static int load_module(const struct qs_jwe_functions **ret, struct qs_error *err)
 {
@@ -117,26 +118,47 @@ static int wrap_content_keys(const struct batch *b, const struct qs_provider *pr
 	return r;
 }
 
+/* A key that was got ahead, or why it was not. */
+static void use_got(const struct batch *b, const struct qs_got_key *got, struct qs_wrapping *w)
+{
+	const struct qs_secret key = { (void *)got->bytes, sizeof(got->bytes) };
+
+	if (got->there)
+		(void)b->jwe->unwrap(w->jwe, &key, &w->plain, &w->error);
+	else
+		w->error = got->error;
+}
+
 static int unwrap_content_keys(const struct batch *b, const struct qs_provider *provider,
 			       struct qs_content_key *keys, struct qs_error *err)
 {
-	int r;
+	struct qs_wrapping **asked = calloc(b->count + 1, sizeof(*asked));
+	size_t n = 0;
+	int r = asked ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", b->count);
 
-	for (size_t i = 0; i < b->count; i++) {
-		const char *wrapped = qs_jwe_wrapped(b->items[i]->jwe);
-
-		keys[i].volume = b->items[i]->volume;
-		keys[i].generation = b->items[i]->generation;
-		keys[i].wrapped = qs_strdup(wrapped);
-	}
-	r = provider->unwrap(b->env, b->ks, keys, b->count, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++) {
 		struct qs_wrapping *w = b->items[i];
+		const struct qs_got_key *got =
+			qs_keystore_session_content(b->env, qs_jwe_wrapped(w->jwe));
 
-		w->error = keys[i].error;
-		if (w->error.kind == QS_E_NONE)
-			(void)b->jwe->unwrap(w->jwe, &keys[i].key, &w->plain, &w->error);
+		if (got) {
+			use_got(b, got, w);
+			continue;
+		}
+		asked[n] = w;
+		keys[n].volume = w->volume;
+		keys[n].generation = w->generation;
+		keys[n++].wrapped = qs_strdup(qs_jwe_wrapped(w->jwe));
 	}
+	if (r == 0 && n > 0)
+		r = provider->unwrap(b->env, b->ks, keys, n, err);
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		asked[i]->error = keys[i].error;
+		if (keys[i].error.kind == QS_E_NONE)
+			(void)b->jwe->unwrap(asked[i]->jwe, &keys[i].key, &asked[i]->plain,
+					     &asked[i]->error);
+	}
+	free(asked);
 	return r;
 }
 

@@ -9,7 +9,7 @@
 #define PROBE_L 64 /* bytes, as a device key has */
 
 static const struct qs_provider *const providers[] = { &qs_provider_local, &qs_provider_tpm2,
-						       &qs_provider_kmip };
+						       &qs_provider_kmip, &qs_provider_vault };
 
 const struct qs_provider *qs_provider_find(const char *name)
 {
@@ -39,6 +39,8 @@ int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 		if (n > 0 && providers[p]->fetch)
 			r = qs_keystore_session_prepare(env, ks, its, n, ask, providers[p]->fetch,
 							err);
+		if (n > 0 && r == 0 && providers[p]->log_in)
+			r = providers[p]->log_in(env, err);
 	}
 	return r;
 }
@@ -55,10 +57,48 @@ int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *
 
 bool qs_keystore_wants_prepare(const struct qs_keystore *ks)
 {
-	for (size_t i = 0; i < ks->count; i++)
-		if (qs_keystore_provider(ks, ks->generations[i].number)->fetch)
+	for (size_t i = 0; i < ks->count; i++) {
+		const struct qs_provider *p = qs_keystore_provider(ks, ks->generations[i].number);
+
+		if (p->fetch || p->unwrap)
 			return true;
+	}
 	return false;
+}
+
+static int prepare_content(const struct qs_env *env, const struct qs_keystore *ks,
+			   const struct qs_provider *provider, const uint32_t *generations,
+			   char *const *wrapped, size_t count, struct qs_error *err)
+{
+	struct qs_content_key *keys = calloc(count + 1, sizeof(*keys));
+	size_t n = 0;
+	int r;
+
+	if (!keys)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", count);
+	for (size_t i = 0; i < count; i++)
+		if (wrapped[i] && qs_keystore_provider(ks, generations[i]) == provider &&
+		    !qs_keystore_session_content(env, wrapped[i]))
+			keys[n++] = (struct qs_content_key){ .generation = generations[i],
+							     .wrapped = wrapped[i] };
+	r = qs_keystore_session_get_content(env, ks, provider, keys, n, err);
+	for (size_t i = 0; i < n; i++)
+		qs_secret_done(&keys[i].key);
+	free(keys);
+	return r;
+}
+
+int qs_keystore_prepare_content(const struct qs_env *env, const struct qs_keystore *ks,
+				const uint32_t *generations, char *const *wrapped, size_t count,
+				struct qs_error *err)
+{
+	int r = 0;
+
+	for (size_t p = 0; r == 0 && p < QS_ARRAY_SIZE(providers); p++)
+		if (providers[p]->unwrap)
+			r = prepare_content(env, ks, providers[p], generations, wrapped, count,
+					    err);
+	return r;
 }
 
 int qs_keystore_kek(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,

@@ -85,6 +85,9 @@ struct qs_provider {
 	qs_content_keys *wrap;
 	qs_content_keys *unwrap;
 
+	/* Log in, once for the workers that will wrap or unwrap. May be NULL. */
+	int (*log_in)(const struct qs_env *env, struct qs_error *err);
+
 	/*
 	 * What the KEK of generation NUMBER is bound to: "pcrs" ("0+7"), "bank" (not without PCRs),
 	 * "pin"; or "problem". Reads files only. A new reference; the function is NULL where it is
@@ -104,7 +107,8 @@ struct qs_provider {
 	json_t *(*describe)(const struct qs_env *env);
 };
 
-extern const struct qs_provider qs_provider_local, qs_provider_tpm2, qs_provider_kmip;
+extern const struct qs_provider qs_provider_local, qs_provider_tpm2, qs_provider_kmip,
+	qs_provider_vault;
 
 /* The provider of this name, or NULL. */
 const struct qs_provider *qs_provider_find(const char *name);
@@ -116,7 +120,8 @@ const struct qs_provider *qs_keystore_provider(const struct qs_keystore *ks, uin
  * Get what wrapping and unwrapping with GENERATIONS (COUNT of them) takes, once for all that this
  * command does, in the parent of its workers; without it each of them would have to get the KEK by
  * itself. What fails for a generation is told by each use of it and is not tried again; what has
- * been got or has failed is left alone. ASK: a person may be asked.
+ * been got or has failed is left alone; but where a server is only logged in to, that is told at
+ * once. ASK: a person may be asked.
  */
 int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 			const uint32_t *generations, size_t count, bool ask, struct qs_error *err);
@@ -124,6 +129,14 @@ int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 /* The same for all generations of KS. */
 int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *ks, bool ask,
 			    struct qs_error *err);
+
+/*
+ * The same for what providers wrap themselves: WRAPPED are COUNT JWEs (NULL: none) of the
+ * GENERATIONS; those of each provider in one call. What fails is told by each use of it.
+ */
+int qs_keystore_prepare_content(const struct qs_env *env, const struct qs_keystore *ks,
+				const uint32_t *generations, char *const *wrapped, size_t count,
+				struct qs_error *err);
 
 /* Has any generation of KS something to be prepared? */
 bool qs_keystore_wants_prepare(const struct qs_keystore *ks);

@@ -1,15 +1,22 @@
 #include "keystore/session.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "hcvault/hcvault.h"
 
 #define SIZE (QS_KEYSTORE_GENERATIONS * sizeof(struct qs_kek))
 
 void qs_keystore_session_done(struct qs_keystore_session *s)
 {
 	qs_secret_unshare(s->keks, SIZE);
+	qs_secret_unshare(s->got, s->got_count * sizeof(*s->got));
+	qs_secret_unshare(s->login, sizeof(*s->login));
+	for (size_t i = 0; i < s->got_count; i++)
+		free(s->got_wrapped[i]);
+	free(s->got_wrapped);
 	qs_secret_done(&s->asked);
 	*s = (struct qs_keystore_session){};
 }

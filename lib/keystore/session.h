@@ -30,8 +30,23 @@ struct qs_kek {
 	struct qs_error error; /* why it is not there */
 };
 
+/* A content key that was got ahead of the workers that need it. */
+struct qs_got_key {
+	bool there;
+	unsigned char bytes[QS_KEK_L];
+	struct qs_error error; /* why it is not there */
+};
+
+struct qs_hcvault_login;
+
 struct qs_keystore_session {
 	pid_t owner; /* the process that adds to it and asks; its children only read */
+	/* Content keys, in memory that is shared with workers, and how each is wrapped. */
+	struct qs_got_key *got;
+	char **got_wrapped;
+	size_t got_count;
+	struct qs_hcvault_login
+		*login; /* at a Vault server; shared with workers, which may add it */
 	struct qs_kek *keks;
 	size_t count;
 	/* TPM: the PIN that an option gave, or what was asked; it is tried once. */
@@ -61,6 +76,18 @@ int qs_keystore_session_add(struct qs_keystore_session *s, const char *store, ui
 /* The session of ENV that this process may add to, or OWN: workers only read their parent's. */
 struct qs_keystore_session *qs_keystore_session_writable(const struct qs_env *env,
 							 struct qs_keystore_session *own);
+
+/*
+ * Get the content keys of COUNT wrappings from PROVIDER in one call, for workers to find. What
+ * fails is remembered. Does nothing where this process has no session.
+ */
+int qs_keystore_session_get_content(const struct qs_env *env, const struct qs_keystore *ks,
+				    const struct qs_provider *provider,
+				    struct qs_content_key *items, size_t count,
+				    struct qs_error *err);
+
+/* Has the session the content key that is wrapped so? NULL: no. */
+const struct qs_got_key *qs_keystore_session_content(const struct qs_env *env, const char *wrapped);
 
 /* The bytes of KEK, or why it is not there. */
 int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, struct qs_error *err);

@@ -81,9 +81,11 @@ void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *l
 
 /*
  * Of the header behind REQUEST, read without libcryptsetup: the generation of KS that its token
- * names, 0 if it has none. KS NULL: 1 if it has any such token.
+ * names, 0 if it has none. KS NULL: 1 if it has any such token. *ret_wrapped (malloc'ed; may be
+ * NULL) is its content key as its provider wrapped it, if that is how its key was wrapped.
  */
-uint32_t qs_open_keystore_peek(const struct qs_open_request *request, const struct qs_keystore *ks);
+uint32_t qs_open_keystore_peek(const struct qs_open_request *request, const struct qs_keystore *ks,
+			       char **ret_wrapped);
 
 /*
  * Ask the keystore's provider once for all that COUNT requests (ONLY not NULL: those with ONLY[i])

@@ -7,11 +7,13 @@
 
 #include "base/cleanup.h"
 #include "keystore/device.h"
+#include "keystore/jwe.h"
 #include "keystore/session.h"
 #include "luks/fields.h"
 #include "ops/keystore.h"
 
-uint32_t qs_open_keystore_peek(const struct qs_open_request *request, const struct qs_keystore *ks)
+uint32_t qs_open_keystore_peek(const struct qs_open_request *request, const struct qs_keystore *ks,
+			       char **ret_wrapped)
 {
 	const struct qs_device dev = { .node = request->node };
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
@@ -27,21 +29,27 @@ uint32_t qs_open_keystore_peek(const struct qs_open_request *request, const stru
 	if (qs_keystore_token_parse(token, h.uuid, &t, NULL) < 0 ||
 	    qs_keystore_check_token(ks, &t, NULL) < 0)
 		return 0;
+	if (ret_wrapped && qs_jwe_wrapped(t.jwe))
+		*ret_wrapped = qs_strdup(qs_jwe_wrapped(t.jwe));
 	return t.generation;
 }
 
 bool qs_open_keystore_has(const struct qs_env *env, const struct qs_open_request *request)
 {
+	QS_AUTO(qs_auto_free) char *wrapped = NULL;
+	const struct qs_got_key *got = NULL;
 	const struct qs_kek *known = NULL;
 	struct qs_keystore ks;
 	uint32_t generation;
 
 	if (!request->keystore || qs_keystore_load(env, &ks, NULL) < 0)
 		return false;
-	generation = qs_open_keystore_peek(request, &ks);
+	generation = qs_open_keystore_peek(request, &ks, &wrapped);
 	if (env->keystore)
 		known = qs_keystore_session_find(env->keystore, ks.store, generation);
-	return generation > 0 && (!known || known->there);
+	if (wrapped)
+		got = qs_keystore_session_content(env, wrapped);
+	return generation > 0 && (!known || known->there) && (!got || got->there);
 }
 
 static int open_with(struct qs_worker *worker, const struct qs_open_request *request,
@@ -72,7 +80,7 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 	struct qs_error own = {};
 	int number, r;
 
-	if (!qs_open_keystore_peek(request, NULL))
+	if (!qs_open_keystore_peek(request, NULL, NULL))
 		return 1;
 	*ret_final = true;
 	r = qs_luks_load(env, request->node, request->name, &cd, &h, err);

@@ -16,6 +16,8 @@ struct look {
 	struct qs_keystore ks;
 	uint32_t generations[QS_KEYSTORE_GENERATIONS]; /* that wrap keys of them, each once */
 	size_t count;
+	uint32_t *generation; /* for each request, 0: none; and how its content key is wrapped */
+	char **wrapped;
 	bool ask; /* one of them has no other key at hand */
 };
 
@@ -32,11 +34,13 @@ static int look_job(struct qs_worker *worker, size_t i, void *cookie, json_t **r
 		    struct qs_error *err)
 {
 	const struct look *l = cookie;
-	uint32_t generation = is_wanted(l, i) ? qs_open_keystore_peek(&l->requests[i], &l->ks) : 0;
+	QS_AUTO(qs_auto_free) char *wrapped = NULL;
+	uint32_t generation =
+		is_wanted(l, i) ? qs_open_keystore_peek(&l->requests[i], &l->ks, &wrapped) : 0;
 
 	(void)worker;
 	(void)err;
-	*ret = json_pack("{s:I}", "generation", (json_int_t)generation);
+	*ret = json_pack("{s:I,s:s*}", "generation", (json_int_t)generation, "wrapped", wrapped);
 	return 0;
 }
 
@@ -44,15 +48,19 @@ static void look_done(size_t i, json_t *result, const struct qs_error *error, vo
 {
 	struct look *l = cookie;
 	json_int_t found = json_integer_value(json_object_get(result, "generation"));
+	const char *wrapped = json_string_value(json_object_get(result, "wrapped"));
 
 	(void)error;
 	if (found == 0)
 		return;
+	l->generation[i] = (uint32_t)found;
+	l->wrapped[i] = wrapped ? qs_strdup(wrapped) : NULL;
 	l->ask |= !qs_open_has_key_file(l->env, &l->requests[i]) && !l->requests[i].command;
-	for (size_t n = 0; n < l->count; n++)
+	for (size_t n = 0; n < l->count && !wrapped; n++)
 		if (l->generations[n] == (uint32_t)found)
 			return;
-	l->generations[l->count++] = (uint32_t)found;
+	if (!wrapped)
+		l->generations[l->count++] = (uint32_t)found;
 }
 
 int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_request *requests,
@@ -76,6 +84,16 @@ int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_requ
 		return 0;
 	if (!qs_keystore_wants_prepare(&l.ks))
 		return 0;
-	r = qs_pool_run(&pool, count, err);
+	l.generation = calloc(count, sizeof(*l.generation));
+	l.wrapped = calloc(count, sizeof(char *));
+	r = l.generation && l.wrapped
+		    ? qs_pool_run(&pool, count, err)
+		    : qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
+	if (r == 0)
+		r = qs_keystore_prepare_content(env, &l.ks, l.generation, l.wrapped, count, err);
+	for (size_t i = 0; l.wrapped && i < count; i++)
+		free(l.wrapped[i]);
+	free(l.wrapped);
+	free(l.generation);
 	return r < 0 ? r : qs_keystore_prepare(env, &l.ks, l.generations, l.count, l.ask, err);
 }

@@ -47,7 +47,7 @@ setup()
 
 @test "a module exports one name" {
 	local module
-	for module in tpm2 journal qr kmip; do
+	for module in tpm2 journal qr kmip hcvault; do
 		# The sanitizers add names of their own.
 		[ "$(nm -D --defined-only "$QS_BUILD/modules/$module.so" | awk '$3 !~ /^__/ { print $3 }')" = "qs_${module}_module" ]
 	done

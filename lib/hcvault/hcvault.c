@@ -1,0 +1,303 @@
+/*
+ * The module hcvault.so: see hcvault/hcvault.h.
+ */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/env.h"
+#include "hcvault/internal.h"
+
+#define BATCH_MAX 256 /* items of a request: its answer stays far below QS_TRANSIT_ANSWER_MAX */
+#define BODY_L 128
+
+/* ---- describe ---- */
+
+static int not_health(const struct qs_transit_answer *answer, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *ignored = NULL;
+	struct qs_transit_health health;
+
+	if (qs_transit_judge(answer, &ignored, err) != QS_TRANSIT_DONE)
+		return qs_negative(qs_kind_errno(err->kind));
+	return qs_transit_read_health(answer->text, answer->size, &health, err);
+}
+
+static int look(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
+{
+	static const struct qs_hcvault_request request = {
+		"GET", "sys/health?standbyok=true&perfstandbyok=true", .token = "",
+		.about = "asking for its state"
+	};
+	struct qs_hcvault_description *d = cookie;
+	struct qs_transit_answer answer;
+	int64_t start = qs_hcvault_now();
+	unsigned retry;
+	int r;
+
+	(void)snprintf(d->server, sizeof(d->server), "%s", link->server);
+	r = qs_hcvault_send(link, &request, &answer, &retry, err);
+	if (r < 0)
+		return r;
+	/* The status says the same as the body, unless it is not a Vault's at all. */
+	if (qs_transit_read_health(answer.text, answer.size, &d->health, NULL) < 0)
+		return not_health(&answer, err);
+	d->answered_ms = (unsigned)(qs_hcvault_now() - start);
+	r = qs_hcvault_log_in(link, err);
+	if (r == 0)
+		d->token_ends = link->access->login->ends;
+	return r;
+}
+
+/* Asks every time, so a login of before is not taken for an answer. */
+static int describe(const struct qs_hcvault_access *access, struct qs_hcvault_description *ret,
+		    struct qs_error *err)
+{
+	*ret = (struct qs_hcvault_description){};
+	return qs_hcvault_with_server(access, look, ret, err);
+}
+
+/* ---- keys ---- */
+
+struct key_work {
+	const char *name;
+	enum qs_hcvault_action action;
+	uint32_t number;
+	struct qs_transit_key *ret;
+};
+
+/* One request about the key; BODY may be NULL. */
+static int ask_key(struct qs_hcvault_link *link, const char *name, const char *method,
+		   const char *tail, char *body, json_t **ret, struct qs_error *err)
+{
+	const struct qs_secret text = { body, body ? strlen(body) : 0 };
+	QS_AUTO(qs_auto_free)
+	char *path = qs_printf("%s/keys/%s%s", link->access->mount, name, tail);
+	QS_AUTO(qs_auto_free) char *about = qs_printf("%s %s", method, path);
+	const struct qs_hcvault_request request = { method, path, body ? &text : NULL,
+						    .about = about };
+
+	return qs_hcvault_ask(link, &request, ret, NULL, err);
+}
+
+static int read_key(struct qs_hcvault_link *link, const struct key_work *w, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	int r = ask_key(link, w->name, "GET", "", NULL, &answer, err);
+
+	if (r < 0)
+		return r;
+	r = qs_transit_read_key(answer, w->ret, err);
+	link->refused |= r < 0;
+	return r;
+}
+
+static int delete_key(struct qs_hcvault_link *link, const struct key_work *w, struct qs_error *err)
+{
+	char body[] = "{\"deletion_allowed\":true}";
+	struct qs_error own = {};
+	int r = ask_key(link, w->name, "GET", "", NULL, NULL, &own);
+
+	if (r < 0 && own.kind == QS_E_NO_KEY)
+		return 0;
+	if (r == 0)
+		r = ask_key(link, w->name, "POST", "/config", body, NULL, &own);
+	if (r == 0)
+		r = ask_key(link, w->name, "DELETE", "", NULL, NULL, &own);
+	if (r < 0 && err)
+		*err = own;
+	return r < 0 ? r : 1;
+}
+
+static int key_op(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
+{
+	const struct key_work *w = cookie;
+	char body[BODY_L];
+	int r = 0;
+
+	switch (w->action) {
+	case QS_HCVAULT_READ:
+		break;
+	case QS_HCVAULT_CREATE:
+		(void)snprintf(body, sizeof(body), "{\"type\":\"aes256-gcm96\"}");
+		r = ask_key(link, w->name, "POST", "", body, NULL, err);
+		break;
+	case QS_HCVAULT_ROTATE:
+		/* Not twice, when the answer of the first time was lost. */
+		r = read_key(link, w, err);
+		if (r < 0 || w->ret->latest > w->number)
+			return r;
+		(void)snprintf(body, sizeof(body), "{}");
+		r = ask_key(link, w->name, "POST", "/rotate", body, NULL, err);
+		break;
+	case QS_HCVAULT_RAISE:
+		(void)snprintf(body, sizeof(body), "{\"min_decryption_version\":%u}",
+			       (unsigned)w->number);
+		r = ask_key(link, w->name, "POST", "/config", body, NULL, err);
+		break;
+	case QS_HCVAULT_DELETE:
+		return delete_key(link, w, err);
+	}
+	return r < 0 ? r : read_key(link, w, err);
+}
+
+static int key(const struct qs_hcvault_access *access, const char *name,
+	       enum qs_hcvault_action action, uint32_t number, struct qs_transit_key *ret,
+	       struct qs_error *err)
+{
+	struct key_work w = { name, action, number, ret };
+
+	return qs_hcvault_with_server(access, key_op, &w, err);
+}
+
+/* ---- encrypt and decrypt ---- */
+
+struct crypt_work {
+	const char *name;
+	uint32_t version; /* 0: decrypt */
+	struct qs_transit_item *items;
+	size_t count;
+};
+
+static int crypt_some(struct qs_hcvault_link *link, const struct crypt_work *w, size_t from,
+		      size_t count, enum qs_transit_verdict *verdict, struct qs_error *err)
+{
+	struct qs_transit_item *items = w->items + from;
+	const char *verb = w->version ? "encrypt" : "decrypt";
+	QS_AUTO(qs_auto_free)
+	char *path = qs_printf("%s/%s/%s", link->access->mount, verb, w->name);
+	QS_AUTO(qs_auto_free) char *about = qs_printf("POST %s", path);
+	QS_AUTO(qs_secret_done) struct qs_secret body = {};
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	const struct qs_hcvault_request request = { "POST", path, &body, .about = about };
+	int r = w->version ? qs_transit_write_encrypt(items, count, w->version, &body, err)
+			   : qs_transit_write_decrypt(items, count, &body, err);
+
+	for (size_t i = 0; i < count; i++)
+		items[i].error = (struct qs_error){}; /* of a server that failed after it */
+	if (r == 0)
+		r = qs_hcvault_ask(link, &request, &answer, verdict, err);
+	if (r < 0)
+		return r;
+	return w->version ? qs_transit_read_encrypted(answer, w->version, items, count, err)
+			  : qs_transit_read_decrypted(answer, items, count, err);
+}
+
+/*
+ * To Vault 1.9 one that is not authentic takes its whole batch along, and which one it was is not
+ * said: then each is asked for by itself.
+ */
+static int crypt_op(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
+{
+	const struct crypt_work *w = cookie;
+
+	for (size_t from = 0; from < w->count; from += BATCH_MAX) {
+		size_t count = w->count - from < BATCH_MAX ? w->count - from : BATCH_MAX;
+		enum qs_transit_verdict verdict = QS_TRANSIT_DONE;
+		int r = crypt_some(link, w, from, count, &verdict, err);
+
+		if (r < 0 && verdict != QS_TRANSIT_ONE_BAD)
+			return r;
+		for (size_t i = from; r < 0 && i < from + count; i++) {
+			struct qs_error own = {};
+
+			if (crypt_some(link, w, i, 1, &verdict, &own) == 0)
+				continue;
+			if (verdict != QS_TRANSIT_ONE_BAD) {
+				*err = own;
+				return qs_negative(qs_kind_errno(own.kind));
+			}
+			w->items[i].error = own;
+		}
+		*err = (struct qs_error){};
+	}
+	return 0;
+}
+
+static int crypt_keys(const struct qs_hcvault_access *access, const char *name, uint32_t version,
+		      struct qs_transit_item *items, size_t count, struct qs_error *err)
+{
+	struct crypt_work w = { name, version, items, count };
+
+	return qs_hcvault_with_server(access, crypt_op, &w, err);
+}
+
+/* ---- a wrapped secret-id; giving the token back ---- */
+
+struct unwrap_work {
+	const char *wrapping;
+	struct qs_secret *ret;
+};
+
+/* Where it was made is looked at first: unwrapping is possible once. */
+static int unwrap_op(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
+{
+	const struct unwrap_work *w = cookie;
+	QS_AUTO(qs_auto_free) char *body = qs_printf("{\"token\":\"%s\"}", w->wrapping);
+	const struct qs_secret text = { body, strlen(body) };
+	const struct qs_hcvault_request about = { "POST", "sys/wrapping/lookup", &text, .token = "",
+						  .about = "looking at the wrapping token" };
+	const struct qs_hcvault_request unwrap = { "POST", "sys/wrapping/unwrap",
+						   .token = w->wrapping,
+						   .about = "unwrapping the secret-id" };
+	QS_AUTO(qs_auto_json) json_t *looked = NULL;
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	int r = qs_hcvault_ask(link, &about, &looked, NULL, err);
+
+	if (r == 0) {
+		r = qs_transit_read_wrapping(looked, err);
+		link->refused |= r < 0;
+	}
+	if (r == 0) {
+		/* From here on another server would only say that it was used. */
+		r = qs_hcvault_ask(link, &unwrap, &answer, NULL, err);
+		link->refused = true;
+	}
+	if (r == 0)
+		r = qs_transit_read_secret_id(answer, w->ret, err);
+	explicit_bzero(body, text.size);
+	return r;
+}
+
+static int unwrap(const struct qs_hcvault_access *access, const struct qs_secret *wrapping,
+		  struct qs_secret *ret, struct qs_error *err)
+{
+	char token[QS_TRANSIT_TOKEN_L] = "";
+	struct unwrap_work w = { token, ret };
+	int r;
+
+	if (wrapping->size >= sizeof(token))
+		return qs_fail(err, QS_E_KEY_FILE, "the wrapping token is too long");
+	memcpy(token, wrapping->data, wrapping->size);
+	r = qs_hcvault_with_server(access, unwrap_op, &w, err);
+	explicit_bzero(token, sizeof(token));
+	return r;
+}
+
+static int revoke_op(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
+{
+	char body[] = "{}";
+	const struct qs_secret text = { body, strlen(body) };
+	const struct qs_hcvault_request request = { "POST", "auth/token/revoke-self", &text,
+						    .token = link->access->login->token,
+						    .about = "giving the token back" };
+
+	(void)cookie;
+	return qs_hcvault_ask(link, &request, NULL, NULL, err);
+}
+
+static int give_back(const struct qs_hcvault_access *access, struct qs_error *err)
+{
+	if (!*access->login->token)
+		return 0;
+	return qs_hcvault_with_server(access, revoke_op, NULL, err);
+}
+
+QS_MODULE_EXPORT extern const struct qs_hcvault_functions qs_hcvault_module;
+const struct qs_hcvault_functions qs_hcvault_module = {
+	.module.version = QS_HCVAULT_MODULE_VERSION,
+	.describe = describe,
+	.key = key,
+	.crypt = crypt_keys,
+	.unwrap = unwrap,
+	.revoke = give_back,
+};

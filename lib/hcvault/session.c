@@ -1,0 +1,182 @@
+/*
+ * Requests with a login, and the servers in their order.
+ */
+#define _GNU_SOURCE
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/env.h"
+#include "hcvault/internal.h"
+
+#define HOSTS_MAX 16
+#define BUSY_MS                                                                                    \
+	250 /* waited for a server that is busy and does not say for how long; then twice it */
+
+static int64_t boottime(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_BOOTTIME, &now);
+	return now.tv_sec;
+}
+
+/* ---- requests ---- */
+
+/* Returns 0: waited; else what ERR has already. */
+static int wait_for(const struct qs_hcvault_link *link, unsigned ms)
+{
+	const struct timespec span = { .tv_sec = ms / 1000,
+				       .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+	if (qs_hcvault_now() + ms >= link->deadline)
+		return -EAGAIN;
+	(void)nanosleep(&span, NULL);
+	return 0;
+}
+
+/* As qs_hcvault_ask(), but for the token. */
+static int ask_on(struct qs_hcvault_link *link, const struct qs_hcvault_request *request,
+		  json_t **ret, enum qs_transit_verdict *verdict, struct qs_error *err)
+{
+	unsigned wait = BUSY_MS;
+
+	for (;; wait *= 2) {
+		struct qs_transit_answer answer;
+		struct qs_error own = {};
+		unsigned retry = 0;
+		int r;
+
+		*verdict = QS_TRANSIT_ELSEWHERE;
+		r = qs_hcvault_send(link, request, &answer, &retry, &own);
+		if (r == 0)
+			*verdict = qs_transit_judge(&answer, ret, &own);
+		explicit_bzero(link->buffer.data, link->used);
+		if (r == 0 && *verdict == QS_TRANSIT_DONE)
+			return 0;
+		if (*verdict == QS_TRANSIT_BUSY && wait_for(link, retry > wait ? retry : wait) == 0)
+			continue;
+		link->refused = *verdict == QS_TRANSIT_REFUSED;
+		*err = own;
+		return qs_negative(qs_kind_errno(own.kind));
+	}
+}
+
+int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
+{
+	struct qs_hcvault_login *login = link->access->login;
+	QS_AUTO(qs_auto_free) char *path = qs_printf("auth/%s/login", link->access->auth);
+	QS_AUTO(qs_secret_done) struct qs_secret body = {};
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	struct qs_hcvault_request request = {
+		"POST", path, &body, .token = "", .about = "logging in", .login = true
+	};
+	struct qs_transit_login got = {};
+	enum qs_transit_verdict verdict;
+	int r;
+
+	if (*login->token && (login->ends == 0 || boottime() < login->ends))
+		return 0;
+	r = qs_transit_write_login(link->access->role, link->access->secret_id, &body, err);
+	if (r == 0)
+		r = ask_on(link, &request, &answer, &verdict, err);
+	if (r < 0 && link->refused)
+		login->failed = *err;
+	if (r == 0)
+		r = qs_transit_read_login(answer, &got, err);
+	if (r < 0)
+		return r;
+	memcpy(login->token, got.token, sizeof(login->token));
+	login->ends = got.seconds ? boottime() + (int64_t)got.seconds : 0;
+	explicit_bzero(&got, sizeof(got));
+	return 0;
+}
+
+int qs_hcvault_ask(struct qs_hcvault_link *link, const struct qs_hcvault_request *request,
+		   json_t **ret, enum qs_transit_verdict *ret_verdict, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	enum qs_transit_verdict verdict = QS_TRANSIT_ELSEWHERE;
+	struct qs_error own = {};
+	int r = request->token ? 0 : qs_hcvault_log_in(link, &own);
+
+	if (r == 0)
+		r = ask_on(link, request, &answer, &verdict, &own);
+	if (verdict == QS_TRANSIT_DENIED && !request->token) {
+		/* Expired, or revoked, or used as often as it may be: or the policy. */
+		*link->access->login->token = '\0';
+		own = (struct qs_error){};
+		r = qs_hcvault_log_in(link, &own);
+		if (r == 0)
+			r = ask_on(link, request, &answer, &verdict, &own);
+		link->refused |= verdict == QS_TRANSIT_DENIED;
+	}
+	if (ret_verdict)
+		*ret_verdict = verdict;
+	if (r < 0 && err)
+		*err = own;
+	if (ret)
+		*ret = QS_TAKE(answer);
+	return r;
+}
+
+/* ---- the servers in their order ---- */
+
+/* Returns how many; TEXT is cut at the commas. */
+static int parse_hosts(char *text, const char *ret[HOSTS_MAX], struct qs_error *err)
+{
+	int count = 0;
+	char *next = NULL;
+
+	for (char *p = strtok_r(text, ",", &next); p; p = strtok_r(NULL, ",", &next)) {
+		if (count == HOSTS_MAX || strlen(p) >= QS_HCVAULT_SERVER_L || strpbrk(p, "/@?#\\"))
+			return qs_fail(err, QS_E_CONFIG,
+				       "vault_servers in qs-util.conf: '%.200s' is not HOST or "
+				       "HOST:PORT, or one too many (%d)",
+				       p, HOSTS_MAX);
+		ret[count++] = p;
+	}
+	if (count == 0)
+		return qs_fail(err, QS_E_CONFIG,
+			       "no Vault server is configured: set vault_servers in qs-util.conf");
+	return count;
+}
+
+int qs_hcvault_with_server(const struct qs_hcvault_access *access,
+			   int (*op)(struct qs_hcvault_link *link, void *cookie,
+				     struct qs_error *err),
+			   void *cookie, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *text = qs_strdup(access->servers);
+	int64_t end = qs_hcvault_now() + access->deadline_ms;
+	const char *hosts[HOSTS_MAX];
+	struct qs_error all = {};
+	bool refused = false;
+	int r = access->login->failed.kind == QS_E_NONE ? parse_hosts(text, hosts, &all) : 0;
+	int count = r;
+
+	if (access->login->failed.kind != QS_E_NONE)
+		all = access->login->failed;
+	for (int i = 0; i < count && !refused; i++) {
+		/* Each gets its share of what is left, so that a silent one does not take all. */
+		QS_AUTO(qs_hcvault_disconnect) struct qs_hcvault_link link = {};
+		int64_t now = qs_hcvault_now();
+		struct qs_error own = {};
+
+		r = qs_hcvault_connect(access, hosts[i], now + (end - now) / (count - i), &link,
+				       &own);
+		if (r == 0)
+			r = op(&link, cookie, &own);
+		if (r >= 0)
+			return r;
+		refused = link.refused;
+		qs_error_prefix(&own, "Vault server %s", hosts[i]);
+		if (all.kind == QS_E_NONE)
+			all = own;
+		else
+			qs_error_append(&all, "; %s", own.text);
+	}
+	if (err)
+		*err = all;
+	return qs_negative(qs_kind_errno(all.kind));
+}

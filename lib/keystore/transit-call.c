@@ -1,0 +1,192 @@
+/*
+ * The provider vault: credentials, and the worker process that talks to the servers.
+ *
+ * A secret-id that came wrapped is unwrapped once:
+ *
+ *   step                                left behind              second run
+ *   unwrap at the server                the wrapping token,      "somebody has used it": a new
+ *                                       which is void            one has to be made
+ *   secret-id, durable                  both files               unwraps nothing, erases
+ *   erase the wrapping token            finished
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/task.h"
+#include "key/keyfile.h"
+#include "keystore/transit-internal.h"
+
+/* The module keeps its own deadlines; its worker is killed when it does not. */
+#define MARGIN_MS 1000U
+
+struct call {
+	const struct qs_env *env;
+	qs_transit_job *job;
+	void *cookie;
+	struct qs_hcvault_login *login;
+};
+
+struct credentials {
+	struct qs_secret ca, secret_id;
+};
+
+static void credentials_done(struct credentials *c)
+{
+	qs_secret_done(&c->ca);
+	qs_secret_done(&c->secret_id);
+}
+
+static int load(const struct qs_env *env, const char *path, const char *setting,
+		struct qs_secret *ret, struct qs_error *err)
+{
+	int r = *path ? qs_key_load(env, path, ret, err)
+		      : qs_fail(err, QS_E_CONFIG, "%s is not set in qs-util.conf", setting);
+
+	if (r < 0)
+		qs_error_prefix(err, "%s", setting);
+	return r;
+}
+
+/* One line of visible ASCII that can stand in JSON as it is. */
+static int load_line(const struct qs_env *env, const char *path, struct qs_secret *ret,
+		     struct qs_error *err)
+{
+	const char *text;
+	int r = load(env, path, "vault_secret_id_file", ret, err);
+
+	if (r < 0)
+		return r;
+	text = ret->data;
+	if (ret->size > 0 && text[ret->size - 1] == '\n')
+		ret->size--;
+	for (size_t i = 0; r == 0 && i < ret->size; i++)
+		if (text[i] < '!' || text[i] > '~' || text[i] == '"' || text[i] == '\\')
+			r = -EINVAL;
+	if (r < 0 || ret->size == 0 || ret->size >= QS_TRANSIT_TOKEN_L)
+		return qs_fail(err, QS_E_KEY_FILE, "%s: it is not one line of a secret-id", path);
+	return 0;
+}
+
+static int unwrap_secret_id(const struct qs_hcvault_functions *module,
+			    const struct qs_hcvault_access *how, const struct qs_env *env,
+			    const char *wrapped, struct qs_error *err)
+{
+	const char *path = env->config.vault_secret_id_file;
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+	QS_AUTO(qs_secret_done) struct qs_secret token = {};
+	QS_AUTO(qs_secret_done) struct qs_secret secret_id = {};
+	int r;
+
+	/* Both: a run that was killed had it already. */
+	if (access(real, F_OK) == 0)
+		return 0;
+	r = load_line(env, wrapped, &token, err);
+	if (r == 0)
+		r = module->unwrap(how, &token, &secret_id, err);
+	return r < 0 ? r : qs_key_store(env, path, &secret_id, false, err);
+}
+
+static int get_secret_id(const struct qs_hcvault_functions *module,
+			 const struct qs_hcvault_access *how, const struct qs_env *env,
+			 struct credentials *c, struct qs_error *err)
+{
+	const char *path = env->config.vault_secret_id_file;
+	QS_AUTO(qs_auto_free) char *wrapped = qs_printf("%s.wrapped", path);
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, wrapped);
+	int r = 0;
+
+	if (access(real, F_OK) == 0) {
+		r = unwrap_secret_id(module, how, env, wrapped, err);
+		if (r == 0)
+			r = qs_file_erase(real, err);
+	}
+	return r < 0 ? r : load_line(env, path, &c->secret_id, err);
+}
+
+static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
+{
+	const struct call *call = cookie;
+	const struct qs_config *config = &call->env->config;
+	QS_AUTO(credentials_done) struct credentials c = {};
+	struct qs_hcvault_access how = {
+		.servers = config->vault_servers,
+		.name_space = config->vault_namespace,
+		.mount = config->vault_mount,
+		.auth = config->vault_auth_mount,
+		.role = config->vault_role_id,
+		.secret_id = &c.secret_id,
+		.ca_path = config->vault_ca,
+		.ca = &c.ca,
+		.deadline_ms = config->vault_deadline_s * 1000,
+		.login = call->login,
+	};
+	const struct qs_module *module = NULL;
+	int r;
+
+	(void)worker;
+	/* libcurl, OpenSSL and jansson have secrets in memory of their own. */
+	qs_secret_lock_all();
+	qs_secret_wipe_json();
+	if (!*how.servers)
+		return qs_fail(err, QS_E_CONFIG,
+			       "no Vault server is configured: set vault_servers in qs-util.conf");
+	if (!*how.role)
+		return qs_fail(err, QS_E_CONFIG, "vault_role_id is not set in qs-util.conf");
+	r = load(call->env, config->vault_ca, "vault_ca", &c.ca, err);
+	if (r == 0)
+		r = qs_module_load(QS_HCVAULT_MODULE_NAME, QS_HCVAULT_MODULE_SYMBOL,
+				   QS_HCVAULT_MODULE_VERSION, &module, err);
+	if (r == 0)
+		r = get_secret_id((const struct qs_hcvault_functions *)module, &how, call->env, &c,
+				  err);
+	if (r < 0)
+		return r;
+	return call->job((const struct qs_hcvault_functions *)module, &how, call->cookie, ret, err);
+}
+
+/* The login that this process may use for more than this call, or one for this call in *OWN. */
+static int find_login(const struct qs_env *env, struct qs_hcvault_login **own,
+		      struct qs_hcvault_login **ret, struct qs_error *err)
+{
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
+	void *memory = NULL;
+	int r;
+
+	*ret = env->keystore ? env->keystore->login : NULL;
+	if (*ret)
+		return 0;
+	r = qs_secret_share(&memory, sizeof(**ret), err);
+	if (r < 0)
+		return r;
+	*ret = memory;
+	if (s)
+		s->login = memory;
+	else
+		*own = memory;
+	return 0;
+}
+
+int qs_transit_call(const struct qs_env *env, qs_transit_job *what, void *cookie, json_t **ret,
+		    struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free)
+	char *late = qs_printf("no Vault server answered within %u seconds (vault_deadline in "
+			       "qs-util.conf)",
+			       env->config.vault_deadline_s);
+	struct qs_hcvault_login *own = NULL;
+	struct call call = { .env = env, .job = what, .cookie = cookie };
+	const struct qs_task task = {
+		.deadline_ms = env->config.vault_deadline_s * 1000 + MARGIN_MS,
+		.late = late,
+		.job = job,
+		.cookie = &call,
+	};
+	int r = find_login(env, &own, &call.login, err);
+
+	if (r == 0)
+		r = qs_task_run(&task, ret, NULL, err);
+	qs_secret_unshare(own, sizeof(*own));
+	return r;
+}

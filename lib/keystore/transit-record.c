@@ -1,0 +1,77 @@
+/*
+ * The provider vault: which version of which key of the server is a generation.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "key/keyfile.h"
+#include "keystore/transit-internal.h"
+#include "luks/fields.h"
+
+#define VERSION 1
+
+char *qs_transit_record_path(uint32_t number)
+{
+	return qs_printf("%s/%u.vault", QS_KEYSTORE_DIR, (unsigned)number);
+}
+
+void qs_transit_own_key(const char *store, char ret[QS_TRANSIT_NAME_L])
+{
+	(void)snprintf(ret, QS_TRANSIT_NAME_L, "qs-util-%s", store);
+}
+
+static int parse(const struct qs_secret *text, const char *path, struct qs_transit_record *ret,
+		 struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json)
+	json_t *json = json_loadb(text->data, text->size, JSON_REJECT_DUPLICATES, NULL);
+	const char *key = qs_fields_text(json, "key");
+	uint64_t version, number;
+
+	if (!json_is_object(json) || !qs_fields_number(json, "version", &version) ||
+	    version != VERSION || !key || !qs_transit_is_text(key) ||
+	    strlen(key) >= sizeof(ret->key) || !qs_fields_number(json, "key_version", &number) ||
+	    number < 1 || number > INT32_MAX)
+		return qs_fail(err, QS_E_CONFIG,
+			       "%s is not usable: it is malformed, or was written by a newer "
+			       "qs-util; take it from a key bundle (keyrestore)",
+			       path);
+	memcpy(ret->key, key, strlen(key) + 1);
+	ret->version = (uint32_t)number;
+	ret->adopted = json_is_true(json_object_get(json, "adopted"));
+	return 0;
+}
+
+int qs_transit_record_load(const struct qs_env *env, uint32_t number, struct qs_transit_record *ret,
+			   struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_transit_record_path(number);
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+	QS_AUTO(qs_secret_done) struct qs_secret text = {};
+	int r;
+
+	*ret = (struct qs_transit_record){};
+	if (access(real, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	r = qs_key_load(env, path, &text, err);
+	if (r == 0)
+		r = parse(&text, path, ret, err);
+	return r < 0 ? r : 1;
+}
+
+int qs_transit_record_save(const struct qs_env *env, uint32_t number,
+			   const struct qs_transit_record *record, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_transit_record_path(number);
+	QS_AUTO(qs_auto_json)
+	json_t *json =
+		json_pack("{s:i,s:s,s:I,s:b}", "version", VERSION, "key", record->key,
+			  "key_version", (json_int_t)record->version, "adopted", record->adopted);
+	QS_AUTO(qs_auto_free) char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+
+	if (!text)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %s", path);
+	return qs_key_store(env, path, &(struct qs_secret){ text, strlen(text) }, false, err);
+}

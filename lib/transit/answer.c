@@ -1,0 +1,216 @@
+/*
+ * Values out of answers.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base64.h"
+#include "base/cleanup.h"
+#include "base/utf8.h"
+#include "luks/fields.h"
+#include "transit/message.h"
+#include "transit/refusals.h"
+
+#define SECRET_ID_MAX 1024
+
+static int bad(const char *field, struct qs_error *err)
+{
+	return qs_fail(err, QS_E_FAILED, "its answer has no usable %s", field);
+}
+
+/* A member that is text of 1 to MAX - 1 visible characters, or NULL. */
+static const char *word(const json_t *object, const char *name, size_t max)
+{
+	const char *text = qs_fields_text(object, name);
+
+	if (!text || !*text || strlen(text) >= max ||
+	    strlen(text) != json_string_length(json_object_get(object, name)))
+		return NULL;
+	for (const char *p = text; *p; p++)
+		if (*p < '!' || *p > '~')
+			return NULL;
+	return text;
+}
+
+int qs_transit_read_login(const json_t *answer, struct qs_transit_login *ret, struct qs_error *err)
+{
+	const json_t *auth = json_object_get(answer, "auth");
+	const char *token = word(auth, "client_token", sizeof(ret->token));
+
+	if (!token || !qs_fields_number(auth, "lease_duration", &ret->seconds))
+		return bad("token", err);
+	memcpy(ret->token, token, strlen(token) + 1);
+	return 0;
+}
+
+int qs_transit_read_secret_id(const json_t *answer, struct qs_secret *ret, struct qs_error *err)
+{
+	const char *text = word(json_object_get(answer, "data"), "secret_id", SECRET_ID_MAX);
+	int r;
+
+	if (!text || strpbrk(text, "\"\\"))
+		return bad("secret-id", err);
+	r = qs_secret_init(ret, strlen(text), err);
+	if (r == 0)
+		memcpy(ret->data, text, strlen(text));
+	return r;
+}
+
+int qs_transit_read_wrapping(const json_t *answer, struct qs_error *err)
+{
+	const char *path = qs_fields_text(json_object_get(answer, "data"), "creation_path");
+	QS_AUTO(qs_auto_free) char *printable = qs_utf8_printable(path);
+	size_t length = strlen(printable), tail = strlen("/secret-id");
+
+	/* The name of the mount is the administrator's choice. */
+	if (path && strstr(printable, "/role/") && length > tail &&
+	    strcmp(printable + length - tail, "/secret-id") == 0)
+		return 0;
+	return qs_fail(
+		err, QS_E_NOT_PERMITTED,
+		"the wrapping token was not made for a secret-id but at '%.200s': somebody may "
+		"have put another one in its place",
+		printable);
+}
+
+int qs_transit_read_key(const json_t *answer, struct qs_transit_key *ret, struct qs_error *err)
+{
+	static const char *const types[] = { "aes256-gcm96", "aes128-gcm96", "chacha20-poly1305" };
+	const json_t *data = json_object_get(answer, "data");
+	const char *type = word(data, "type", sizeof(ret->type));
+	uint64_t latest, least;
+	bool known = false;
+
+	*ret = (struct qs_transit_key){};
+	if (!type || !qs_fields_number(data, "latest_version", &latest) || latest < 1 ||
+	    latest > INT32_MAX || !qs_fields_number(data, "min_decryption_version", &least) ||
+	    least > latest)
+		return bad("description of the key", err);
+	for (size_t i = 0; i < QS_ARRAY_SIZE(types); i++)
+		known |= strcmp(type, types[i]) == 0;
+	if (!known)
+		return qs_fail(err, QS_E_CONFIG,
+			       "its key is of type %s; it has to be aes256-gcm96 or another that "
+			       "encrypts with authentication",
+			       type);
+	if (json_is_true(json_object_get(data, "derived")))
+		return qs_fail(err, QS_E_CONFIG,
+			       "its key is a derived one; make one without derived=true");
+	if (json_is_true(json_object_get(data, "soft_deleted")))
+		return qs_fail(err, QS_E_CONFIG,
+			       "its key is soft-deleted; its administrator can restore it");
+	ret->latest = (uint32_t)latest;
+	ret->least = (uint32_t)least;
+	ret->exportable = json_is_true(json_object_get(data, "exportable")) ||
+			  json_is_true(json_object_get(data, "allow_plaintext_backup"));
+	memcpy(ret->type, type, strlen(type) + 1);
+	return 0;
+}
+
+/* ---- batches ---- */
+
+/* What failed of an item; the text is the server's. */
+static bool has_failed(const json_t *result, struct qs_transit_item *item)
+{
+	const char *text = qs_fields_text(result, "error");
+	const struct qs_transit_refusal *known = text ? qs_transit_refusal(text) : NULL;
+	QS_AUTO(qs_auto_free) char *printable = qs_utf8_printable(text);
+
+	if (!text || !*text)
+		return false;
+	(void)qs_fail(&item->error, known ? known->kind : QS_E_FAILED,
+		      "the key server says: %.400s", known ? known->sentence : printable);
+	return true;
+}
+
+static int results_of(const json_t *answer, size_t count, const json_t **ret, struct qs_error *err)
+{
+	const json_t *list = json_object_get(json_object_get(answer, "data"), "batch_results");
+
+	if (!json_is_array(list))
+		return bad("results", err);
+	if (json_array_size(list) != count)
+		return qs_fail(err, QS_E_FAILED, "it answers %zu questions with %zu results", count,
+			       json_array_size(list));
+	*ret = list;
+	return 0;
+}
+
+/* "vault:v3:": not so with a template of the administrator's, which is no matter. */
+static bool is_of_version(const char *text, unsigned version)
+{
+	char begin[32];
+
+	if (strncmp(text, "vault:v", 7) != 0)
+		return true;
+	(void)snprintf(begin, sizeof(begin), "vault:v%u:", version);
+	return strncmp(text, begin, strlen(begin)) == 0;
+}
+
+int qs_transit_read_encrypted(const json_t *answer, unsigned version, struct qs_transit_item *items,
+			      size_t count, struct qs_error *err)
+{
+	const json_t *list = NULL;
+	int r = results_of(answer, count, &list, err);
+
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		const json_t *result = json_array_get(list, i);
+		const char *text = word(result, "ciphertext", sizeof(items[i].text));
+
+		if (has_failed(result, &items[i]))
+			continue;
+		items[i].done = text && qs_transit_is_text(text) && is_of_version(text, version);
+		if (items[i].done)
+			memcpy(items[i].text, text, strlen(text) + 1);
+		else
+			(void)qs_fail(&items[i].error, QS_E_FAILED,
+				      "the key server did not wrap it with version %u of its key",
+				      version);
+	}
+	return r;
+}
+
+int qs_transit_read_decrypted(const json_t *answer, struct qs_transit_item *items, size_t count,
+			      struct qs_error *err)
+{
+	const json_t *list = NULL;
+	int r = results_of(answer, count, &list, err);
+
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		const json_t *result = json_array_get(list, i);
+		const char *text = qs_fields_text(result, "plaintext");
+		QS_AUTO(qs_bytes_done) struct qs_bytes key = {};
+
+		if (has_failed(result, &items[i]))
+			continue;
+		items[i].done = text && qs_base64_decode(text, QS_TRANSIT_KEY_L, &key) == 0 &&
+				key.size == QS_TRANSIT_KEY_L;
+		if (items[i].done)
+			memcpy(items[i].key, key.data, key.size);
+		else
+			(void)qs_fail(&items[i].error, QS_E_NO_KEY,
+				      "what the key server gives for it is no key of ours");
+		if (key.data)
+			explicit_bzero(key.data, key.size);
+	}
+	return r;
+}
+
+/* ---- the server's state ---- */
+
+int qs_transit_read_health(const char *text, size_t size, struct qs_transit_health *ret,
+			   struct qs_error *err)
+{
+	QS_AUTO(qs_auto_json) json_t *body = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
+	const json_t *initialized = json_object_get(body, "initialized");
+	const char *version = word(body, "version", sizeof(ret->version));
+
+	*ret = (struct qs_transit_health){};
+	if (!json_is_boolean(initialized) || !version)
+		return bad("state", err);
+	ret->initialized = json_is_true(initialized);
+	ret->sealed = json_is_true(json_object_get(body, "sealed"));
+	ret->standby = json_is_true(json_object_get(body, "standby"));
+	memcpy(ret->version, version, strlen(version) + 1);
+	return 0;
+}

@@ -1,0 +1,368 @@
+#!/usr/bin/env bats
+# The keystore's provider vault, with the double of Vault and OpenBao in several ages.
+
+load tree
+
+setup()
+{
+	make_tree 2
+	KEYSTORE=$ROOT/etc/cryptconf/keystore
+	SERVER=$BATS_TEST_TMPDIR/server
+	OTHER=$BATS_TEST_TMPDIR/other
+	mkdir -p "$ROOT/etc/cryptconf/vault"
+}
+
+teardown()
+{
+	double stop "$SERVER"
+	double stop "$OTHER"
+}
+
+double()
+{
+	"$BATS_TEST_DIRNAME/../vault-server" "$@"
+}
+
+# started AGE: the server, and what this machine knows of it.
+started()
+{
+	double start "$SERVER" "$1"
+	install -m 0400 "$SERVER/certs/ca.crt" "$ROOT/etc/cryptconf/vault/ca.pem"
+	install -m 0400 "$SERVER/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
+	servers "$SERVER"
+}
+
+# servers DIR...: those to ask, in that order.
+servers()
+{
+	local dir list=
+	for dir; do list+=,localhost:$(<"$dir/port"); done
+	printf 'vault_servers = "%s"; vault_deadline = 3; vault_role_id = "%s";\n' "${list#,}" \
+		"$(<"$SERVER/role-id")" >"$ROOT/etc/cryptconf/qs-util.conf"
+}
+
+setting()
+{
+	echo "$*" >>"$ROOT/etc/cryptconf/qs-util.conf"
+}
+
+# rules LINE...: how the server misbehaves from now on; counts anew.
+rules()
+{
+	printf '%s\n' "$@" >"$SERVER/rules.new"
+	mv "$SERVER/rules.new" "$SERVER/rules"
+	: >"$SERVER/requests"
+}
+
+# asked REGEX: how often the server has been, since the rules were set.
+asked()
+{
+	grep -cE "$1" "$SERVER/requests" || true
+}
+
+# admin METHOD PATH [BODY]: somebody with all rights asks the server.
+admin()
+{
+	curl -sS --fail-with-body --cacert "$SERVER/certs/ca.crt" -H "X-Vault-Token: $(<"$SERVER/token")" \
+		-X "$1" ${3+--data "$3"} "https://localhost:$(<"$SERVER/port")/v1/$2"
+}
+
+own_key()
+{
+	echo "qs-util-$(jq -r .store "$KEYSTORE/keystore.json")"
+}
+
+# enrolled COUNT: that many devices, enabled and enrolled, without another key.
+enrolled()
+{
+	local n devices=()
+	for ((n = 1; n <= $1; n++)); do devices+=("$ID$n"); done
+	qs cryptformat --no-open "${devices[@]}"
+	qs --yes keystore enable --provider vault
+	qs cryptenroll "${devices[@]}" --keystore
+	rm -rf "$BATS_TEST_TMPDIR/keys"
+	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
+	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+}
+
+@test "a key of the server's own opens devices at every age, and is deleted in the end" {
+	local age key
+	for age in 1.8 1.14 openbao; do
+		started $age
+		rm -rf "$ROOT"/etc/cryptconf/{keys,headers,retired} "$ROOT/etc/crypttab" "$ROOT/img"/*
+		truncate -s 64M "$ROOT/img/d1" "$ROOT/img/d2"
+		enrolled 2
+		key=$(own_key)
+		[ "$(stat -c '%a' "$KEYSTORE/1.vault")" = 400 ]
+		[ "$(jq -c '[.key, .key_version, .adopted]' "$KEYSTORE/1.vault")" = "[\"$key\",1,false]" ]
+		run -0 --separate-stderr qs --json keystore status
+		"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+		[ "$(jq -c '.result.server | [.reachable, .sealed]' <<<"$output")" = '[true,false]' ]
+		run -0 --separate-stderr qs --json cryptopenall --test
+		[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[1,1]' ]
+		run -0 qs keystore verify
+		run -6 qs --yes keystore disable
+		run -0 qs keystore rotate --force
+		[ "$(admin GET "transit/keys/$key" | jq .data.latest_version)" = 2 ]
+		run -0 --separate-stderr qs --json cryptopenall --test
+		[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[2,2]' ]
+		# The third takes the first with it, and versions that nobody needs open nothing more.
+		run -0 qs keystore rotate --force
+		[ ! -e "$KEYSTORE/1.vault" ]
+		[ "$(admin GET "transit/keys/$key" | jq -c '.data | [.latest_version, .min_decryption_version]')" = '[3,2]' ]
+		rm -r "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+		truncate -s 0 "$ROOT/img/d1" "$ROOT/img/d2"
+		run -0 qs --yes keystore disable
+		[ ! -e "$KEYSTORE" ]
+		run admin GET "transit/keys/$key"
+		[[ $output == *'"errors":[]'* ]]
+		double stop "$SERVER"
+	done
+}
+
+@test "a hundred devices open with one login and one request" {
+	started 1.14
+	enrolled 1
+	local n line
+	line=$(grep scsi-30001 "$ROOT/etc/crypttab")
+	for ((n = 2; n <= 100; n++)); do
+		cp --sparse=always "$(image_of 1)" "$ROOT/img/d$n"
+		ln -sfn "$ROOT/img/d$n" "$ROOT${ID}$n"
+		echo "${line//scsi-30001/scsi-3000$n}" >>"$ROOT/etc/crypttab"
+	done
+	rules ''
+	run -0 --separate-stderr qs --json cryptopenall --test
+	[ "$(jq '[.devices[] | select(.keystore_generation == 1)] | length' <<<"$output")" = 100 ]
+	[ "$(asked approle/login)" = 1 ]
+	[ "$(asked transit/decrypt)" = 1 ]
+	[ "$(wc -l <"$SERVER/requests")" = 2 ]
+}
+
+@test "what the server refuses is a sentence, and nothing is made or changed" {
+	local age
+	refused()
+	{
+		run qs --yes keystore enable --provider vault
+		[ "$status" = "$1" ] || { echo "$status, not $1 $2: $output"; return 1; }
+		[[ $output == *"$2"* ]] || { echo "not $2: $output"; return 1; }
+		[ ! -e "$KEYSTORE" ]
+	}
+	for age in 1.8 openbao; do
+		started $age
+		rules 'sealed'
+		refused 75 'it is sealed'
+		rules 'standby to=https://elsewhere.example'
+		refused 75 'standby'
+		rules 'redirect to=https://elsewhere.example'
+		refused 75 'elsewhere'
+		rules 'used-up'
+		refused 2 'used up'
+		[ "$(asked approle/login)" = 1 ]
+		refused 2 'secret-id'
+		double stop "$SERVER"
+		started $age
+		rules 'status code=403 text="permission denied" path=login'
+		refused 2 'locked'
+		rules 'status code=400 text="missing client token" path=login'
+		refused 78 'vault_auth_mount'
+		rules 'status code=403 text="permission denied" path=transit'
+		refused 2 'policy'
+		rules 'html'
+		refused 1 "not one of Vault's"
+		rules 'truncated'
+		refused 1 "not one of Vault's"
+		rules 'oversized'
+		refused 1 'too large'
+		rules 'headers'
+		refused 1 'too large'
+		rules 'cut'
+		refused 75 'ended the connection'
+		rules 'hang'
+		refused 75 'does not answer'
+		rules 'status code=502'
+		refused 75 'status 502'
+		rules 'status code=429 retry=60 path=keys'
+		refused 75 'busy'
+		rules 'short'
+		refused 1 '1 questions with 0 results'
+		rules 'partial'
+		refused 2 'cannot wrap and unwrap'
+		rules 'tampered path=encrypt'
+		refused 2 'cannot wrap and unwrap'
+		rules 'tampered path=decrypt'
+		refused 2 'cannot wrap and unwrap'
+		rules ''
+		[[ $(admin LIST transit/keys 2>&1) != *qs-util* ]]
+		setting 'vault_mount = "nowhere";'
+		if [ $age = 1.8 ]; then refused 2 'policy'; fi
+		servers "$SERVER"
+		setting 'vault_namespace = "team";'
+		if [ $age = openbao ]; then refused 78 'vault_namespace'; fi
+		double stop "$SERVER"
+	done
+}
+
+@test "a busy server is waited for, and a token that is not valid any more replaced once" {
+	started openbao
+	enrolled 1
+	rules 'status code=429 times=1' 'status code=503 text="namespace is busy" times=0'
+	run -0 qs cryptopen --test "${ID}1"
+	rules 'expired times=1 path=transit'
+	run -0 qs cryptopen --test "${ID}1"
+	[ "$(asked approle/login)" = 2 ]
+	rules 'expired path=transit'
+	run -2 qs cryptopen --test "${ID}1"
+	[ "$(asked approle/login)" = 2 ]
+}
+
+@test "the next server answers when one is down, silent, sealed, a standby or not itself" {
+	started 1.14
+	enrolled 1
+	double start "$OTHER" 1.14
+	ln -sfn "$SERVER/certs" "$OTHER/certs.same"
+	rm -r "$OTHER/certs" && mv "$OTHER/certs.same" "$OTHER/certs"
+	double stop "$OTHER"
+	servers "$OTHER" "$SERVER"
+	run -0 qs cryptopen --test "${ID}1"
+	double start "$OTHER" 1.14
+	servers "$OTHER" "$SERVER"
+	local rule
+	for rule in sealed 'standby to=https://localhost:1' hang cut html 'status code=500'; do
+		echo "$rule" >"$OTHER/rules.new"
+		mv "$OTHER/rules.new" "$OTHER/rules"
+		run -0 qs cryptopen --test "${ID}1"
+	done
+	double stop "$OTHER"
+	local certificate
+	for certificate in rogue:'not vouched for' expired:'has expired' early:'not valid yet' other:'another name'; do
+		VAULT_DOUBLE_CERT=server-${certificate%%:*} double start "$OTHER" 1.14
+		servers "$OTHER" "$SERVER"
+		run -0 qs cryptopen --test "${ID}1"
+		servers "$OTHER"
+		run -6 qs cryptopen --test "${ID}1"
+		[[ $output == *"${certificate#*:}"* ]] || { echo "$output"; false; }
+		double stop "$OTHER"
+	done
+	printf 'vault_servers = "nowhere.invalid"; vault_role_id = "x"; vault_deadline = 1;\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *nowhere.invalid* ]]
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq .result.server.reachable <<<"$output")" = false ]
+}
+
+@test "one wrapped key that was changed is one device's failure, and the others open" {
+	local age
+	for age in 1.8 1.14; do
+		started $age
+		rules ''
+		rm -rf "$ROOT"/etc/cryptconf/{keys,headers,keystore} "$ROOT/etc/crypttab" "$ROOT/img"/*
+		truncate -s 64M "$ROOT/img/d1" "$ROOT/img/d2"
+		enrolled 2
+		# Another key's, as the server sees it: well-formed, and not authentic.
+		local text=$BATS_TEST_TMPDIR/token
+		local number
+		number=$(cryptsetup luksDump "$(image_of 2)" | sed -n 's/^ *\([0-9]*\): qs-keystore$/\1/p')
+		rm -f "$text"
+		cryptsetup token export --token-id "$number" --json-file "$text" "$(image_of 2)"
+		python3 - "$text" <<'END'
+import json, sys
+token = json.load(open(sys.argv[1]))
+header = token["jwe"]["header"]
+wrapped = header["qs-wrapped"]
+header["qs-wrapped"] = wrapped[:-9] + ("A" if wrapped[-9] != "A" else "B") + wrapped[-8:]
+json.dump(token, open(sys.argv[1], "w"))
+END
+		cryptsetup token remove --token-id "$number" "$(image_of 2)"
+		cryptsetup token import --token-id "$number" --json-file "$text" "$(image_of 2)"
+		rm -r "$ROOT/etc/cryptconf/headers"
+		run -7 --separate-stderr qs --json cryptopenall --test
+		[ "$(jq -c '[.devices[].ok]' <<<"$output")" = '[true,false]' ]
+		[[ $(jq -r '.devices[1].error.message' <<<"$output") == *'the wrapped key was changed'* ]]
+		rules 'partial nth=2'
+		run -7 --separate-stderr qs --json cryptopenall --test
+		rules 'short'
+		run ! qs cryptopenall --test
+		rules 'tampered path=decrypt'
+		run ! qs cryptopenall --test
+		[[ $output != *Segmentation* ]]
+		double stop "$SERVER"
+	done
+}
+
+@test "a key that somebody has made is used and rotated, and never ended" {
+	started openbao
+	setting 'vault_key = "qs-shared";'
+	run -2 qs --yes keystore enable --provider vault
+	[[ $output == *'vault write -f transit/keys/qs-shared'* ]]
+	[ ! -e "$KEYSTORE" ]
+	admin POST transit/keys/qs-shared '{"derived":true}'
+	run -78 qs --yes keystore enable --provider vault
+	[[ $output == *derived* ]]
+	admin POST transit/keys/qs-shared/config '{"deletion_allowed":true}'
+	admin DELETE transit/keys/qs-shared
+	admin POST transit/keys/qs-shared '{}'
+	admin POST transit/keys/qs-shared/rotate '{}'
+	enrolled 1
+	[ "$(jq -c '[.key, .key_version, .adopted]' "$KEYSTORE/1.vault")" = '["qs-shared",2,true]' ]
+	# One that the administrator has rotated is taken as it is.
+	admin POST transit/keys/qs-shared/rotate '{}'
+	run -0 qs keystore rotate --force
+	[ "$(jq .key_version "$KEYSTORE/2.vault")" = 3 ]
+	run -0 qs keystore rotate --force
+	[ "$(jq .key_version "$KEYSTORE/3.vault")" = 4 ]
+	[ ! -e "$KEYSTORE/1.vault" ]
+	admin POST transit/keys/qs-other '{}'
+	run -2 qs keystore rotate --force --key-id qs-none
+	run -0 qs keystore rotate --force --key-id qs-other
+	[ "$(jq -c '[.key, .key_version]' "$KEYSTORE/4.vault")" = '["qs-other",1]' ]
+	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
+	[ "$(jq '.devices[0].keystore_generation' <<<"$output")" = 4 ]
+	rm -r "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+	truncate -s 0 "$ROOT/img/d1"
+	run -0 qs --yes keystore disable
+	[ "$(admin GET transit/keys/qs-shared | jq -c '.data | [.latest_version, .min_decryption_version]')" = '[4,1]' ]
+	admin GET transit/keys/qs-other
+}
+
+@test "a secret-id that came wrapped is unwrapped once, and one that somebody has used is told" {
+	local file
+	started 1.14
+	file=$ROOT/etc/cryptconf/vault/secret-id
+	rm -f "$file"
+	wrapped()
+	{
+		curl -sS --cacert "$SERVER/certs/ca.crt" -H "X-Vault-Token: $(<"$SERVER/token")" -H 'X-Vault-Wrap-TTL: 120s' \
+			-X POST "https://localhost:$(<"$SERVER/port")/v1/$1" --data "${2-{\}}" | jq -r .wrap_info.token
+	}
+	(umask 077 && wrapped auth/approle/role/qs/secret-id >"$file.wrapped")
+	cp "$file.wrapped" "$BATS_TEST_TMPDIR/used"
+	run -0 qs --yes keystore enable --provider vault
+	[ ! -e "$file.wrapped" ]
+	[ "$(stat -c %a "$file")" = 400 ]
+	rm -f "$file"
+	install -m 0400 "$BATS_TEST_TMPDIR/used" "$file.wrapped"
+	run -0 --separate-stderr qs --json keystore status
+	[[ $(jq -r .result.server.problem <<<"$output") == *'take it for stolen'* ]]
+	# A token that carries something else.
+	rm -f "$file.wrapped"
+	(umask 077 && wrapped sys/capabilities-self '{"paths":["x"]}' >"$file.wrapped")
+	run -0 --separate-stderr qs --json keystore status
+	[[ $(jq -r .result.server.problem <<<"$output") == *'not made for a secret-id'* ]]
+}
+
+@test "without qs-util: whoever may decrypt at the server opens the device by curl, jose and cryptsetup" {
+	local number text
+	started 1.14
+	enrolled 1
+	run -1 qs keystore export --public-key /nowhere
+	cd "$BATS_TEST_TMPDIR"
+	number=$(cryptsetup luksDump "$(image_of 1)" | sed -n 's/^ *\([0-9]*\): qs-keystore$/\1/p')
+	cryptsetup token export --token-id "$number" --json-file token.json "$(image_of 1)"
+	jose fmt -j token.json -g jwe -o jwe.json
+	text=$(jq -r '.header["qs-wrapped"]' jwe.json)
+	admin POST "transit/decrypt/$(own_key)" "{\"ciphertext\":\"$text\"}" | jq -r .data.plaintext |
+		base64 -d | jose b64 enc -I - | jq -R '{kty: "oct", k: .}' >content.jwk
+	jose jwe dec -i jwe.json -k content.jwk >plain
+	cryptsetup open --test-passphrase --key-file plain --keyfile-size 64 "$(image_of 1)"
+}
