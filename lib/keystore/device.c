@@ -34,7 +34,8 @@ int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keysto
 }
 
 static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct crypt_device *cd,
-		  const struct qs_keystore_token *t, struct qs_secret *ret, struct qs_error *err)
+		  const struct qs_keystore_token *t, struct qs_secret *ret,
+		  struct qs_secret *ret_volume_key, struct qs_error *err)
 {
 	QS_AUTO(qs_wrapping_done) struct qs_wrapping w = { .generation = t->generation };
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
@@ -52,7 +53,7 @@ static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct
 	}
 	r = qs_identity_unpack(&w.plain, &identity, &key, err);
 	if (r == 0)
-		r = qs_identity_check(cd, t->slot, &key, &identity, err);
+		r = qs_identity_check(cd, t->slot, &key, &identity, ret_volume_key, err);
 	if (r == 0)
 		*ret = qs_secret_move(&key);
 	return r;
@@ -60,13 +61,14 @@ static int unwrap(const struct qs_env *env, const struct qs_keystore *ks, struct
 
 int qs_keystore_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
 		       struct crypt_device *cd, const json_t *token, struct qs_secret *ret,
-		       struct qs_keystore_token *ret_token, struct qs_error *err)
+		       struct qs_secret *ret_volume_key, struct qs_keystore_token *ret_token,
+		       struct qs_error *err)
 {
 	int r = qs_keystore_token_parse(token, crypt_get_uuid(cd), ret_token, err);
 
 	if (r == 0)
 		r = qs_keystore_check_token(ks, ret_token, err);
-	return r < 0 ? r : unwrap(env, ks, cd, ret_token, ret, err);
+	return r < 0 ? r : unwrap(env, ks, cd, ret_token, ret, ret_volume_key, err);
 }
 
 /* By the text that the header will hold, not by what is in memory. */
@@ -83,7 +85,7 @@ static int prove(const struct qs_env *env, const struct qs_keystore *ks, struct 
 
 	(void)json_array_append_new(slots, json_sprintf("%d", slot));
 	(void)json_object_set_new(again, "keyslots", slots);
-	r = qs_keystore_unwrap(env, ks, cd, again, &found, &parsed, err);
+	r = qs_keystore_unwrap(env, ks, cd, again, &found, NULL, &parsed, err);
 	if (r == 0 && !qs_secret_equal(&found, device_key))
 		r = qs_fail(err, QS_E_FAILED, "it unwraps to another key");
 	if (r < 0)

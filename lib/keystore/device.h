@@ -24,14 +24,16 @@ int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
 
 /*
  * The key that TOKEN holds for the loaded header CD, whose identity has been checked by
- * then, and the keyslot. QS_E_DAMAGED: the token; QS_E_HOSTILE: another volume;
+ * then, and the keyslot; *ret_volume_key (may be NULL): the volume key, which was measured for it.
+ * QS_E_DAMAGED: the token; QS_E_HOSTILE: another volume;
  * QS_E_NO_KEY: another keystore's, a generation that this one does not have, another KEK,
  * or it does not open the keyslot; QS_E_KEY_FILE: the KEK's file; QS_E_FAILED: the
  * module; or another provider's.
  */
 int qs_keystore_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
 		       struct crypt_device *cd, const json_t *token, struct qs_secret *ret,
-		       struct qs_keystore_token *ret_token, struct qs_error *err);
+		       struct qs_secret *ret_volume_key, struct qs_keystore_token *ret_token,
+		       struct qs_error *err);
 
 /* A token on its way to another generation. */
 struct qs_rewrap {

@@ -39,7 +39,7 @@ static int describe(struct crypt_device *cd, struct qs_identity *ret, struct qs_
 /* HMAC-SHA256 with the volume key, over everything but itself. */
 static int measure(struct crypt_device *cd, int slot, const struct qs_secret *device_key,
 		   const struct qs_identity *of, unsigned char ret[QS_IDENTITY_MAC_L],
-		   struct qs_error *err)
+		   struct qs_secret *ret_volume_key, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	char text[TEXT_MAX];
@@ -58,6 +58,8 @@ static int measure(struct crypt_device *cd, int slot, const struct qs_secret *de
 		return qs_fail_errno(err, r, "cannot read keyslot %d", slot);
 	if (!HMAC(EVP_sha256(), key.data, (int)size, (unsigned char *)text, (size_t)n, ret, NULL))
 		return qs_fail(err, QS_E_FAILED, "cannot measure the volume key");
+	if (ret_volume_key)
+		*ret_volume_key = qs_secret_move(&key);
 	return 0;
 }
 
@@ -66,7 +68,7 @@ int qs_identity_take(struct crypt_device *cd, int slot, const struct qs_secret *
 {
 	int r = describe(cd, ret, err);
 
-	return r < 0 ? r : measure(cd, slot, device_key, ret, ret->mac, err);
+	return r < 0 ? r : measure(cd, slot, device_key, ret, ret->mac, NULL, err);
 }
 
 static const char *difference(const struct qs_identity *a, const struct qs_identity *b)
@@ -83,8 +85,10 @@ static const char *difference(const struct qs_identity *a, const struct qs_ident
 }
 
 int qs_identity_check(struct crypt_device *cd, int slot, const struct qs_secret *device_key,
-		      const struct qs_identity *recorded, struct qs_error *err)
+		      const struct qs_identity *recorded, struct qs_secret *ret_volume_key,
+		      struct qs_error *err)
 {
+	QS_AUTO(qs_secret_done) struct qs_secret volume_key = {};
 	struct qs_identity now = {};
 	const char *what;
 	int r = describe(cd, &now, err);
@@ -93,12 +97,14 @@ int qs_identity_check(struct crypt_device *cd, int slot, const struct qs_secret 
 		return r;
 	what = difference(&now, recorded);
 	if (!what) {
-		r = measure(cd, slot, device_key, &now, now.mac, err);
+		r = measure(cd, slot, device_key, &now, now.mac, &volume_key, err);
 		if (r < 0)
 			return r;
 		if (memcmp(now.mac, recorded->mac, sizeof(now.mac)) != 0)
 			what = "the volume key";
 	}
+	if (!what && ret_volume_key)
+		*ret_volume_key = qs_secret_move(&volume_key);
 	if (!what)
 		return 0;
 	return qs_fail(err, QS_E_HOSTILE,

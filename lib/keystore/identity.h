@@ -37,10 +37,11 @@ int qs_identity_take(struct crypt_device *cd, int slot, const struct qs_secret *
 /*
  * Is the loaded header CD the volume that RECORDED is of? First what the header says,
  * then the volume key. QS_E_HOSTILE naming the first difference; -EPERM (QS_E_NO_KEY):
- * DEVICE_KEY does not open keyslot SLOT.
+ * DEVICE_KEY does not open keyslot SLOT. *ret_volume_key (may be NULL): the key that was measured.
  */
 int qs_identity_check(struct crypt_device *cd, int slot, const struct qs_secret *device_key,
-		      const struct qs_identity *recorded, struct qs_error *err);
+		      const struct qs_identity *recorded, struct qs_secret *ret_volume_key,
+		      struct qs_error *err);
 
 /* DEVICE_KEY (QS_DEVICE_KEY_L bytes) and behind it the identity as JSON, to be wrapped. */
 int qs_identity_pack(const struct qs_identity *identity, const struct qs_secret *device_key,

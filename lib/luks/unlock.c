@@ -175,9 +175,17 @@ static uint32_t activation_flags(const struct qs_unlock *how)
 static int try_slot(struct crypt_device *cd, const char *node, int slot,
 		    const struct qs_secret *key, const struct qs_unlock *how, struct qs_error *err)
 {
-	int r = crypt_activate_by_passphrase(cd, how->test ? NULL : how->name, slot, key->data,
-					     key->size, activation_flags(how));
+	const char *name = how->test ? NULL : how->name;
+	uint32_t flags = activation_flags(how);
+	int r;
 
+	if (how->volume_key)
+		r = crypt_activate_by_volume_key(cd, name, how->volume_key->data,
+						 how->volume_key->size, flags);
+	else
+		r = crypt_activate_by_passphrase(cd, name, slot, key->data, key->size, flags);
+	if (r >= 0 && how->volume_key)
+		return slot;
 	if (r >= 0 || r == -EPERM || r == -ENOENT)
 		return r == -ENOENT ? -EPERM : r;
 	if (!how->test)

@@ -20,8 +20,11 @@ struct qs_unlock {
 	bool test;        /* only prove that the key opens a keyslot */
 	bool read_only;
 	bool allow_discards;
-	int slot;                 /* try only this keyslot; -1: all, cheapest first */
-	uint32_t skip;            /* keyslots (bits) that are not tried */
+	int slot;      /* try only this keyslot; -1: all, cheapest first */
+	uint32_t skip; /* keyslots (bits) that are not tried */
+	/* What KEY's keyslot gave just now, measured: spares its derivation. May be NULL, which it
+	 * is wherever another keyslot might be tried. */
+	const struct qs_secret *volume_key;
 	struct qs_worker *worker; /* asked before a memory-hard keyslot is tried; may be NULL */
 };
 

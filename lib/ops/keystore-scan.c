@@ -117,7 +117,8 @@ int qs_keystore_prove(const struct qs_env *env, const struct qs_keystore *ks, co
 
 	if (r < 0)
 		return r;
-	r = qs_keystore_unwrap(env, ks, cd, qs_keystore_token_find(h.json, &number), &key, &t, err);
+	r = qs_keystore_unwrap(env, ks, cd, qs_keystore_token_find(h.json, &number), &key, NULL, &t,
+			       err);
 	return r;
 }
 

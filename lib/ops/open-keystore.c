@@ -54,10 +54,12 @@ bool qs_open_keystore_has(const struct qs_env *env, const struct qs_open_request
 
 static int open_with(struct qs_worker *worker, const struct qs_open_request *request,
 		     struct crypt_device *cd, const struct qs_luks_header *h, int slot,
-		     const struct qs_secret *key, struct qs_error *err)
+		     const struct qs_secret *key, const struct qs_secret *volume_key,
+		     struct qs_error *err)
 {
-	const struct qs_unlock how = qs_open_how(request, slot, worker);
+	struct qs_unlock how = qs_open_how(request, slot, worker);
 
+	how.volume_key = volume_key;
 	if (request->attempt)
 		return request->attempt(request->attempt_cookie, key, err);
 	return qs_luks_unlock_loaded(cd, request->node, h, key, &how, err);
@@ -74,6 +76,7 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 	QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
+	QS_AUTO(qs_secret_done) struct qs_secret volume_key = {};
 	struct qs_keystore_token t = {};
 	struct qs_keystore ks;
 	const json_t *token;
@@ -89,13 +92,13 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 	token = qs_keystore_token_find(h.json, &number);
 	r = token ? qs_keystore_load(env, &ks, &own) : 1;
 	if (r == 0)
-		r = qs_keystore_unwrap(env, &ks, cd, token, &key, &t, &own);
+		r = qs_keystore_unwrap(env, &ks, cd, token, &key, &volume_key, &t, &own);
 	*ret_final = own.kind == QS_E_HOSTILE;
 	if (r < 0 && err)
 		*err = own;
 	if (r != 0)
 		return r;
-	r = open_with(worker, request, cd, &h, t.slot, &key, err);
+	r = open_with(worker, request, cd, &h, t.slot, &key, &volume_key, err);
 	if (r >= 0)
 		*ret = json_pack("{s:i,s:i,s:i}", "token", number, "keyslot", r,
 				 "keystore_generation", (int)t.generation);
@@ -118,7 +121,7 @@ json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
 		return NULL;
 	r = qs_keystore_load(env, &ks, &err);
 	if (r == 0)
-		r = qs_keystore_unwrap(env, &ks, cd, token, &key, &t, &err);
+		r = qs_keystore_unwrap(env, &ks, cd, token, &key, NULL, &t, &err);
 	*ret_slot = qs_fields_slot(
 		json_string_value(json_array_get(json_object_get(token, "keyslots"), 0)) ?: "");
 	if (r < 0)

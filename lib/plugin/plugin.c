@@ -74,7 +74,7 @@ static int unwrap(const struct qs_env *env, struct crypt_device *cd, const json_
 		r = qs_luks_check_identity(env, &h, NULL, err);
 	if (r == 0)
 		r = qs_keystore_load(env, &ks, err);
-	return r < 0 ? r : qs_keystore_unwrap(env, &ks, cd, token, ret, &t, err);
+	return r < 0 ? r : qs_keystore_unwrap(env, &ks, cd, token, ret, NULL, &t, err);
 }
 
 static int open_token(struct crypt_device *cd, int number, struct qs_secret *ret,
