@@ -127,7 +127,7 @@ kek_names()
 	# Beyond repair: what lies there now may be anything.
 	dd if=/dev/urandom of="$(image_of 2)" bs=4096 seek=1 count=70 conv=notrunc status=none
 	run -7 --separate-stderr qs --json keystore rotate --force
-	[ "$(jq -c '.result.rotation' <<<"$output")" = '{"state":"rewrapping-keys","generation":2}' ]
+	[ "$(jq -c '.result.rotation' <<<"$output")" = '{"state":"rewrapping-keys","generation":2,"provider":"local"}' ]
 	[ "$(jq -r '.devices[] | select(.ok | not) | .error.code' <<<"$output")" = header-damaged ]
 	[ "$(generation 1)$(generation 3)" = 22 ]
 	run -0 --separate-stderr qs --json keystore status
