@@ -25,7 +25,7 @@ static void print_elsewhere(FILE *out, const json_t *object, const char *usual)
 {
 	const char *provider = json_string_value(json_object_get(object, "provider"));
 
-	if (provider && strcmp(provider, usual) != 0)
+	if (provider && usual && strcmp(provider, usual) != 0)
 		fprintf(out, " (provider %s)", provider);
 }
 

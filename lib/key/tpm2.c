@@ -79,7 +79,7 @@ void qs_tpm2_run_prepare(const struct qs_env *env, const struct qs_tpm2_work *wo
 	};
 	char seconds[QS_TEXT_SIZE_L];
 
-	ret->work = *work;
+	*ret = (struct qs_tpm2_run){ .work = *work };
 	(void)snprintf(ret->late, sizeof(ret->late),
 		       "the TPM did not answer within %s (tpm2_deadline in qs-util.conf)",
 		       qs_text_seconds(env->config.tpm2_deadline_s, seconds));
@@ -89,7 +89,7 @@ void qs_tpm2_run_prepare(const struct qs_env *env, const struct qs_tpm2_work *wo
 int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
 		struct qs_error *ret_failed, struct qs_error *err)
 {
-	struct qs_tpm2_run run;
+	struct qs_tpm2_run run = {};
 
 	qs_tpm2_run_prepare(env, work, &run);
 	return qs_task_run(&run.run.task, ret, ret_failed, err);

@@ -210,7 +210,8 @@ int qs_provider_unwrap(const struct qs_provider *provider, const struct qs_env *
 		       const struct qs_keystore *ks, struct qs_wrapping *const *items, size_t count,
 		       struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) struct qs_wrapping **some = calloc(count + 1, sizeof(*some));
+	QS_AUTO(qs_auto_free)
+	struct qs_wrapping **some = calloc(count + 1, sizeof(struct qs_wrapping *));
 	struct batch b = { .env = env, .ks = ks, .items = some };
 	struct qs_content_key *keys = calloc(count + 1, sizeof(*keys));
 	int r = some && keys ? load_module(&b.jwe, err)

@@ -121,7 +121,8 @@ static int by_each_provider(const struct qs_env *env, const struct qs_keystore *
 			    struct qs_wrapping *items, size_t count, by_provider *function,
 			    struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) struct qs_wrapping **its = calloc(count + 1, sizeof(*its));
+	QS_AUTO(qs_auto_free)
+	struct qs_wrapping **its = calloc(count + 1, sizeof(struct qs_wrapping *));
 	int r = its ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", count);
 
 	for (size_t p = 0; r == 0 && p < QS_ARRAY_SIZE(providers); p++) {
