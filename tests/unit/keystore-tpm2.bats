@@ -133,8 +133,8 @@ refused()
 	tpm2_clear
 	refused 2 'does not have the storage root key'
 	# Its new storage root key is another one.
-	qs cryptformat --no-open "${ID}2"
 	mv "$KEYSTORE" "$BATS_TEST_TMPDIR/keystore"
+	qs cryptformat --no-open "${ID}2"
 	qs --yes keystore enable --provider tpm2
 	rm -r "$KEYSTORE"
 	mv "$BATS_TEST_TMPDIR/keystore" "$KEYSTORE"

@@ -177,6 +177,18 @@ kek_names()
 	[ "$(kek_names)" = "$before 5.kek" ]
 }
 
+@test "a backup alone that is behind its device is brought along, without a new generation" {
+	cp "$(backup_of 1)" "$BATS_TEST_TMPDIR/old"
+	rotated
+	dd if="$BATS_TEST_TMPDIR/old" of="$(backup_of 1)" bs=128k count=1 conv=notrunc status=none
+	header=$(cryptsetup luksDump --dump-json-metadata "$(image_of 1)")
+	# Which moves the key file of device 2, but brings along whatever is behind.
+	qs keystore rewrap "$ID"2
+	cmp -n "$(stat -c %s "$(backup_of 1)")" "$(backup_of 1)" "$(image_of 1)"
+	[ "$header" = "$(cryptsetup luksDump --dump-json-metadata "$(image_of 1)")" ]
+	[ "$(kek_names)" = '1.kek 2.kek' ]
+}
+
 @test "a header that was put back to an older state is not taken for the newest" {
 	dd if="$(image_of 1)" of="$BATS_TEST_TMPDIR/old" bs=256k count=1 status=none
 	rotated
