@@ -9,7 +9,7 @@
 #include "keystore/keystore.h"
 
 #define NEVER "Never"
-#define YEARS_MAX 10U
+#define YEARS_MAX UINT64_C(10)
 #define SPAN_MAX (YEARS_MAX * 365 * QS_KEYSTORE_DAY)
 
 int qs_schedule_parse(const char *text, struct qs_schedule *ret)

@@ -154,3 +154,111 @@ reopen()
 	systemctl start qs-util-check.service
 	systemctl is-active qs-util-check.timer
 }
+
+# generation DISK: which the header of the disk names.
+generation()
+{
+	cryptsetup luksDump --dump-json-metadata "$(dev_of "$1")" |
+		jq '.tokens[] | select(.type == "qs-keystore") | .generation'
+}
+
+is_at()
+{
+	[ "$(generation "$1")" = "$2" ]
+}
+
+current_is()
+{
+	[ "$(jq .current /etc/cryptconf/keystore/keystore.json)" = "$1" ]
+}
+
+backup_follows()
+{
+	cmp -n 262144 "$(dev_of d3)" "/etc/cryptconf/headers/enc-$SCSI.header"
+}
+
+pulled()
+{
+	local disk
+	disk=$(basename "$(dev_of d3)")
+	readlink -f "/sys/block/$disk/device" | grep -o 'host[0-9]*' | head -n 1 >/run/scsi-host
+	qs-util cryptclose $ID/$SCSI
+	echo 1 >"/sys/block/$disk/device/delete"
+	wait_while test -e $ID/$SCSI
+}
+
+plugged_in()
+{
+	echo '- - -' >"/sys/class/scsi_host/$(</run/scsi-host)/scan"
+	wait_for test -e $ID/$SCSI
+}
+
+@test "boot 2: the timer is on, and rotates the keystore when that is due" {
+	systemctl is-active qs-util-rekey.timer
+	systemctl stop qs-util-check.timer
+	systemctl start qs-util-rekey.service # without a keystore it is skipped
+	qs-util --yes keystore enable
+	qs-util cryptenroll $ID/virtio-d1 $ID/virtio-d2 $ID/$SCSI --keystore
+	qs-util keystore schedule 1D
+	systemctl start qs-util-rekey.service
+	run entries fd430628f5184f2489b4bd8c814d387c
+	[[ $output != *rotation* ]]
+	pulled
+	mkdir -p /run/systemd/system/qs-util-rekey.timer.d
+	printf '[Timer]\nRandomizedDelaySec=0\n' >/run/systemd/system/qs-util-rekey.timer.d/now.conf
+	systemctl daemon-reload
+	systemctl restart qs-util-rekey.timer
+	date -s '+25 hours'
+	wait_for current_is 2
+	systemctl stop qs-util-rekey.timer
+	wait_while systemctl is-active qs-util-rekey.service
+	run ! systemctl is-failed qs-util-rekey.service
+	is_at d1 2
+	is_at d2 2
+	run entries fd430628f5184f2489b4bd8c814d387c
+	[[ $output == *"the keystore's rotation to generation 2 began"*'A rotation of the keystore began'* ]]
+	run entries 6ec732c9164d40ffaf9dfd76671cfe29
+	[[ $output == *'generation 2 is finished'* ]]
+	[ "$(journalctl -b -o cat --output-fields=QS_GENERATION QS_EVENT=KeyRotationSucceeded)" = 2 ]
+	qs-util --json keystore status | jq -e '.result | .overdue == false and .generations[0].backups > 0'
+}
+
+@test "boot 2: a disk that was away comes to the present generation as it is opened, or by the timer" {
+	[ ! -e $ID/$SCSI ]
+	plugged_in
+	wait_for is_at d3 2
+	wait_for test -b "/dev/mapper/enc-$SCSI"
+	wait_for backup_follows
+	pulled
+	qs-util keystore rotate --force
+	# Nobody opens it now.
+	rm /run/qs-util/hotplug
+	plugged_in
+	is_at d3 2
+	systemctl start qs-util-rekey.service
+	is_at d3 3
+	[ ! -e "/dev/mapper/enc-$SCSI" ]
+	qs-util cryptopen $ID/$SCSI
+	qs-util keystore verify
+}
+
+@test "boot 2: what fails is an event, and what is over its retention time goes with its generation" {
+	qs-util keystore rotate --force
+	qs-util --yes cryptdestroy $ID/virtio-d2
+	chattr +i /etc/cryptconf/keystore
+	date -s '+25 hours'
+	run ! systemctl start qs-util-rekey.service
+	chattr -i /etc/cryptconf/keystore
+	run entries 6436837c39874e0fa259cd9f3a14c81d
+	[[ $output == *"the keystore's rotation to generation 5 failed"* ]]
+	qs-util --json keystore status | jq -e '.result.last_error.message | length > 0'
+	systemctl start qs-util-rekey.service
+	current_is 5
+	date -s '+8 days'
+	[ "$(find /etc/cryptconf/retired -type f | wc -l)" = 1 ]
+	systemctl start qs-util-rekey.service
+	current_is 6
+	[ "$(find /etc/cryptconf/retired -type f | wc -l)" = 0 ]
+	[ "$(cd /etc/cryptconf/keystore && echo *.kek)" = '5.kek 6.kek' ]
+	qs-util keystore verify
+}

@@ -16,12 +16,17 @@ setup()
 	UUID=$(cryptsetup luksUUID "$IMAGE")
 }
 
-# destroyed: disk 1, and KEPT is what is kept of it.
+# find_kept: KEPT is what is kept of disk 1.
+find_kept()
+{
+	KEPT=$(echo "$RETIRED/enc-scsi-30001.$UUID".*.header)
+	[ -e "$KEPT" ]
+}
+
 destroyed()
 {
 	qs --yes cryptdestroy "${ID}1"
-	KEPT=$(echo "$RETIRED/enc-scsi-30001.$UUID".*.header)
-	[ -e "$KEPT" ]
+	find_kept
 }
 
 # aged TIME: it was destroyed then, and its file was written just now.
@@ -47,7 +52,7 @@ data_is_there()
 @test "destroyed, brought back, open again; nothing is kept of a device without the keystore" {
 	run -0 --separate-stderr qs --json --yes cryptdestroy "${ID}1" "${ID}2"
 	valid
-	KEPT=$(echo "$RETIRED/enc-scsi-30001.$UUID".*.header)
+	find_kept
 	[[ ${KEPT#"$RETIRED/"} =~ ^enc-scsi-30001\.$UUID\.20[0-9]{6}T[0-9]{6}Z\.header$ ]]
 	[ "$(jq -r '.devices[0].kept.path' <<<"$output")" = "${KEPT#"$ROOT"}" ]
 	[ "$(jq -r '.devices[1] | has("kept")' <<<"$output")" = false ]
@@ -122,7 +127,7 @@ data_is_there()
 	: >"$RETIRED/enc-scsi-30001.$UUID.20261322T140500Z.header"
 	: >"$RETIRED/enc-scsi-30001.$UUID.x.header"
 	run -0 qs --yes cryptrestore "${ID}1"
-	[ "$(ls -A "$RETIRED" | wc -l)" = 2 ]
+	[ "$(find "$RETIRED" -type f | wc -l)" = 2 ]
 	rm "$RETIRED"/*
 	qs cryptopen --test "${ID}1"
 	destroyed
@@ -132,7 +137,7 @@ data_is_there()
 	qs --yes cryptrestore "${ID}1"
 	cp "$BATS_TEST_TMPDIR/kept" "$old"
 	qs --yes cryptdestroy "${ID}1"
-	[ "$(ls -A "$RETIRED" | wc -l)" = 1 ]
+	[ "$(find "$RETIRED" -type f | wc -l)" = 1 ]
 	[ ! -e "$old" ]
 }
 

@@ -272,7 +272,7 @@ refused()
 		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/aged"
 	cat "$BATS_TEST_TMPDIR/aged" >"$KEYSTORE/keystore.json"
 	run -2 typed -- keystore rotate --if-due
-	[[ $output == *'needs its PIN'*'`qs-util keystore rotate` asks for it'* ]]
+	[[ $output == *'needs its PIN'*'qs-util keystore rotate'*'asks for it'* ]]
 	[[ $(qs --json keystore status | jq -r .result.last_error.message) == *'asks for it' ]]
 	run -0 qs keystore rotate --if-due --pin-file "$PIN"
 }

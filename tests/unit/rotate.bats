@@ -3,6 +3,7 @@
 # generation gone that anything needs. Crashes: tests/fault/rotating.py; all their orders:
 # test-rotation.c.
 
+# shellcheck disable=SC2154 # Bats sets stderr
 load tree
 
 setup()
