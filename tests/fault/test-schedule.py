@@ -26,11 +26,11 @@ def read_only_etc(scratch):
 private_mounts()
 main(
     read_only_etc,
-    tested(Schedule, KILL, one_in(3)),
+    tested(Schedule, KILL, one_in(4)),
     tested(Schedule, FULL, one_in(4)),
     tested(Schedule, WRITE_ERROR, one_in(4)),
     tested(Schedule, READ_ERROR, one_in(16)),
-    tested(Retiring, KILL, every(4)),
-    tested(Retiring, FULL, every(4)),
-    tested(Retiring, WRITE_ERROR, every(6)),
+    tested(Retiring, KILL, every(6)),
+    tested(Retiring, FULL, every(6)),
+    tested(Retiring, WRITE_ERROR, every(9)),
 )
