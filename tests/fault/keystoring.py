@@ -25,11 +25,13 @@ def state(tree):
     return json.loads((directory(tree) / "keystore.json").read_text(encoding="ascii"))["state"]
 
 
-def recover(tree, image, key):
-    """What the keystore wrapped for IMAGE, into the file KEY, by jose alone."""
+def recover(tree, image, key, keks=None):
+    """What the keystore wrapped for IMAGE, into the file KEY, by jose alone; KEKS: by generation, where
+    they lie in no file."""
     tokens = [token for token in metadata(image)["tokens"].values() if token["type"] == "qs-keystore"]
     check(len(tokens) == 1, f"{len(tokens)} keystore tokens")
-    kek = (directory(tree) / f"{tokens[0]['generation']}.kek").read_bytes()
+    generation = tokens[0]["generation"]
+    kek = keks[generation] if keks else (directory(tree) / f"{generation}.kek").read_bytes()
     jwk = {"kty": "oct", "alg": "A256GCMKW", "k": base64.urlsafe_b64encode(kek).decode().rstrip("=")}
     jwe, key_file = tree.root.parent / f"{tree.root.name}.jwe", tree.root.parent / f"{tree.root.name}.jwk"
     jwe.write_text(json.dumps(tokens[0]["jwe"]))
@@ -37,7 +39,7 @@ def recover(tree, image, key):
     done = subprocess.run(["jose", "jwe", "dec", "-i", jwe, "-k", key_file], stdout=subprocess.PIPE, check=False)
     check(done.returncode == 0, "jose does not unwrap the device key")
     key.write_bytes(done.stdout[:64])
-    return tokens[0]["generation"]
+    return generation
 
 
 class Store(Scenario):

@@ -41,9 +41,9 @@ private_mounts()
 main(
     keystore_out_of_reach,
     read_only_etc,
-    tested(KILL, 3),
-    tested(FULL, 8),
-    tested(WRITE_ERROR, 6),
-    tested(STAYS_FULL, 8),
-    tested(READ_ERROR, 12),
+    tested(KILL, 5),
+    tested(FULL, 12),
+    tested(WRITE_ERROR, 10),
+    tested(STAYS_FULL, 12),
+    tested(READ_ERROR, 20),
 )
