@@ -181,6 +181,7 @@ static int run_cryptopenall(struct qs_context *ctx, int argc, char **argv, struc
 	common_options(ctx, &options);
 	options.boot = qs_option_given(ctx, "boot");
 	options.early = qs_option_given(ctx, "early");
+	ctx->keystore.local = qs_option_given(ctx, "local");
 	options.ask_cookie = &question;
 	options.all_ways = qs_option_given(ctx, "all-ways");
 	r = check_bundle_options(ctx, err);
@@ -273,6 +274,7 @@ static const struct qs_option cryptopenall_options[] = {
 	{ .name = "all-ways",
 	  .help = "with --test: prove every way by itself, not only the first that opens" },
 	{ .name = "boot", .help = "leave to systemd the lines of crypttab without noauto" },
+	{ .name = "local", .help = "ask no key server; leave what only one of them opens" },
 	{ .name = "early", .help = "open what the boot needs before its root file system" },
 	{ .name = "bundle",
 	  .arg = "FILE",
@@ -307,6 +309,12 @@ const struct qs_command qs_row_cryptopenall = {
 		"--boot these are left to it, so that two do not open the same device at once; "
 		"qs-util-openall.service runs cryptopenall so. To have all devices opened by "
 		"qs-util, set crypttab_options to \"luks,noauto\".\n"
+		"With --local no key server of the keystore is asked, and what only one of them opens is left, "
+		"which is no failure. Where the keystore is at a key server, qs-util-openall.service runs "
+		"so, and waits for no network; qs-util-openall-network.service then opens the rest once "
+		"the network is up. If no server answers within the deadline it fails, and tries again every "
+		"five minutes for an hour. Neither holds up the boot. Both come from qs-util-generator: after "
+		"enabling the keystore there, run systemctl daemon-reload.\n"
 		"With --early, which is for the initramfs (qs-util-boot(8)), it opens the lines "
 		"that have the option initramfs or x-initrd.attach, by the TPM or a key file, and "
 		"waits for their devices (early_wait). --pin-file or --pin-fd is read when a "

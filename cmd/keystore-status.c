@@ -102,6 +102,10 @@ static void print_status(FILE *out, const json_t *result)
 		print_generation(out, item, provider);
 	if (json_object_get(result, "server"))
 		print_server(out, json_object_get(result, "server"));
+	json_array_foreach(json_object_get(result, "leases"), i, item)
+		fprintf(out, "  generation %d opens devices without the key server until %s\n",
+			(int)json_integer_value(json_object_get(item, "generation")),
+			text_of(item, "until"));
 	print_check(out, json_object_get(result, "last_check"));
 	json_array_foreach(json_object_get(result, "warnings"), i, item)
 		fprintf(out, "  warning: %s\n", json_string_value(item));

@@ -162,6 +162,17 @@ const struct qs_config_row qs_config_rows[] = {
 	  .number = 10,
 	  .help = "How long all these servers together may take, for any number of devices; then the\n"
 		  "next way to open them is tried." },
+	{ .name = "kms_lease",
+	  .type = QS_CONFIG_SECONDS,
+	  .offset = AT(kms_lease_s),
+	  .max = 366 * 86400,
+	  .help = "How long devices open without the key server: \"168h\" is a week. `keystore check`,\n"
+		  "which qs-util-keycheck.timer runs daily, then keeps its key here, under a key in\n"
+		  "this machine's TPM (PCR 7), and each check that has reached the server begins that\n"
+		  "time anew. 0, the default, keeps nothing. Until its end this machine needs no\n"
+		  "server's consent, and its clock tells when that is: whoever has the machine, in\n"
+		  "the state that the TPM wants, has the key.\n"
+		  "A server that answers and refuses ends the lease at the next check." },
 	{ .name = "early_wait",
 	  .type = QS_CONFIG_SECONDS,
 	  .offset = AT(early_wait_s),

@@ -35,9 +35,10 @@ struct qs_config {
 	char *vault_mount,
 		*vault_auth_mount; /* where transit and AppRole are; "transit", "approle" */
 	unsigned vault_deadline_s; /* for all servers together; default 10 */
-	unsigned early_wait_s;     /* for devices of the initramfs that are absent; default 30 */
-	unsigned early_prompt_s;   /* for somebody who types there; default 120 */
-	bool early_keys;           /* key files are copied into the initramfs; default false */
+	unsigned kms_lease_s; /* how long a KEK is kept for servers that are away; default 0: not */
+	unsigned early_wait_s;    /* for devices of the initramfs that are absent; default 30 */
+	unsigned early_prompt_s;  /* for somebody who types there; default 120 */
+	bool early_keys;          /* key files are copied into the initramfs; default false */
 	bool early_poweroff;      /* what ends a boot that cannot go on; default false: a restart */
 	char *crypttab_options;   /* fourth field of new lines; default "luks" */
 	char **name_order;        /* prefixes of by-id links, best first, NULL-terminated */

@@ -26,6 +26,7 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "keystore/kmip-internal.h"
+#include "keystore/lease.h"
 #include "keystore/session.h"
 
 /* ---- health and description ---- */
@@ -212,6 +213,8 @@ static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32
 	if (r < 0)
 		return r;
 	c.known = r == 1;
+	if (qs_lease_drop(env, number, err) < 0)
+		return -EIO;
 	if (c.record.adopted)
 		return qs_file_erase(real, err);
 	r = qs_kmip_call(env, erase_key, &c, &erased, err);
@@ -311,6 +314,7 @@ static int fetch(const struct qs_env *env, struct qs_keystore_session *s,
 
 const struct qs_provider qs_provider_kmip = {
 	.name = "kmip",
+	.network = true,
 	.health = health,
 	.create = create,
 	.check_key = check_key,

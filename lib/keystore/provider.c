@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "keystore/lease.h"
 #include "keystore/session.h"
 
 #define PROBE_L 64 /* bytes, as a device key has */
@@ -24,6 +25,23 @@ const struct qs_provider *qs_keystore_provider(const struct qs_keystore *ks, uin
 	return qs_provider_find(qs_keystore_provider_name(ks, number));
 }
 
+static bool is_left(const struct qs_env *env, const struct qs_provider *provider)
+{
+	return provider->network && env->keystore && env->keystore->local;
+}
+
+static int prepare_one(const struct qs_env *env, const struct qs_keystore *ks,
+		       const struct qs_provider *provider, const uint32_t *numbers, size_t count,
+		       bool ask, struct qs_error *err)
+{
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
+	int r = qs_keystore_session_prepare(env, ks, numbers, count, ask, provider->fetch, err);
+
+	if (r == 0 && s && provider->network && env->config.kms_lease_s > 0 && !s->no_lease)
+		qs_lease_use(env, s, ks, numbers, count);
+	return r;
+}
+
 int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 			const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
 {
@@ -36,10 +54,9 @@ int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 		for (size_t i = 0; i < count && n < QS_KEYSTORE_GENERATIONS; i++)
 			if (qs_keystore_provider(ks, generations[i]) == providers[p])
 				its[n++] = generations[i];
-		if (n > 0 && providers[p]->fetch)
-			r = qs_keystore_session_prepare(env, ks, its, n, ask, providers[p]->fetch,
-							err);
-		if (n > 0 && r == 0 && providers[p]->log_in)
+		if (n > 0 && providers[p]->fetch && !is_left(env, providers[p]))
+			r = prepare_one(env, ks, providers[p], its, n, ask, err);
+		if (n > 0 && r == 0 && providers[p]->log_in && !is_left(env, providers[p]))
 			r = providers[p]->log_in(env, err);
 	}
 	return r;
@@ -95,7 +112,7 @@ int qs_keystore_prepare_content(const struct qs_env *env, const struct qs_keysto
 	int r = 0;
 
 	for (size_t p = 0; r == 0 && p < QS_ARRAY_SIZE(providers); p++)
-		if (providers[p]->unwrap)
+		if (providers[p]->unwrap && !is_left(env, providers[p]))
 			r = prepare_content(env, ks, providers[p], generations, wrapped, count,
 					    err);
 	return r;
@@ -117,6 +134,14 @@ typedef int by_provider(const struct qs_provider *provider, const struct qs_env 
 			const struct qs_keystore *ks, struct qs_wrapping *const *items,
 			size_t count, struct qs_error *err);
 
+static void leave(struct qs_wrapping *const *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		(void)qs_fail(
+			&items[i]->error, QS_E_TEMPORARY,
+			"its key is at a key server, and none is asked in this turn (--local)");
+}
+
 static int by_each_provider(const struct qs_env *env, const struct qs_keystore *ks,
 			    struct qs_wrapping *items, size_t count, by_provider *function,
 			    struct qs_error *err)
@@ -131,7 +156,10 @@ static int by_each_provider(const struct qs_env *env, const struct qs_keystore *
 		for (size_t i = 0; i < count; i++)
 			if (qs_keystore_provider(ks, items[i].generation) == providers[p])
 				its[n++] = &items[i];
-		r = n > 0 ? function(providers[p], env, ks, its, n, err) : 0;
+		if (is_left(env, providers[p]))
+			leave(its, n);
+		else
+			r = n > 0 ? function(providers[p], env, ks, its, n, err) : 0;
 	}
 	return r;
 }

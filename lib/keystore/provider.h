@@ -55,6 +55,7 @@ typedef int qs_content_keys(const struct qs_env *env, const struct qs_keystore *
 
 struct qs_provider {
 	const char *name;
+	bool network; /* a server is asked: not where the session is local */
 
 	/* Could it work now? Before anything is made. Changes nothing. */
 	int (*health)(const struct qs_env *env, struct qs_error *err);

@@ -60,6 +60,9 @@ struct qs_keystore_session {
 	bool want_pin;
 	/* Key servers: the key there that the next generation is to be; NULL: one is made. */
 	const char *key_id;
+	/* Ask none of them: what only they open is left to a later turn (QS_E_TEMPORARY). */
+	bool local;
+	bool no_lease; /* what they say themselves is wanted, and no lease (keystore/lease.h) */
 };
 
 /* Wipe and release; also a QS_AUTO releaser. */

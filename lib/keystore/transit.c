@@ -470,6 +470,7 @@ static int unwrap_keys(const struct qs_env *env, const struct qs_keystore *ks,
 
 const struct qs_provider qs_provider_vault = {
 	.name = "vault",
+	.network = true,
 	.health = health,
 	.create = create,
 	.check_key = check_key,

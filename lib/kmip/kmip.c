@@ -174,10 +174,10 @@ static int create(const struct qs_kmip_access *access, const char *name, const c
 
 struct adoption {
 	const char *id;
-	char *uid;
+	char uid[QS_KMIP_UID_L];
 };
 
-static int find_by_name(struct qs_kmip_session *s, const struct adoption *a,
+static int find_by_name(struct qs_kmip_session *s, struct adoption *a,
 			struct qs_kmip_attributes *ret, struct qs_error *err)
 {
 	int found = locate(s, a->id, a->uid, err);
@@ -193,14 +193,14 @@ static int find_by_name(struct qs_kmip_session *s, const struct adoption *a,
 
 static int adopt_op(struct qs_kmip_session *s, void *cookie, struct qs_error *err)
 {
-	const struct adoption *a = cookie;
+	struct adoption *a = cookie;
 	struct qs_kmip_attributes found;
 	struct qs_kmip_answer answer;
 	struct qs_error own = {};
 	const unsigned char *key;
 	int r;
 
-	(void)snprintf(a->uid, QS_KMIP_UID_L, "%s", a->id);
+	(void)snprintf(a->uid, sizeof(a->uid), "%s", a->id);
 	r = get_attributes(s, a->uid, NULL, &found, &own);
 	if (r < 0 && own.kind == QS_E_NO_KEY) {
 		s->refused = false;
@@ -223,12 +223,15 @@ static int adopt_op(struct qs_kmip_session *s, void *cookie, struct qs_error *er
 static int adopt(const struct qs_kmip_access *access, const char *id, char ret[QS_KMIP_UID_L],
 		 struct qs_error *err)
 {
-	struct adoption a = { id, ret };
+	struct adoption a = { .id = id };
+	int r;
 
 	if (strlen(id) >= QS_KMIP_UID_L)
 		return qs_fail(err, QS_E_USAGE, "no key has an identifier of %zu bytes",
 			       strlen(id));
-	return qs_kmip_with_server(access, adopt_op, &a, err);
+	r = qs_kmip_with_server(access, adopt_op, &a, err);
+	memcpy(ret, a.uid, sizeof(a.uid));
+	return r;
 }
 
 /* ---- get ---- */

@@ -7,7 +7,9 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "keystore/lease.h"
 #include "keystore/provider.h"
+#include "keystore/session.h"
 #include "luks/fields.h"
 #include "ops/event.h"
 #include "ops/internal.h"
@@ -80,10 +82,10 @@ static void save_state(const struct qs_env *env, bool succeeded)
 				 succeeded ? now : json_object_get(old, "succeeded"));
 	QS_AUTO(qs_auto_free) char *text = json_dumps(json, JSON_INDENT(2));
 	struct qs_error err = {};
-	int r = qs_file_make_dirs(dir, 0755, &err);
+	int r = qs_file_make_dirs(dir, 0700, &err);
 
 	if (r == 0)
-		r = qs_file_replace(real, text, strlen(text), &(struct qs_replace){ .mode = 0644 },
+		r = qs_file_replace(real, text, strlen(text), &(struct qs_replace){ .mode = 0600 },
 				    &err);
 	if (r < 0)
 		qs_log(QS_LOG_WARNING, "keystore status will not know of this check: %s", err.text);
@@ -96,18 +98,50 @@ void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *
 	json_t *server = describe(env, ks);
 	json_t *last = load_state(env);
 	json_t *warnings = json_array();
+	json_t *leases = json_array();
 	const json_t *one;
 	time_t now = time(NULL);
 	size_t i;
 
 	json_array_foreach(json_object_get(server, "expires"), i, one) warn(warnings, one, now);
+	for (i = 0; i < ks->count; i++) {
+		json_t *lease = qs_lease_describe(env, ks->generations[i].number);
+
+		if (lease)
+			(void)json_array_append_new(leases, lease);
+	}
 	if (server)
 		(void)json_object_set_new(result, "server", server);
+	if (json_array_size(leases) > 0)
+		(void)json_object_set(result, "leases", leases);
+	json_decref(leases);
 	if (json_array_size(warnings) > 0)
 		(void)json_object_set(result, "warnings", warnings);
 	if (last)
 		(void)json_object_set_new(result, "last_check", last);
 	json_decref(warnings);
+}
+
+/*
+ * A server that gives the key renews its lease; one that answers and does not ends it; one that
+ * is away leaves it.
+ */
+static void follow_lease(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			 const struct qs_error *problem)
+{
+	struct qs_error err = {};
+	int r = 0;
+
+	if (!qs_keystore_provider(ks, number)->network || !qs_keystore_provider(ks, number)->fetch)
+		return;
+	if (problem->kind == QS_E_NONE && env->config.kms_lease_s > 0)
+		r = qs_lease_renew(env, ks, number, &err);
+	else if ((problem->kind != QS_E_TEMPORARY && problem->kind != QS_E_DEADLINE) ||
+		 env->config.kms_lease_s == 0)
+		r = qs_lease_drop(env, number, &err);
+	if (r < 0)
+		qs_log(QS_LOG_WARNING, "the lease of generation %u: %s", (unsigned)number,
+		       err.text);
 }
 
 /* The first failure stays in FAILED, whatever others say. */
@@ -120,6 +154,7 @@ static void try_generation(const struct qs_env *env, const struct qs_keystore *k
 		(void)json_array_append_new(tried, json_integer(number));
 	else if (own.kind != QS_E_PIN && failed->kind == QS_E_NONE)
 		*failed = own;
+	follow_lease(env, ks, number, &own);
 }
 
 /* What monitoring has to know, to the journal too. */
@@ -153,6 +188,8 @@ int qs_keystore_check(const struct qs_env *env, json_t **ret, struct qs_error *e
 	json_t *tried;
 	int r = qs_keystore_load_enabled(env, &ks, err);
 
+	if (env->keystore)
+		env->keystore->no_lease = true;
 	if (r == 0)
 		r = qs_keystore_prepare_all(env, &ks, true, err);
 	if (r < 0)

@@ -14,6 +14,8 @@
 #include "key/keydir.h"
 #include "key/keyfile.h"
 #include "key/place.h"
+#include "keystore/provider.h"
+#include "keystore/session.h"
 #include "luks/unlock.h"
 #include "ops/bundle.h"
 #include "ops/check.h"
@@ -301,6 +303,35 @@ static int prepare_keystore(const struct qs_env *env, struct plan *p, struct qs_
 						err);
 }
 
+/* Is only a key server missing? Its turn comes when the network is up. */
+static bool waits_for_server(const struct qs_open_request *request, const struct qs_outcome *o,
+			     const struct qs_keystore *ks)
+{
+	uint32_t generation;
+
+	if (o->error.kind != QS_E_TEMPORARY)
+		return false;
+	generation = qs_open_keystore_peek(request, ks, NULL);
+	return generation > 0 && qs_keystore_provider(ks, generation)->network;
+}
+
+static void leave_to_servers(const struct qs_env *env, const struct plan *p)
+{
+	struct qs_keystore ks;
+
+	if (!env->keystore || !env->keystore->local || qs_keystore_load(env, &ks, NULL) < 0)
+		return;
+	for (size_t i = 0; i < p->outcomes->count; i++) {
+		struct qs_outcome *o = &p->outcomes->items[i];
+
+		if (!waits_for_server(&p->jobs.requests[i], o, &ks))
+			continue;
+		o->error = (struct qs_error){};
+		qs_outcome_set(&o->note, "left until key servers are asked");
+		qs_outcome_detail(o, "state", json_string("left"));
+	}
+}
+
 int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		struct qs_outcomes *ret, struct qs_error *err)
 {
@@ -330,6 +361,8 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		r = open_beside(env, &p, fetch, err);
 	if (r == 0 && options->early && !options->test)
 		r = qs_early_report(env, ret, p.jobs.requests, err);
+	if (r == 0 && p.todo_count > 0)
+		leave_to_servers(env, &p);
 	if (r == 0 && p.todo_count > 0)
 		qs_open_finish(env, options, p.jobs.requests, ret);
 	for (size_t i = 0; p.jobs.requests && i < ret->count; i++)

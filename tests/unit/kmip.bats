@@ -3,6 +3,7 @@
 
 load tree
 load journal
+load kmip
 
 setup_file()
 {
@@ -29,45 +30,6 @@ setup()
 teardown()
 {
 	[ ! -e "$OTHER" ] || kmip stop "$OTHER"
-}
-
-kmip()
-{
-	"$BATS_TEST_DIRNAME/../kmip-server" "$@"
-}
-
-# identity NAME: who we are to the server.
-identity()
-{
-	local dir=$ROOT/etc/cryptconf/kmip
-	install -m 0400 "$SERVER/certs/ca.crt" "$dir/ca.pem"
-	install -m 0400 "$SERVER/certs/$1.crt" "$dir/client.pem"
-	install -m 0400 "$SERVER/certs/$1.key" "$dir/client.key"
-}
-
-# servers DIR...: those to ask, in that order, and what else is to stand in the configuration.
-servers()
-{
-	local dir list=
-	for dir; do list+=,localhost:$(<"$dir/port"); done
-	printf 'kmip_servers = "%s"; kmip_deadline = 3;\n' "${list#,}" >"$ROOT/etc/cryptconf/qs-util.conf"
-}
-
-setting()
-{
-	echo "$*" >>"$ROOT/etc/cryptconf/qs-util.conf"
-}
-
-# enrolled COUNT: that many devices, enabled and enrolled, without another key.
-enrolled()
-{
-	local n devices=()
-	for ((n = 1; n <= $1; n++)); do devices+=("$ID$n"); done
-	qs cryptformat --no-open "${devices[@]}"
-	qs --yes keystore enable --provider kmip
-	qs cryptenroll "${devices[@]}" --keystore
-	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
-	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
 }
 
 # asked OPERATION: how often the server has been.
@@ -187,6 +149,22 @@ exported()
 	[ "$(jq -c '.devices[0] | [.keyslot, has("keystore_generation")]' <<<"$output")" = '[0,false]' ]
 }
 
+@test "--local asks no server, and leaves only what needs one" {
+	enrolled 2
+	kmip double "$OTHER" "$SERVER" "count:$(<"$SERVER/port")"
+	servers "$OTHER"
+	cp -p "$BATS_TEST_TMPDIR"/keys/*2.key "$ROOT/etc/cryptconf/keys"
+	run -0 --separate-stderr qs --json cryptopenall --local --test
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.devices[] | [.state, .keyslot, .error]]' <<<"$output")" = '[["left",null,null],[null,0,null]]' ]
+	[ ! -e "$OTHER/connections" ]
+	run -0 qs cryptopenall --test
+	[ "$(wc -l <"$OTHER/connections")" = 1 ]
+	# What is wrong otherwise is no matter of the network.
+	truncate -s 1M "$(image_of 1)"
+	run -7 qs cryptopenall --local --test
+}
+
 @test "each side refuses the other's wrong certificate with a sentence, and nothing is made" {
 	local before server
 	before=$(keys)
@@ -291,7 +269,7 @@ made()
 }
 
 @test "a rotation to a key that was made at the server, by its identifier or its name" {
-	local id before answer
+	local id before
 	enrolled 1
 	id=$(made master-2)
 	before=$(keys)

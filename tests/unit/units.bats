@@ -44,10 +44,43 @@ setup()
 	# Whoever brings headers up to date may write there; the check may not.
 	grep -qx 'ReadWritePaths=-"/etc/cryptconf/headers"' out/qs-util-rekey.service.d/50-headers_dir.conf
 	run ! grep -r ReadWritePaths out/qs-util-check.service.d
+	grep -qx 'RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_ALG' out/qs-util-openall.service.d/50-no-network.conf
+	mkdir -p "$BATS_TEST_TMPDIR/root/etc/cryptconf" out3
+	echo 'key_command = "/bin/false";' >"$BATS_TEST_TMPDIR/root/etc/cryptconf/qs-util.conf"
+	run -0 "$generator" out3 out3 out3
+	[ ! -e out3/qs-util-openall.service.d/50-no-network.conf ]
 	"$top/systemd/install" other "" /nowhere
 	mkdir out2
 	run -0 other/lib/systemd/system-generators/qs-util-generator out2 out2 out2
 	[ -z "$(ls out2)" ]
+}
+
+# In a mount namespace of its own, as the generator looks into this system's /etc.
+generate_with_keystore()
+{
+	mkdir -p "$BATS_TEST_TMPDIR/etc/cryptconf/keystore" "$BATS_TEST_TMPDIR/$2"
+	echo "{ \"state\": \"enabled\", \"provider\": \"$1\" }" >"$BATS_TEST_TMPDIR/etc/cryptconf/keystore/keystore.json"
+	# shellcheck disable=SC2016 # they expand in there
+	unshare -m sh -euc 'mount --bind "$1" /etc; exec "$2" "$3" "$3" "$3"' \
+		sh "$BATS_TEST_TMPDIR/etc" "$dest/lib/systemd/system-generators/qs-util-generator" "$BATS_TEST_TMPDIR/$2"
+}
+
+@test "with a key server the first turn asks none, and the second one is pulled in, in no circle" {
+	local drop=qs-util-openall.service.d
+	generate_with_keystore local plain
+	[ ! -e "$BATS_TEST_TMPDIR/plain/$drop/50-key-server.conf" ]
+	generate_with_keystore kmip server
+	grep -qx "ExecStart=$bin/qs-util cryptopenall --boot --local" "$BATS_TEST_TMPDIR/server/$drop/50-key-server.conf"
+	cp -r "$BATS_TEST_TMPDIR/server/." "$units"
+	mkdir "$units/multi-user.target.wants"
+	ln -s ../qs-util-openall.service "$units/multi-user.target.wants"
+	# All that a boot would start, ordered.
+	SYSTEMD_UNIT_PATH=$units:/lib/systemd/system run -0 systemd-analyze verify --man=no multi-user.target \
+		qs-util-openall.service qs-util-openall-network.service
+	[[ $output != *qs-util* && $output != *cycle* ]]
+	printf '[Unit]\nAfter=qs-util-openall-network.service\n' >"$units/$drop/60-circle.conf"
+	SYSTEMD_UNIT_PATH=$units:/lib/systemd/system run systemd-analyze verify --man=no multi-user.target
+	[[ $output == *cycle* ]]
 }
 
 @test "what was installed goes away again" {

@@ -1,0 +1,109 @@
+#!/usr/bin/env bats
+# A key server's key that is kept under the TPM for when no server answers (kms_lease).
+
+load tree
+load tpm2
+load kmip
+
+setup()
+{
+	SERVER=$BATS_TEST_TMPDIR/server
+	OTHER=$BATS_TEST_TMPDIR/other
+	# shellcheck disable=SC2034 # of servers()
+	DEADLINE=30 # nothing here is silent
+	make_tree 1
+	make_tpm
+	KEYSTORE=$ROOT/etc/cryptconf/keystore
+	kmip start "$SERVER"
+	mkdir -p "$ROOT/etc/cryptconf/kmip"
+	identity client
+	configure "$SERVER" 'kms_lease = "168h";'
+}
+
+teardown()
+{
+	kmip stop "$SERVER"
+	[ ! -e "$OTHER" ] || kmip stop "$OTHER"
+	drop_tpm
+}
+
+# configure DIR SETTING...: the server to ask.
+configure()
+{
+	servers "$1"
+	setting "tpm2_device = \"swtpm:path=$TPM/s\";" "${@:2}"
+}
+
+@test "a server that is away opens by its lease, until it ends, and only on this TPM" {
+	enrolled 1
+	[ ! -e "$KEYSTORE/1.lease" ]
+	run -0 qs keystore check
+	[ "$(stat -c %a "$KEYSTORE/1.lease")" = 400 ]
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '.result.leases | map(.generation)' <<<"$output")" = '[1]' ]
+	run -0 qs keystore status
+	[[ $output == *'without the key server until 20'* ]]
+	kmip stop "$SERVER"
+	run -0 qs cryptopen --test "${ID}1"
+	[[ $output == *'the lease is used: '*'cannot connect'* ]]
+	# The check is of the server itself, and leaves the lease.
+	run -75 qs keystore check
+	run -0 qs cryptopenall --test
+	# It cannot be made longer, nor be used by another machine.
+	cp -p "$KEYSTORE/1.lease" "$BATS_TEST_TMPDIR/lease"
+	sed 's/"until": [0-9]*/"until": 9999999999/' "$BATS_TEST_TMPDIR/lease" >"$KEYSTORE/1.lease"
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'was changed'* ]]
+	printf '{"version":1' >"$KEYSTORE/1.lease"
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'1.lease is malformed'* ]]
+	cp -p "$BATS_TEST_TMPDIR/lease" "$KEYSTORE/1.lease"
+	"$SWTPM" measure "$TPM" update 7
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'PCR 7'* ]]
+	# Without the setting there is none, whatever lies there.
+	configure "$SERVER"
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output != *lease* && $output != *PCR* ]]
+	# The server is back: the check makes a new one for the present state, and then one that ends.
+	kmip start "$SERVER"
+	configure "$SERVER" 'kms_lease = "168h";'
+	run -0 qs keystore check
+	kmip stop "$SERVER"
+	run -0 qs cryptopen --test "${ID}1"
+	kmip start "$SERVER"
+	configure "$SERVER" 'kms_lease = 1;'
+	run -0 qs keystore check
+	kmip stop "$SERVER"
+	sleep 1.1
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'the lease ended on 20'* ]]
+}
+
+@test "a lease ends when the server refuses, when it is switched off, and with its generation" {
+	enrolled 1
+	run -0 qs keystore check
+	kmip double "$OTHER" "$SERVER" "refuse:a:c:$(<"$SERVER/port")" server
+	configure "$OTHER" 'kms_lease = "168h";'
+	# It answers, so no lease is used.
+	run -2 qs cryptopen --test "${ID}1"
+	run -2 qs keystore check
+	[ "$(echo "$KEYSTORE"/1.*)" = "$KEYSTORE/1.kmip" ]
+	configure "$SERVER" 'kms_lease = "168h";'
+	run -0 qs keystore check
+	[ -e "$KEYSTORE/1.lease" ] && [ -e "$KEYSTORE/1.sealed" ]
+	configure "$SERVER"
+	run -0 qs keystore check
+	[ "$(echo "$KEYSTORE"/1.*)" = "$KEYSTORE/1.kmip" ]
+	configure "$SERVER" 'kms_lease = "168h";'
+	run -0 qs keystore check
+	run -0 qs keystore rotate --force
+	run -0 qs keystore check
+	[ -e "$KEYSTORE/1.lease" ] && [ -e "$KEYSTORE/2.lease" ]
+	run -0 qs keystore rotate --force
+	[ "$(echo "$KEYSTORE"/1.*)" = "$KEYSTORE/1.*" ]
+	rm -r "$ROOT"/dev/disk/by-id "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+	run -0 qs --yes keystore disable
+	[ ! -e "$KEYSTORE" ]
+}

@@ -1,0 +1,41 @@
+# Key servers for Bats: "load kmip" behind "load tree". SERVER is the directory of the real one.
+# shellcheck shell=bash
+
+kmip()
+{
+	"$BATS_TEST_DIRNAME/../kmip-server" "$@"
+}
+
+# identity NAME: who we are to the server.
+identity()
+{
+	local dir=$ROOT/etc/cryptconf/kmip
+	install -m 0400 "$SERVER/certs/ca.crt" "$dir/ca.pem"
+	install -m 0400 "$SERVER/certs/$1.crt" "$dir/client.pem"
+	install -m 0400 "$SERVER/certs/$1.key" "$dir/client.key"
+}
+
+# servers DIR...: those to ask, in that order, within DEADLINE seconds.
+servers()
+{
+	local dir list=
+	for dir; do list+=,localhost:$(<"$dir/port"); done
+	printf 'kmip_servers = "%s"; kmip_deadline = %s;\n' "${list#,}" "${DEADLINE:-3}" >"$ROOT/etc/cryptconf/qs-util.conf"
+}
+
+setting()
+{
+	echo "$*" >>"$ROOT/etc/cryptconf/qs-util.conf"
+}
+
+# enrolled COUNT: that many devices, enabled and enrolled, without another key.
+enrolled()
+{
+	local n devices=()
+	for ((n = 1; n <= $1; n++)); do devices+=("$ID$n"); done
+	qs cryptformat --no-open "${devices[@]}"
+	qs --yes keystore enable --provider kmip
+	qs cryptenroll "${devices[@]}" --keystore
+	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
+	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+}
