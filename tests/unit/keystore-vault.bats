@@ -366,3 +366,95 @@ END
 	jose jwe dec -i jwe.json -k content.jwk >plain
 	cryptsetup open --test-passphrase --key-file plain --keyfile-size 64 "$(image_of 1)"
 }
+
+# killed_at N before|after ARGUMENT...: all processes of a command, when it has sent its Nth request
+# and the server has (not) done it. Fails when it ends with fewer.
+killed_at()
+{
+	local pid n
+	rm -f "$SERVER/held"
+	rules "hold nth=$1 when=$2"
+	setsid "$QS_UTIL" --root="$ROOT" "${@:3}" </dev/null >"$BATS_TEST_TMPDIR/killed" 2>&1 &
+	pid=$!
+	until [ -e "$SERVER/held" ]; do
+		kill -0 "$pid" 2>/dev/null || { wait "$pid" || return 2; return 1; }
+		sleep 0.02
+	done
+	kill -9 -- "-$pid"
+	wait "$pid" || true
+	rules ''
+}
+
+# exchanges ARGUMENT...: how many requests the command makes.
+exchanges()
+{
+	rules ''
+	"$QS_UTIL" --root="$ROOT" "$@" </dev/null >&2
+	wc -l <"$SERVER/requests"
+}
+
+# swept COUNT: the points at which to kill, half of them unless QS_FAULT_ALL is set.
+swept()
+{
+	local n
+	for ((n = 1; n <= $1; n++)); do
+		[ -z "${QS_FAULT_ALL-}" ] || echo "$n before" "$n after"
+		[ -n "${QS_FAULT_ALL-}" ] || { ((n % 2)) && echo "$n after" || echo "$n before"; }
+	done
+}
+
+@test "enabling that is killed at any exchange is finished by a second run, and leaves no other key" {
+	local count n when
+	started 1.14
+	count=$(exchanges --yes keystore enable --provider vault)
+	((count >= 6))
+	qs --yes keystore disable
+	while read -r n when; do
+		killed_at "$n" "$when" --yes keystore enable --provider vault
+		run -0 qs --yes keystore enable --provider vault
+		run -0 admin LIST transit/keys
+		[ "$(jq -c .data.keys <<<"$output")" = "[\"$(own_key)\"]" ]
+		run -0 qs --yes keystore disable
+		run ! admin LIST transit/keys
+	done < <(swept "$count")
+}
+
+@test "a rotation that is killed at any exchange opens the device, and is finished by a second run" {
+	local count n when before
+	started openbao
+	enrolled 1
+	count=$(exchanges keystore rotate --force)
+	((count >= 6))
+	while read -r n when; do
+		before=$(jq .current "$KEYSTORE/keystore.json")
+		killed_at "$n" "$when" keystore rotate --force
+		run -0 qs cryptopen --test "${ID}1"
+		run -0 qs keystore rotate --force
+		run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
+		(("$(jq '.devices[0].keystore_generation' <<<"$output")" > before))
+		[ "$(jq -c '[.current, has("rotation")]' "$KEYSTORE/keystore.json")" = "[$(jq '.devices[0].keystore_generation' <<<"$output"),false]" ]
+	done < <(swept "$count")
+	run -0 qs keystore verify
+}
+
+@test "a keystore moves to the server and away from it" {
+	started 1.8
+	qs cryptformat --no-open "${ID}1"
+	qs --yes keystore enable
+	qs cryptenroll "${ID}1" --keystore
+	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
+	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+	rules 'sealed'
+	run -75 qs --yes keystore migrate --provider vault
+	[ ! -e "$KEYSTORE/2.vault" ]
+	rules ''
+	run -0 qs --yes keystore migrate --provider vault
+	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
+	[ "$(jq '.devices[0].keystore_generation' <<<"$output")" = 2 ]
+	[ "$(asked transit/decrypt)" -ge 1 ]
+	run -0 qs --yes keystore migrate --provider local
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	double stop "$SERVER"
+	run -0 qs cryptopen --test "${ID}1"
+}
