@@ -221,7 +221,7 @@ static int crypt_keys(const struct qs_hcvault_access *access, const char *name, 
 	return qs_hcvault_with_server(access, crypt_op, &w, err);
 }
 
-/* ---- a wrapped secret-id; giving the token back ---- */
+/* ---- a wrapped secret-id ---- */
 
 struct unwrap_work {
 	const char *wrapping;
@@ -273,25 +273,6 @@ static int unwrap(const struct qs_hcvault_access *access, const struct qs_secret
 	return r;
 }
 
-static int revoke_op(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
-{
-	char body[] = "{}";
-	const struct qs_secret text = { body, strlen(body) };
-	const struct qs_hcvault_request request = { "POST", "auth/token/revoke-self", &text,
-						    .token = link->access->login->token,
-						    .about = "giving the token back" };
-
-	(void)cookie;
-	return qs_hcvault_ask(link, &request, NULL, NULL, err);
-}
-
-static int give_back(const struct qs_hcvault_access *access, struct qs_error *err)
-{
-	if (!*access->login->token)
-		return 0;
-	return qs_hcvault_with_server(access, revoke_op, NULL, err);
-}
-
 QS_MODULE_EXPORT extern const struct qs_hcvault_functions qs_hcvault_module;
 const struct qs_hcvault_functions qs_hcvault_module = {
 	.module.version = QS_HCVAULT_MODULE_VERSION,
@@ -299,5 +280,4 @@ const struct qs_hcvault_functions qs_hcvault_module = {
 	.key = key,
 	.crypt = crypt_keys,
 	.unwrap = unwrap,
-	.revoke = give_back,
 };

@@ -86,9 +86,6 @@ struct qs_hcvault_functions {
 	/* The secret-id that WRAPPING (a token) stands for, which is void afterwards. */
 	int (*unwrap)(const struct qs_hcvault_access *access, const struct qs_secret *wrapping,
 		      struct qs_secret *ret, struct qs_error *err);
-
-	/* Give the token of the login back, if there is one. */
-	int (*revoke)(const struct qs_hcvault_access *access, struct qs_error *err);
 };
 
 #endif

@@ -132,7 +132,7 @@ static void use_got(const struct batch *b, const struct qs_got_key *got, struct 
 static int unwrap_content_keys(const struct batch *b, const struct qs_provider *provider,
 			       struct qs_content_key *keys, struct qs_error *err)
 {
-	struct qs_wrapping **asked = calloc(b->count + 1, sizeof(*asked));
+	struct qs_wrapping **asked = calloc(b->count + 1, sizeof(struct qs_wrapping *));
 	size_t n = 0;
 	int r = asked ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", b->count);
 

@@ -101,8 +101,6 @@ int qs_transit_read_key(const json_t *answer, struct qs_transit_key *ret, struct
 			       "its key is soft-deleted; its administrator can restore it");
 	ret->latest = (uint32_t)latest;
 	ret->least = (uint32_t)least;
-	ret->exportable = json_is_true(json_object_get(data, "exportable")) ||
-			  json_is_true(json_object_get(data, "allow_plaintext_backup"));
 	memcpy(ret->type, type, strlen(type) + 1);
 	return 0;
 }
@@ -208,9 +206,7 @@ int qs_transit_read_health(const char *text, size_t size, struct qs_transit_heal
 	*ret = (struct qs_transit_health){};
 	if (!json_is_boolean(initialized) || !version)
 		return bad("state", err);
-	ret->initialized = json_is_true(initialized);
 	ret->sealed = json_is_true(json_object_get(body, "sealed"));
-	ret->standby = json_is_true(json_object_get(body, "standby"));
 	memcpy(ret->version, version, strlen(version) + 1);
 	return 0;
 }

@@ -26,7 +26,8 @@ static void words_of(const json_t *body, char ret[TEXT_MAX])
 		return;
 	text = qs_strdup(first);
 	for (char *p = text; *p; p++)
-		*p = strchr("\n\t\r", *p) ? ' ' : *p;
+		if (strchr("\n\t\r", *p))
+			*p = ' ';
 	first = strncmp(text, "1 error occurred:", 17) == 0 ? text + 17 : text;
 	first += strspn(first, " *");
 	{

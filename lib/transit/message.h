@@ -90,8 +90,7 @@ int qs_transit_read_wrapping(const json_t *answer, struct qs_error *err);
 
 struct qs_transit_key {
 	uint32_t latest;
-	uint32_t least;  /* min_decryption_version */
-	bool exportable; /* the server gives it to whoever may ask for it */
+	uint32_t least; /* min_decryption_version */
 	char type[QS_TRANSIT_WORD_L];
 };
 
@@ -106,7 +105,7 @@ int qs_transit_read_decrypted(const json_t *answer, struct qs_transit_item *item
 
 struct qs_transit_health {
 	char version[QS_TRANSIT_WORD_L];
-	bool initialized, sealed, standby;
+	bool sealed; /* also while it is not initialised */
 };
 
 /* The body of sys/health, whatever its status. */

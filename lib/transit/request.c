@@ -10,7 +10,7 @@
 #include "transit/message.h"
 
 #define ITEM_L 64 /* bytes of an item beside its text or key, with a version of ten digits */
-#define KEY_BASE64_L ((QS_TRANSIT_KEY_L + 2) / 3 * 4)
+#define KEY_BASE64_L ((QS_TRANSIT_KEY_L + 2UL) / 3 * 4)
 
 bool qs_transit_is_text(const char *text)
 {

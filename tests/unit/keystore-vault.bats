@@ -398,7 +398,7 @@ swept()
 {
 	local n
 	for ((n = 1; n <= $1; n++)); do
-		[ -z "${QS_FAULT_ALL-}" ] || echo "$n before" "$n after"
+		[ -z "${QS_FAULT_ALL-}" ] || printf "%s\n" "$n before" "$n after"
 		[ -n "${QS_FAULT_ALL-}" ] || { ((n % 2)) && echo "$n after" || echo "$n before"; }
 	done
 }
