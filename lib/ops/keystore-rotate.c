@@ -139,18 +139,14 @@ static int retire(void *cookie, const struct qs_keystore *ks, uint32_t number, s
 
 	if (r < 0 && err)
 		*err = own;
-	if (!qs_keystore_generation(ks, number)) {
-		if (r < 0)
-			qs_log(QS_LOG_WARNING,
-			       "what was begun of generation %u (provider %s) could not be erased; "
-			       "nothing was wrapped by it: %s",
-			       (unsigned)number, provider->name, own.text);
-		return r;
-	}
-	if (r < 0)
-		return r;
-	(void)json_array_append_new(ro->retired, json_integer(number));
-	return 0;
+	if (r < 0 && !qs_keystore_generation(ks, number))
+		qs_log(QS_LOG_WARNING,
+		       "what was begun of generation %u (provider %s) could not be erased; nothing "
+		       "was wrapped by it: %s",
+		       (unsigned)number, provider->name, own.text);
+	if (r >= 0 && qs_keystore_generation(ks, number))
+		(void)json_array_append_new(ro->retired, json_integer(number));
+	return r < 0 ? r : 0;
 }
 
 static const struct qs_rotation_functions functions = {
