@@ -4,6 +4,7 @@
 # looks for what the disk "evidence" says is secret.
 #
 # guest: --systemd --memory 768 --disk virtio:evidence:64M --disk virtio:swap:128M
+# guest: --tpm @state/tpm
 # guest: --disk virtio:d1:24M --disk virtio:d2:24M --disk virtio:d3:24M --disk virtio:d4:24M
 
 load lib
@@ -129,21 +130,61 @@ setup_file()
 	qs cryptformat "${ID}d4"
 }
 
+# killed_at WORDS -- WHEN...: the command ends at each of these calls of fsync(), and leaves no core.
+killed_at()
+{
+	local words=() when
+	while [[ $1 != -- ]]; do
+		words+=("$1")
+		shift
+	done
+	shift
+	for when; do
+		run strace -f -o /run/strace -e trace=fsync -e "inject=fsync:signal=SIGSEGV:when=$when" \
+			qs-util "${words[@]}"
+		grep -q SIGSEGV /run/strace
+		[ -z "$(ls /var/crash)" ]
+	done
+}
+
 @test "a key that the keystore wraps" {
-	local MEMORY=64M when
+	local MEMORY=64M
 	qs --json --yes keystore enable
 	qs --json cryptenroll "${ID}d4" --keystore
 	qs cryptclose "${ID}d4"
 	qs --json cryptopen "${ID}d4"
 	qs keystore status
 	qs --json keystore verify
-	for when in 2 4 6; do
-		run strace -f -o /run/strace -e trace=fsync -e "inject=fsync:signal=SIGSEGV:when=$when" \
-			qs-util cryptenroll "${ID}d4" --keystore
-		grep -q SIGSEGV /run/strace
-		[ -z "$(ls /var/crash)" ]
-	done
+	killed_at cryptenroll "${ID}d4" --keystore -- 2 4 6
 	qs cryptenroll "${ID}d4" --keystore
+}
+
+@test "a key that goes from one generation to the next, and to an escrow" {
+	local MEMORY=64M
+	killed_at keystore rotate --force -- 2 4
+	qs --json keystore rotate --force
+	(cd /root/ways && openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out escrow.pem &&
+		openssl pkey -in escrow.pem -pubout -out escrow.pub)
+	killed_at keystore export --public-key /root/ways/escrow.pub --output /root/ways/kek.rsa -- 1
+	qs --json keystore export --public-key /root/ways/escrow.pub --output /root/ways/kek.rsa --force
+	swapoff "${ID}swap" # our own copy shall not be what is found there
+	known kek-local-destroyed <"/etc/cryptconf/keystore/$(qs-util --json keystore status | jq .result.generation).kek"
+	swapon "${ID}swap"
+	qs --json --yes cryptenroll "${ID}d4" --wipe keystore
+	qs --json --yes keystore disable
+}
+
+@test "a key that the keystore wraps with one of the TPM's" {
+	local MEMORY=64M
+	killed_at --yes keystore enable --provider tpm2 -- 2 4
+	qs --json --yes keystore enable --provider tpm2
+	qs --json cryptenroll "${ID}d4" --keystore
+	killed_at keystore rotate --force -- 2 4
+	qs --json keystore rotate --force
+	qs cryptclose "${ID}d4"
+	qs --json cryptopen "${ID}d4"
+	qs --json keystore verify
+	killed_at keystore export --public-key /root/ways/escrow.pub --output /root/ways/kek.rsa --force -- 1
 }
 
 # What a program would leave there that does not lock its memory.
@@ -174,6 +215,9 @@ setup_file()
 	# The middle of the DER form of an EC key is the number itself: the rest is the same in all.
 	openssl ec -in /root/ways/backup.pem -outform DER 2>/dev/null | head -c 39 | tail -c 32 | known private
 	known recovery </root/ways/recovery
-	known kek </etc/cryptconf/keystore/1.kek
+	# No file has it.
+	qs-util keystore export --public-key /root/ways/escrow.pub --output /run/kek.rsa
+	openssl pkeyutl -decrypt -inkey /root/ways/escrow.pem -in /run/kek.rsa -pkeyopt rsa_padding_mode:oaep \
+		-pkeyopt rsa_oaep_md:sha256 | jq -r '.k + "="' | tr '_-' '/+' | base64 -d | known kek
 	known control </run/control
 }
