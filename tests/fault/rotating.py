@@ -7,8 +7,10 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import time
 
+from enrolling import metadata
 from faultbench import HANG_S, HEADER_SIZE, Broken, Tree, check, must, opens, read_part
 from keystoring import directory, files, recover
 from sweep import RECORDED, Call, Fault, Scenario, changing, move, parse, path_of
@@ -203,6 +205,24 @@ class Cut(Unplugged):
     def go(self, tree):
         must("cp", "--sparse=always", tree.image(1), self.aside(tree))
         os.truncate(tree.image(1), 100 << 10)
+
+
+class Meddled(Unplugged):
+    """Another program puts a token into its header, where our lock lets it: that token stays."""
+
+    def go(self, tree):
+        token = tree.root / "var/token.json"
+        token.write_text('{"type":"somebody-elses","keyslots":[]}', encoding="ascii")
+        words = ["cryptsetup", "token", "import", "--token-id", "9", "--json-file", token, tree.image(1)]
+        done = subprocess.run([str(word) for word in ["timeout", "2", *words]], capture_output=True, check=False)
+        if done.returncode == 0:
+            (tree.root / "var/put").touch()
+        os.link(tree.image(1), self.aside(tree))
+
+    def again(self, tree, unsynced):
+        super().again(tree, unsynced)
+        put = (tree.root / "var/put").exists()
+        check("9" in metadata(tree.image(1))["tokens"] or not put, "another program's token is gone")
 
 
 class RotateEight(Rotate):

@@ -5,7 +5,7 @@ written down, and a device that is enrolled opens by its key file at every point
 from faultbench import Tree, check, main
 from keystoring import Disable, Enable, EnableTpm2, Keystore, files
 from mounts import private_mounts, read_only
-from rotating import VANISH, Cut, Move, Replaced, Rotate, Unplugged, every
+from rotating import VANISH, Cut, Meddled, Move, Replaced, Rotate, Unplugged, every
 from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR, one_in, swept
 
 SAMPLED = one_in(8)
@@ -51,6 +51,7 @@ main(
     tested(Unplugged, VANISH, every(13)),
     tested(Replaced, VANISH, every(13)),
     tested(Cut, VANISH, every(13)),
+    tested(Meddled, VANISH, every(7)),
     tested(Move, KILL, every(13)),
     tested(Move, FULL, every(29)),
     tested(Move, WRITE_ERROR, every(29)),
