@@ -165,7 +165,7 @@ const struct qs_config_row qs_config_rows[] = {
 	{ .name = "kms_lease",
 	  .type = QS_CONFIG_SECONDS,
 	  .offset = AT(kms_lease_s),
-	  .max = 366 * 86400,
+	  .max = UINT64_C(366) * 86400,
 	  .help = "How long devices open without the key server: \"168h\" is a week. `keystore check`,\n"
 		  "which qs-util-keycheck.timer runs daily, then keeps its key here, under a key in\n"
 		  "this machine's TPM (PCR 7), and each check that has reached the server begins that\n"
