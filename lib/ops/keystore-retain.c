@@ -83,10 +83,9 @@ static void erase(const struct qs_env *env, const struct qs_retired *one, struct
 	(void)qs_file_erase(real, &o->error);
 }
 
-/* What a run that was killed has erased may not be durable yet. */
-static int sync_directory(const struct qs_env *env, struct qs_error *err)
+static int sync_directory(const struct qs_env *env, const char *path, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *within = qs_env_path(env, QS_RETIRED_DIR "/.");
+	QS_AUTO(qs_auto_free) char *within = qs_env_path(env, path);
 	struct qs_error own = {};
 	int r = qs_file_sync_parent(within, &own);
 
@@ -95,6 +94,14 @@ static int sync_directory(const struct qs_env *env, struct qs_error *err)
 	if (err)
 		*err = own;
 	return r;
+}
+
+/* What a run that was killed has erased, or written to keystore.json, may not be durable yet. */
+static int sync_directories(const struct qs_env *env, struct qs_error *err)
+{
+	int r = sync_directory(env, QS_RETIRED_DIR "/.", err);
+
+	return r < 0 ? r : sync_directory(env, QS_KEYSTORE_FILE, err);
 }
 
 int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *ret,
@@ -112,7 +119,7 @@ int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *re
 		if (all || is_over(env, &ks, &list.items[i]))
 			erase(env, &list.items[i], qs_outcomes_add(ret, list.items[i].path));
 	if (r == 0)
-		r = sync_directory(env, err);
+		r = sync_directories(env, err);
 	*ret_retired = json_array();
 	return r < 0 ? r : qs_keystore_retire(env, *ret_retired, err);
 }

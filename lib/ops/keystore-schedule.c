@@ -48,10 +48,10 @@ int qs_keystore_set_schedule(const struct qs_env *env, const char *text, json_t 
 	r = lock < 0 ? lock : qs_keystore_load_enabled(env, &ks, err);
 	if (r < 0)
 		return r;
-	if (ks.schedule.unit != wanted.unit || ks.schedule.count != wanted.count) {
+	if (ks.schedule.unit != wanted.unit || ks.schedule.count != wanted.count)
 		ks.schedule = wanted;
-		r = qs_keystore_save(env, &ks, err);
-	}
+	/* Also when it is so already: a run that was killed may not have made it durable. */
+	r = qs_keystore_save(env, &ks, err);
 	if (r < 0)
 		return r;
 	*ret_result = json_object();
