@@ -104,6 +104,9 @@ static int plan(const struct qs_env *env, struct qs_keystore_session *s,
 	r = qs_sealed_kek_load(env, ks->store, number, &w->sealed, &w->kek->error);
 	if (r == 0 && w->sealed.pin)
 		r = need_pin(s, ask, false, &w->kek->error);
+	/* W is the next generation's then. */
+	if (r < 0)
+		qs_tpm2_token_done(&w->sealed);
 	return r == 0;
 }
 
