@@ -388,7 +388,8 @@ bool qs_keystore_is_there(const struct qs_env *env)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_FILE);
 
-	return access(real, F_OK) == 0;
+	/* What a bad disk hides is not absent: loading it says what is wrong. */
+	return access(real, F_OK) == 0 || errno == EIO;
 }
 
 int qs_keystore_load(const struct qs_env *env, struct qs_keystore *ret, struct qs_error *err)
