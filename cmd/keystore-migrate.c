@@ -42,6 +42,8 @@ int qs_keystore_action_enable(struct qs_context *ctx, struct qs_error *err)
 
 	ctx->keystore.key_id = qs_option_value(ctx, "key-id");
 	if (r == 0)
+		r = qs_keystore_may_enable(&ctx->env, err);
+	if (r == 0)
 		r = confirm(ctx, provider, err);
 	if (r == 0)
 		r = qs_keystore_enable(&ctx->env, provider, err);
@@ -67,6 +69,8 @@ int qs_keystore_action_migrate(struct qs_context *ctx, struct qs_error *err)
 		return qs_fail(err, QS_E_USAGE, "keystore migrate: give --provider NAME");
 	r = take_tpm2(ctx, options.provider, true, err);
 	ctx->keystore.key_id = qs_option_value(ctx, "key-id");
+	if (r == 0)
+		r = qs_keystore_may_migrate(&ctx->env, options.provider, err);
 	if (r == 0)
 		r = confirm(ctx, options.provider, err);
 	if (r == 0)

@@ -132,6 +132,18 @@ int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *re
 	return 0;
 }
 
+int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
+			 struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+	int r;
+
+	if (access(real, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	r = qs_key_load(env, path, ret, err);
+	return r < 0 ? r : 1;
+}
+
 int qs_key_erase(const struct qs_env *env, const char *path, struct qs_error *err)
 {
 	static const char *const suffixes[] = { QS_KEY_NEW, QS_KEY_OLD, "" };

@@ -62,4 +62,8 @@ int qs_key_erase(const struct qs_env *env, const char *path, struct qs_error *er
 int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		struct qs_error *err);
 
+/* The same, where the file may be absent. Returns 1 read, 0 it is not there. */
+int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
+			 struct qs_error *err);
+
 #endif

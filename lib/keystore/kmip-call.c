@@ -5,8 +5,8 @@
 
 #include "base/cleanup.h"
 #include "base/task.h"
-#include "key/keyfile.h"
 #include "keystore/kmip-internal.h"
+#include "keystore/server.h"
 
 /* The module keeps its own deadlines; its worker is killed when it does not. */
 #define MARGIN_MS 1000U
@@ -26,17 +26,6 @@ static void credentials_done(struct credentials *c)
 	qs_secret_done(&c->ca);
 	qs_secret_done(&c->certificate);
 	qs_secret_done(&c->key);
-}
-
-static int load(const struct qs_env *env, const char *path, const char *setting,
-		struct qs_secret *ret, struct qs_error *err)
-{
-	int r = *path ? qs_key_load(env, path, ret, err)
-		      : qs_fail(err, QS_E_CONFIG, "%s is not set in qs-util.conf", setting);
-
-	if (r < 0)
-		qs_error_prefix(err, "%s", setting);
-	return r;
 }
 
 static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
@@ -61,12 +50,12 @@ static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_e
 	if (!*access.servers)
 		return qs_fail(err, QS_E_CONFIG,
 			       "no key server is configured: set kmip_servers in qs-util.conf");
-	r = load(call->env, config->kmip_ca, "kmip_ca", &c.ca, err);
+	r = qs_server_credential(call->env, config->kmip_ca, "kmip_ca", &c.ca, err);
 	if (r == 0)
-		r = load(call->env, config->kmip_certificate, "kmip_certificate", &c.certificate,
-			 err);
+		r = qs_server_credential(call->env, config->kmip_certificate, "kmip_certificate",
+					 &c.certificate, err);
 	if (r == 0)
-		r = load(call->env, config->kmip_key, "kmip_key", &c.key, err);
+		r = qs_server_credential(call->env, config->kmip_key, "kmip_key", &c.key, err);
 	if (r == 0)
 		r = qs_module_load(QS_KMIP_MODULE_NAME, QS_KMIP_MODULE_SYMBOL,
 				   QS_KMIP_MODULE_VERSION, &module, err);

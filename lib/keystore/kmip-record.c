@@ -44,17 +44,15 @@ int qs_kmip_record_load(const struct qs_env *env, const struct qs_keystore *ks, 
 			struct qs_kmip_record *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	QS_AUTO(qs_secret_done) struct qs_secret text = {};
 	int r;
 
 	*ret = (struct qs_kmip_record){};
 	(void)snprintf(ret->name, sizeof(ret->name), "qs-util/%s/%u", ks->store, (unsigned)number);
-	if (access(real, F_OK) < 0 && errno == ENOENT)
-		return 0;
-	r = qs_key_load(env, path, &text, err);
-	if (r == 0)
-		r = parse(&text, path, ret, err);
+	r = qs_key_load_if_there(env, path, &text, err);
+	if (r <= 0)
+		return r;
+	r = parse(&text, path, ret, err);
 	return r < 0 ? r : 1;
 }
 

@@ -27,6 +27,7 @@
 #include "base/utf8.h"
 #include "keystore/kmip-internal.h"
 #include "keystore/lease.h"
+#include "keystore/server.h"
 #include "keystore/session.h"
 
 /* ---- health and description ---- */
@@ -80,12 +81,7 @@ static json_t *describe(const struct qs_env *env)
 	json_t *json = NULL;
 	int r = qs_kmip_call(env, look, NULL, &json, &err);
 
-	if (!json)
-		json = json_object();
-	(void)json_object_set_new(json, "reachable", json_boolean(r == 0));
-	if (r < 0)
-		(void)json_object_set_new(json, "problem", qs_utf8_json(err.text));
-	return json;
+	return qs_server_describe(json, r, &err);
 }
 
 static int health(const struct qs_env *env, struct qs_error *err)

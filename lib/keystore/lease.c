@@ -78,15 +78,12 @@ static int parse(const struct qs_secret *text, const char *path, struct lease *r
 static int load(const struct qs_env *env, uint32_t number, struct lease *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = path_of(number);
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	QS_AUTO(qs_secret_done) struct qs_secret text = {};
-	int r;
+	int r = qs_key_load_if_there(env, path, &text, err);
 
-	if (access(real, F_OK) < 0 && errno == ENOENT)
-		return 0;
-	r = qs_key_load(env, path, &text, err);
-	if (r == 0)
-		r = parse(&text, path, ret, err);
+	if (r <= 0)
+		return r;
+	r = parse(&text, path, ret, err);
 	if (r < 0)
 		lease_done(ret);
 	return r < 0 ? r : 1;

@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/task.h"
 #include "key/keyfile.h"
+#include "keystore/server.h"
 #include "keystore/transit-internal.h"
 
 /* The module keeps its own deadlines; its worker is killed when it does not. */
@@ -38,23 +39,12 @@ static void credentials_done(struct credentials *c)
 	qs_secret_done(&c->secret_id);
 }
 
-static int load(const struct qs_env *env, const char *path, const char *setting,
-		struct qs_secret *ret, struct qs_error *err)
-{
-	int r = *path ? qs_key_load(env, path, ret, err)
-		      : qs_fail(err, QS_E_CONFIG, "%s is not set in qs-util.conf", setting);
-
-	if (r < 0)
-		qs_error_prefix(err, "%s", setting);
-	return r;
-}
-
 /* One line of visible ASCII that can stand in JSON as it is. */
 static int load_line(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		     struct qs_error *err)
 {
 	const char *text;
-	int r = load(env, path, "vault_secret_id_file", ret, err);
+	int r = qs_server_credential(env, path, "vault_secret_id_file", ret, err);
 
 	if (r < 0)
 		return r;
@@ -134,7 +124,7 @@ static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_e
 			       "no Vault server is configured: set vault_servers in qs-util.conf");
 	if (!*how.role)
 		return qs_fail(err, QS_E_CONFIG, "vault_role_id is not set in qs-util.conf");
-	r = load(call->env, config->vault_ca, "vault_ca", &c.ca, err);
+	r = qs_server_credential(call->env, config->vault_ca, "vault_ca", &c.ca, err);
 	if (r == 0)
 		r = qs_module_load(QS_HCVAULT_MODULE_NAME, QS_HCVAULT_MODULE_SYMBOL,
 				   QS_HCVAULT_MODULE_VERSION, &module, err);

@@ -48,16 +48,14 @@ int qs_transit_record_load(const struct qs_env *env, uint32_t number, struct qs_
 			   struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_transit_record_path(number);
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	QS_AUTO(qs_secret_done) struct qs_secret text = {};
 	int r;
 
 	*ret = (struct qs_transit_record){};
-	if (access(real, F_OK) < 0 && errno == ENOENT)
-		return 0;
-	r = qs_key_load(env, path, &text, err);
-	if (r == 0)
-		r = parse(&text, path, ret, err);
+	r = qs_key_load_if_there(env, path, &text, err);
+	if (r <= 0)
+		return r;
+	r = parse(&text, path, ret, err);
 	return r < 0 ? r : 1;
 }
 

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/utf8.h"
+#include "keystore/server.h"
 #include "keystore/transit-internal.h"
 
 /* ---- health and description ---- */
@@ -63,12 +64,7 @@ static json_t *describe(const struct qs_env *env)
 	json_t *json = NULL;
 	int r = qs_transit_call(env, look, NULL, &json, &err);
 
-	if (!json)
-		json = json_object();
-	(void)json_object_set_new(json, "reachable", json_boolean(r == 0));
-	if (r < 0)
-		(void)json_object_set_new(json, "problem", qs_utf8_json(err.text));
-	return json;
+	return qs_server_describe(json, r, &err);
 }
 
 /* For the workers to come. */

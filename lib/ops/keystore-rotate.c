@@ -250,13 +250,9 @@ static json_t *describe(const struct qs_keystore *ks, const json_t *retired)
 	return result;
 }
 
-/* Before anything is begun: is there somewhere to go, and does it answer? */
-static int refuse_migration(const struct qs_env *env, const struct qs_keystore *ks,
-			    const char *provider, struct qs_error *err)
+static int refuse_target(const struct qs_keystore *ks, const char *provider, struct qs_error *err)
 {
-	const struct qs_provider *to = qs_provider_find(provider);
-
-	if (!to)
+	if (!qs_provider_find(provider))
 		return qs_fail(err, QS_E_USAGE, "no provider is called '%s'", provider);
 	if (ks->rotation == QS_ROTATION_IDLE && strcmp(provider, ks->provider) == 0)
 		return qs_fail(
@@ -264,7 +260,26 @@ static int refuse_migration(const struct qs_env *env, const struct qs_keystore *
 			"the keystore has the provider %s already: `qs-util keystore rotate` "
 			"makes a new generation",
 			provider);
-	return ks->rotation == QS_ROTATION_REWRAPPING ? 0 : to->health(env, err);
+	return 0;
+}
+
+int qs_keystore_may_migrate(const struct qs_env *env, const char *provider, struct qs_error *err)
+{
+	struct qs_keystore ks;
+	int r = qs_keystore_load_enabled(env, &ks, err);
+
+	return r < 0 ? r : refuse_target(&ks, provider, err);
+}
+
+/* Before anything is begun: is there somewhere to go, and does it answer? */
+static int refuse_migration(const struct qs_env *env, const struct qs_keystore *ks,
+			    const char *provider, struct qs_error *err)
+{
+	int r = refuse_target(ks, provider, err);
+
+	if (r < 0 || ks->rotation == QS_ROTATION_REWRAPPING)
+		return r;
+	return qs_provider_find(provider)->health(env, err);
 }
 
 static int migrate(struct rotate *ro, const char *provider, struct qs_keystore *ks,

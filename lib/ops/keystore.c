@@ -106,6 +106,14 @@ static int refuse_state(const struct qs_env *env, const struct qs_keystore *ks,
 	return ks->state == QS_KEYSTORE_DISABLED ? refuse_remains(env, err) : 0;
 }
 
+int qs_keystore_may_enable(const struct qs_env *env, struct qs_error *err)
+{
+	struct qs_keystore ks;
+	int r = qs_keystore_load(env, &ks, err);
+
+	return r < 0 ? r : refuse_state(env, &ks, err);
+}
+
 static int make_first(const struct qs_env *env, const struct qs_provider *provider,
 		      struct qs_keystore *ks, struct qs_error *err)
 {

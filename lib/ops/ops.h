@@ -261,6 +261,13 @@ int qs_enroll_test(const struct qs_env *env, const char *device,
  */
 int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_error *err);
 
+/*
+ * Before a person is asked: would enabling, or migrating to PROVIDER, be refused as things stand?
+ * Asks no provider and changes nothing; the command itself looks again, under its lock.
+ */
+int qs_keystore_may_enable(const struct qs_env *env, struct qs_error *err);
+int qs_keystore_may_migrate(const struct qs_env *env, const char *provider, struct qs_error *err);
+
 /* Erase the keystore. QS_E_FORBIDDEN: a device or backup depends on it, or cannot be read. */
 int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
 

@@ -118,6 +118,8 @@ sums()
 	[[ "$output" == *TPM* ]]
 	run -5 qs --yes keystore migrate --provider local
 	[[ "$output" == *'has the provider local already'* ]]
+	run -5 qs keystore migrate --provider local
+	[[ "$output" == *'has the provider local already'* ]]
 	run -64 qs --yes keystore migrate
 	run -64 qs --yes keystore migrate --provider elsewhere
 	run -64 qs --yes keystore migrate --provider local --pcrs 7

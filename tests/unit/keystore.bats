@@ -80,6 +80,9 @@ tree_sum()
 	before=$(tree_sum)
 	run -5 qs --yes keystore enable
 	[[ $output == *'enabled already'* ]]
+	# Nobody is asked to confirm what is refused.
+	run -5 qs keystore enable
+	[[ $output == *'enabled already'* ]]
 	[ "$(tree_sum)" = "$before" ]
 	run -0 --separate-stderr qs --json keystore status
 	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"

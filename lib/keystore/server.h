@@ -1,0 +1,26 @@
+/*
+ * What providers whose keys are at a server have in common.
+ */
+#ifndef QS_KEYSTORE_SERVER_H
+#define QS_KEYSTORE_SERVER_H
+
+#include <jansson.h>
+
+#include "base/env.h"
+#include "base/error.h"
+#include "base/secret.h"
+
+/*
+ * Read the file PATH (logical) that SETTING of qs-util.conf names, by the rules for key files.
+ * QS_E_CONFIG: it is not set; QS_E_KEY_FILE.
+ */
+int qs_server_credential(const struct qs_env *env, const char *path, const char *setting,
+			 struct qs_secret *ret, struct qs_error *err);
+
+/*
+ * A provider's describe(): FOUND (may be NULL; taken over), and whether the server was reached:
+ * R < 0: it was not, as WHY says. A new reference.
+ */
+json_t *qs_server_describe(json_t *found, int r, const struct qs_error *why);
+
+#endif
