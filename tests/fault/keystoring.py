@@ -25,21 +25,47 @@ def state(tree):
     return json.loads((directory(tree) / "keystore.json").read_text(encoding="ascii"))["state"]
 
 
-def recover(tree, image, key, keks=None):
-    """What the keystore wrapped for IMAGE, into the file KEY, by jose alone; KEKS: by generation, where
-    they lie in no file."""
+# How the file of a generation ends, by its provider.
+ENDINGS = {"local": "kek", "tpm2": "sealed", "kmip": "kmip", "vault": "vault"}
+
+
+def files_of(store):
+    """What lies in the keystore when it is as its keystore.json says."""
+    ends = [ENDINGS[one.get("provider", store["provider"])] for one in store["generations"]]
+    names = [f"{one['number']}.{end}" for one, end in zip(store["generations"], ends)]
+    return sorted([*names, "keystore.json"])
+
+
+def token_of(image):
+    """The keystore's token in a header."""
     tokens = [token for token in metadata(image)["tokens"].values() if token["type"] == "qs-keystore"]
     check(len(tokens) == 1, f"{len(tokens)} keystore tokens")
-    generation = tokens[0]["generation"]
-    kek = keks[generation] if keks else (directory(tree) / f"{generation}.kek").read_bytes()
-    jwk = {"kty": "oct", "alg": "A256GCMKW", "k": base64.urlsafe_b64encode(kek).decode().rstrip("=")}
+    return tokens[0]
+
+
+def jwk_of(key):
+    return {"kty": "oct", "k": base64.urlsafe_b64encode(key).decode().rstrip("=")}
+
+
+def kek_in_file(tree, generation):
+    return jwk_of((directory(tree) / f"{generation}.kek").read_bytes()) | {"alg": "A256GCMKW"}
+
+
+def unwrap(tree, token, jwk, key):
+    """What TOKEN wraps, into the file KEY, by jose alone."""
     jwe, key_file = tree.root.parent / f"{tree.root.name}.jwe", tree.root.parent / f"{tree.root.name}.jwk"
-    jwe.write_text(json.dumps(tokens[0]["jwe"]))
+    jwe.write_text(json.dumps(token["jwe"]))
     key_file.write_text(json.dumps(jwk))
     done = subprocess.run(["jose", "jwe", "dec", "-i", jwe, "-k", key_file], stdout=subprocess.PIPE, check=False)
     check(done.returncode == 0, "jose does not unwrap the device key")
     key.write_bytes(done.stdout[:64])
-    return generation
+
+
+def recover(tree, image, key):
+    """What the keystore wrapped for IMAGE, into the file KEY. Returns the generation."""
+    token = token_of(image)
+    unwrap(tree, token, kek_in_file(tree, token["generation"]), key)
+    return token["generation"]
 
 
 class Store(Scenario):

@@ -45,7 +45,6 @@ class Retiring(Rotate):
         (copy,) = kept(tree)
         name, _date, end = copy.name.rsplit(".", 2)
         copy.rename(copy.with_name(f"{name}.20260101T000000Z.{end}"))
-        self.judged = {}
         Scenario.__init__(self, tree)
 
     def everything_opens(self, tree):

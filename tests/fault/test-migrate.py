@@ -1,18 +1,48 @@
 #!/usr/bin/python3 -B
-"""keystore migrate under faults: at every point every device opens, and a second run finishes."""
+"""keystore rotate and migrate with a TPM under faults: at every point every device opens, and a
+second run finishes."""
 
-from faultbench import main
-from migrating import Migrate
+from faultbench import check, main
+from migrating import IntoTpm, OutOfTpm, RotateSealed
+from mounts import private_mounts, read_only
 from rotating import every
-from sweep import FULL, KILL, WRITE_ERROR, swept
+from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, swept
 
 
-def tested(fault, stride):
-    return swept(Migrate, fault, "keystore migrate into the TPM, a second run finishes", every(stride))
+def tested(scenario, fault, stride):
+    what = f"{scenario.__name__}, every device opens and a second run finishes"
+    return swept(scenario, fault, what, every(stride))
 
 
+def read_only_etc(scratch):
+    """rotating and migrating where /etc cannot be written changes nothing, and is done afterwards"""
+    for scenario in (IntoTpm, OutOfTpm, RotateSealed):
+        (scratch / scenario.__name__).mkdir()
+        s = scenario(scratch / scenario.__name__)
+        tree = s.template
+        s.use_tpm(tree)
+        before = tree.fingerprint("var")
+        with read_only(tree.root / "etc"):
+            done = tree.qs(*s.words)
+        check(done.status == 1 and "Read-only" in done.err, f"{scenario.__name__}: {done}")
+        check(tree.fingerprint("var") == before, f"{scenario.__name__}: something changed")
+        s.everything_opens(tree)
+        s.again(tree, None)
+
+
+private_mounts()
 main(
-    tested(KILL, 9),
-    tested(FULL, 23),
-    tested(WRITE_ERROR, 19),
+    read_only_etc,
+    tested(IntoTpm, KILL, 13),
+    tested(IntoTpm, FULL, 29),
+    tested(IntoTpm, WRITE_ERROR, 29),
+    tested(IntoTpm, READ_ERROR, 300),
+    tested(OutOfTpm, KILL, 17),
+    tested(OutOfTpm, FULL, 37),
+    tested(OutOfTpm, WRITE_ERROR, 37),
+    tested(OutOfTpm, READ_ERROR, 300),
+    tested(RotateSealed, KILL, 17),
+    tested(RotateSealed, FULL, 37),
+    tested(RotateSealed, WRITE_ERROR, 37),
+    tested(RotateSealed, READ_ERROR, 300),
 )

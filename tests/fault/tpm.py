@@ -13,7 +13,7 @@ SWTPM = Path(__file__).resolve().parents[1] / "swtpm"
 
 
 class TpmScenario(Scenario):
-    """A tree's TPM is new, or after enrol() a copy of the template's. PCRS have been measured in it."""
+    """A tree's TPM is new, or after keep_tpm() a copy of the template's. PCRS have been measured in it."""
 
     pcrs = ()
     settings = ""  # more lines of qs-util.conf
@@ -41,10 +41,14 @@ class TpmScenario(Scenario):
         shutil.rmtree(directory, ignore_errors=True)
 
     def enrol(self, tree):
-        """A TPM2 keyslot; from now on TPMs begin with what its TPM holds."""
-        directory = self.directory_of(tree)
+        """A TPM2 keyslot, and the TPM kept."""
         self.use_tpm(tree)
         must(*tree.command("cryptenroll", tree.link(), "--tpm2"))
+        self.keep_tpm(tree)
+
+    def keep_tpm(self, tree):
+        """From now on TPMs begin with what the TPM of TREE holds."""
+        directory = self.directory_of(tree)
         must(SWTPM, "stop", directory)
         self.state = directory.parent / "tpm.b64"
         self.state.write_bytes(base64.encodebytes((directory / "tpm2-00.permall").read_bytes()))
