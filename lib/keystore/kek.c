@@ -94,26 +94,50 @@ static void release(struct qs_content_key *keys, size_t count)
 	free(keys);
 }
 
+static void wrap_with(const struct batch *b, const struct qs_secret *key, const char *wrapped,
+		      struct qs_wrapping *w)
+{
+	QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(b->ks->store, w->generation);
+
+	(void)b->jwe->wrap(key, kid, w->volume, wrapped, &w->plain, &w->jwe, &w->error);
+}
+
+/* With a key that was made ahead, if one is left. */
+static bool wrap_with_ready(const struct batch *b, struct qs_wrapping *w)
+{
+	const char *wrapped = NULL;
+	const struct qs_got_key *ready =
+		qs_keystore_session_take_content(b->env, w->generation, &wrapped);
+	struct qs_secret key = {};
+
+	if (!ready)
+		return false;
+	key = (struct qs_secret){ (void *)ready->bytes, sizeof(ready->bytes) };
+	wrap_with(b, &key, wrapped, w);
+	return true;
+}
+
 static int wrap_content_keys(const struct batch *b, const struct qs_provider *provider,
 			     struct qs_content_key *keys, struct qs_error *err)
 {
-	int r = 0;
+	QS_AUTO(qs_auto_free)
+	struct qs_wrapping **asked = calloc(b->count + 1, sizeof(struct qs_wrapping *));
+	size_t n = 0;
+	int r = asked ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", b->count);
 
 	for (size_t i = 0; r == 0 && i < b->count; i++) {
-		keys[i].volume = b->items[i]->volume;
-		keys[i].generation = b->items[i]->generation;
-		r = qs_secret_random(&keys[i].key, QS_KEK_L, err);
+		if (wrap_with_ready(b, b->items[i]))
+			continue;
+		asked[n] = b->items[i];
+		keys[n].generation = asked[n]->generation;
+		r = qs_secret_random(&keys[n++].key, QS_KEK_L, err);
 	}
-	if (r == 0)
-		r = provider->wrap(b->env, b->ks, keys, b->count, err);
-	for (size_t i = 0; r == 0 && i < b->count; i++) {
-		struct qs_wrapping *w = b->items[i];
-		QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(b->ks->store, w->generation);
-
-		w->error = keys[i].error;
-		if (w->error.kind == QS_E_NONE)
-			(void)b->jwe->wrap(&keys[i].key, kid, w->volume, keys[i].wrapped, &w->plain,
-					   &w->jwe, &w->error);
+	if (r == 0 && n > 0)
+		r = provider->wrap(b->env, b->ks, keys, n, err);
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		asked[i]->error = keys[i].error;
+		if (keys[i].error.kind == QS_E_NONE)
+			wrap_with(b, &keys[i].key, keys[i].wrapped, asked[i]);
 	}
 	return r;
 }
@@ -146,7 +170,6 @@ static int unwrap_content_keys(const struct batch *b, const struct qs_provider *
 			continue;
 		}
 		asked[n] = w;
-		keys[n].volume = w->volume;
 		keys[n].generation = w->generation;
 		keys[n++].wrapped = qs_strdup(qs_jwe_wrapped(w->jwe));
 	}

@@ -105,17 +105,42 @@ static int prepare_content(const struct qs_env *env, const struct qs_keystore *k
 	return r;
 }
 
-int qs_keystore_prepare_content(const struct qs_env *env, const struct qs_keystore *ks,
-				const uint32_t *generations, char *const *wrapped, size_t count,
-				struct qs_error *err)
+/* Add NUMBER, which the keystore has, unless it is there. */
+static size_t add_number(uint32_t *list, size_t count, uint32_t number)
 {
+	for (size_t i = 0; i < count; i++)
+		if (list[i] == number)
+			return count;
+	list[count] = number;
+	return count + 1;
+}
+
+int qs_keystore_prepare_devices(const struct qs_env *env, const struct qs_keystore *ks,
+				const uint32_t *generations, char *const *wrapped, size_t count,
+				bool ask, struct qs_error *err)
+{
+	uint32_t by_kek[QS_KEYSTORE_GENERATIONS];
+	size_t n = 0;
 	int r = 0;
 
 	for (size_t p = 0; r == 0 && p < QS_ARRAY_SIZE(providers); p++)
 		if (providers[p]->unwrap && !is_left(env, providers[p]))
 			r = prepare_content(env, ks, providers[p], generations, wrapped, count,
 					    err);
-	return r;
+	for (size_t i = 0; i < count; i++)
+		if (!wrapped[i] && qs_keystore_generation(ks, generations[i]))
+			n = add_number(by_kek, n, generations[i]);
+	return r < 0 ? r : qs_keystore_prepare(env, ks, by_kek, n, ask, err);
+}
+
+int qs_keystore_prepare_wrapping(const struct qs_env *env, const struct qs_keystore *ks,
+				 uint32_t number, size_t count, bool ask, struct qs_error *err)
+{
+	const struct qs_provider *provider = qs_keystore_provider(ks, number);
+
+	if (!provider->wrap || is_left(env, provider))
+		return qs_keystore_prepare(env, ks, &number, 1, ask, err);
+	return qs_keystore_session_make_content(env, ks, provider, number, count, err);
 }
 
 int qs_keystore_kek(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,

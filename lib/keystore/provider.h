@@ -28,7 +28,6 @@ struct qs_wrapping {
 
 /* A content key on its way to a provider that wraps by itself, or back. */
 struct qs_content_key {
-	const char *volume;    /* as of qs_wrapping; the caller's */
 	uint32_t generation;   /* that wraps it */
 	struct qs_secret key;  /* QS_KEK_L bytes; wrap: given; unwrap: made */
 	char *wrapped;         /* wrap: made, malloc'ed; unwrap: given. See QS_WRAPPED_MAX */
@@ -132,12 +131,20 @@ int qs_keystore_prepare_all(const struct qs_env *env, const struct qs_keystore *
 			    struct qs_error *err);
 
 /*
- * The same for what providers wrap themselves: WRAPPED are COUNT JWEs (NULL: none) of the
- * GENERATIONS; those of each provider in one call. What fails is told by each use of it.
+ * The same for COUNT devices, whose keys GENERATIONS wrap (0: none): where WRAPPED has a content
+ * key that the provider wrapped, that is unwrapped, those of each provider in one call; for the
+ * others the KEKs are got.
  */
-int qs_keystore_prepare_content(const struct qs_env *env, const struct qs_keystore *ks,
+int qs_keystore_prepare_devices(const struct qs_env *env, const struct qs_keystore *ks,
 				const uint32_t *generations, char *const *wrapped, size_t count,
-				struct qs_error *err);
+				bool ask, struct qs_error *err);
+
+/*
+ * The same for COUNT keys that generation NUMBER is going to wrap, and for unwrapping them again. A
+ * provider that keeps its KEKs has proven by then that it does both; failing that is an error.
+ */
+int qs_keystore_prepare_wrapping(const struct qs_env *env, const struct qs_keystore *ks,
+				 uint32_t number, size_t count, bool ask, struct qs_error *err);
 
 /* Has any generation of KS something to be prepared? */
 bool qs_keystore_wants_prepare(const struct qs_keystore *ks);

@@ -37,6 +37,13 @@ struct qs_got_key {
 	struct qs_error error; /* why it is not there */
 };
 
+/* Content keys that are made and proven, for workers to wrap with: each is taken once. */
+struct qs_ready_keys {
+	uint32_t generation; /* that wraps them */
+	size_t from, count;  /* which of the session's content keys they are */
+	size_t taken;        /* by any process, so only changed atomically */
+};
+
 struct qs_hcvault_login;
 
 struct qs_keystore_session {
@@ -45,6 +52,7 @@ struct qs_keystore_session {
 	struct qs_got_key *got;
 	char **got_wrapped;
 	size_t got_count;
+	struct qs_ready_keys *ready; /* shared with workers; NULL: none */
 	struct qs_hcvault_login
 		*login; /* at a Vault server; shared with workers, which may add it */
 	struct qs_kek *keks;
@@ -88,6 +96,19 @@ int qs_keystore_session_get_content(const struct qs_env *env, const struct qs_ke
 				    const struct qs_provider *provider,
 				    struct qs_content_key *items, size_t count,
 				    struct qs_error *err);
+
+/*
+ * Make COUNT content keys of generation NUMBER, PROVIDER's, ahead of the workers that wrap with
+ * them, in one call; and have it unwrap them all in another: what it gives back is what they use.
+ * Does nothing where this process has no session.
+ */
+int qs_keystore_session_make_content(const struct qs_env *env, const struct qs_keystore *ks,
+				     const struct qs_provider *provider, uint32_t number,
+				     size_t count, struct qs_error *err);
+
+/* One of them, for the caller alone, and how it is wrapped (the session's). NULL: none is left. */
+const struct qs_got_key *qs_keystore_session_take_content(const struct qs_env *env, uint32_t number,
+							  const char **ret_wrapped);
 
 /* Has the session the content key that is wrapped so? NULL: no. */
 const struct qs_got_key *qs_keystore_session_content(const struct qs_env *env, const char *wrapped);

@@ -43,7 +43,7 @@ static int lock_together(struct qs_enroll_batch *b, struct qs_error *err)
 		r = qs_keystore_load_enabled(b->env, &ks, &why);
 	number = r == 0 ? qs_keystore_wraps_with(&ks) : 0;
 	if (r == 0)
-		(void)qs_keystore_prepare(b->env, &ks, &number, 1, true, &why);
+		(void)qs_keystore_prepare_wrapping(b->env, &ks, number, b->count, true, &why);
 	for (size_t i = 0; i < b->count; i++)
 		if (why.kind != QS_E_NONE && b->outcomes->items[i].error.kind == QS_E_NONE)
 			b->outcomes->items[i].error = why;

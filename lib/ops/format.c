@@ -191,7 +191,7 @@ static int look_at_key(const struct qs_env *env, const void *cookie, struct qs_e
  * Held until all is done. A generation that cannot wrap, for its provider is out of reach, is told
  * here; and what workers will need of it is got.
  */
-static int take_keystore(struct qs_format_run *f, struct qs_error *err)
+static int take_keystore(struct qs_format_run *f, size_t count, struct qs_error *err)
 {
 	const struct qs_env *env = f->env;
 	uint32_t number;
@@ -207,7 +207,8 @@ static int take_keystore(struct qs_format_run *f, struct qs_error *err)
 	}
 	f->keystore = true;
 	number = qs_keystore_wraps_with(&f->ks);
-	r = qs_keystore_prepare(env, &f->ks, &number, 1, true, err);
+	/* One for each device, and the probe's. */
+	r = qs_keystore_prepare_wrapping(env, &f->ks, number, count + 1, true, err);
 	if (r == 0)
 		r = qs_keystore_probe(env, &f->ks, number, err);
 	if (r < 0)
@@ -216,7 +217,7 @@ static int take_keystore(struct qs_format_run *f, struct qs_error *err)
 }
 
 /* Before any device is touched: is there a place that the keys can come from? */
-static int check_key_source(struct qs_format_run *f, struct qs_error *err)
+static int check_key_source(struct qs_format_run *f, size_t count, struct qs_error *err)
 {
 	const struct qs_format_options *options = f->options;
 	QS_AUTO(qs_auto_free) char *what = NULL;
@@ -229,7 +230,7 @@ static int check_key_source(struct qs_format_run *f, struct qs_error *err)
 	}
 	if (!options->key_file_only && qs_key_command_is_set(env))
 		return qs_key_command_check(env, err);
-	r = options->key_file_only ? 0 : take_keystore(f, err);
+	r = options->key_file_only ? 0 : take_keystore(f, count, err);
 	return r < 0 || f->keystore ? r : qs_key_check_new(env, err);
 }
 
@@ -255,7 +256,7 @@ int qs_format(const struct qs_env *env, const char *const *devices, size_t count
 	      struct qs_error *err)
 {
 	struct qs_format_run f = { .env = env, .options = options, .outcomes = ret, .lock = -1 };
-	int r = check_key_source(&f, err);
+	int r = check_key_source(&f, count, err);
 
 	if (r == 0)
 		r = qs_outcomes_init(ret, devices, count, err);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "keystore/device.h"
+#include "keystore/jwe.h"
 #include "luks/backup.h"
 #include "luks/fields.h"
 #include "luks/image.h"
@@ -167,6 +168,8 @@ static int job(struct qs_worker *worker, size_t i, void *cookie, json_t **ret, s
 	}
 	*ret = json_pack("{s:i,s:s,s:s}", "generation", (int)t.generation, "provider", t.provider,
 			 "uuid", h.uuid);
+	if (s->how == QS_SCAN_WRAPPED && qs_jwe_wrapped(t.jwe))
+		(void)json_object_set_new(*ret, "wrapped", json_string(qs_jwe_wrapped(t.jwe)));
 	if (s->how == QS_SCAN_REWRAP && !json_object_get(o->details, "backup"))
 		return describe(s, o, &h, token, *ret, err);
 	if (s->how != QS_SCAN_PROVE)

@@ -336,12 +336,36 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	return qs_keystore_add_retained(env, &ks, *ret, err);
 }
 
+/* What its workers will want of providers, in one call for all that there is. */
+static int prepare_verify(const struct qs_env *env, const struct qs_keystore *ks,
+			  const struct qs_outcomes *found, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) uint32_t *generations = calloc(found->count + 1, sizeof(uint32_t));
+	QS_AUTO(qs_auto_free) char **wrapped = calloc(found->count + 1, sizeof(char *));
+
+	if (!generations || !wrapped)
+		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", found->count);
+	for (size_t i = 0; i < found->count; i++) {
+		const json_t *details = found->items[i].details;
+
+		generations[i] =
+			(uint32_t)json_integer_value(json_object_get(details, "generation"));
+		wrapped[i] = (char *)json_string_value(json_object_get(details, "wrapped"));
+	}
+	return qs_keystore_prepare_devices(env, ks, generations, wrapped, found->count, true, err);
+}
+
 int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err)
 {
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	struct qs_env quiet = *env;
 	struct qs_keystore ks;
 	int r = qs_keystore_load_enabled(env, &ks, err);
 
+	quiet.progress = NULL;
 	if (r == 0)
-		r = qs_keystore_prepare_all(env, &ks, true, err);
+		r = qs_keystore_scan(&quiet, &ks, QS_SCAN_WRAPPED, &found, err);
+	if (r == 0)
+		r = prepare_verify(env, &ks, &found, err);
 	return r < 0 ? r : qs_keystore_scan(env, &ks, QS_SCAN_PROVE, ret, err);
 }

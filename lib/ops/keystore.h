@@ -37,17 +37,18 @@ int qs_keystore_retire(const struct qs_env *env, json_t *ret, struct qs_error *e
 enum qs_keystore_scan {
 	QS_SCAN_BACKUPS, /* QS_SCAN_COUNT of header backups only */
 	QS_SCAN_COUNT,
-	QS_SCAN_PROVE, /* each key is unwrapped, its identity checked and its keyslot tried */
-	QS_SCAN_REWRAP /* what rewrapping has to know; backups are read from the disk again */
+	QS_SCAN_WRAPPED, /* the same, and how its provider wrapped a content key */
+	QS_SCAN_PROVE,   /* each key is unwrapped, its identity checked and its keyslot tried */
+	QS_SCAN_REWRAP   /* what rewrapping has to know; backups are read from the disk again */
 };
 
 /*
  * One outcome for every device of ours that is present and for every header backup
  * (device: its path). outcome.details: "generation" and "provider" of a key that KS
  * wrapped, absent without one; "elsewhere": that of one which another keystore wrapped; "backup"
- * (true for backups). With QS_SCAN_REWRAP devices
- * have their name in outcome.name, and "token" (as in the header), "behind" (device or backup
- * is not, or not wholly, at the generation that wraps). Never writes.
+ * (true for backups). With QS_SCAN_WRAPPED "wrapped", where there is one. With QS_SCAN_REWRAP
+ * devices have their name in outcome.name, and "token" (as in the header), "behind" (device or
+ * backup is not, or not wholly, at the generation that wraps). Never writes.
  */
 int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 		     enum qs_keystore_scan how, struct qs_outcomes *ret, struct qs_error *err);

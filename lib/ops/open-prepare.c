@@ -14,8 +14,6 @@ struct look {
 	const struct qs_open_request *requests;
 	const bool *only;
 	struct qs_keystore ks;
-	uint32_t generations[QS_KEYSTORE_GENERATIONS]; /* that wrap keys of them, each once */
-	size_t count;
 	uint32_t *generation; /* for each request, 0: none; and how its content key is wrapped */
 	char **wrapped;
 	bool ask; /* one of them has no other key at hand */
@@ -56,11 +54,6 @@ static void look_done(size_t i, json_t *result, const struct qs_error *error, vo
 	l->generation[i] = (uint32_t)found;
 	l->wrapped[i] = wrapped ? qs_strdup(wrapped) : NULL;
 	l->ask |= !qs_open_has_key_file(l->env, &l->requests[i]) && !l->requests[i].command;
-	for (size_t n = 0; n < l->count && !wrapped; n++)
-		if (l->generations[n] == (uint32_t)found)
-			return;
-	if (!wrapped)
-		l->generations[l->count++] = (uint32_t)found;
 }
 
 int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_request *requests,
@@ -90,10 +83,11 @@ int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_requ
 		    ? qs_pool_run(&pool, count, err)
 		    : qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", count);
 	if (r == 0)
-		r = qs_keystore_prepare_content(env, &l.ks, l.generation, l.wrapped, count, err);
+		r = qs_keystore_prepare_devices(env, &l.ks, l.generation, l.wrapped, count, l.ask,
+						err);
 	for (size_t i = 0; l.wrapped && i < count; i++)
 		free(l.wrapped[i]);
 	free(l.wrapped);
 	free(l.generation);
-	return r < 0 ? r : qs_keystore_prepare(env, &l.ks, l.generations, l.count, l.ask, err);
+	return r;
 }

@@ -120,22 +120,64 @@ enrolled()
 	done
 }
 
-@test "a hundred devices open with one login and one request" {
+# copied FROM NUMBER...: those devices are copies of that one.
+copied()
+{
+	local n line
+	line=$(grep "scsi-3000$1" "$ROOT/etc/crypttab")
+	for n in "${@:2}"; do
+		cp --sparse=always "$(image_of "$1")" "$ROOT/img/d$n"
+		ln -sfn "$ROOT/img/d$n" "$ROOT${ID}$n"
+		echo "${line//scsi-3000$1/scsi-3000$n}" >>"$ROOT/etc/crypttab"
+	done
+}
+
+@test "a hundred devices open, and are verified, with one login and one request" {
 	started 1.14
 	enrolled 1
-	local n line
-	line=$(grep scsi-30001 "$ROOT/etc/crypttab")
-	for ((n = 2; n <= 100; n++)); do
-		cp --sparse=always "$(image_of 1)" "$ROOT/img/d$n"
-		ln -sfn "$ROOT/img/d$n" "$ROOT${ID}$n"
-		echo "${line//scsi-30001/scsi-3000$n}" >>"$ROOT/etc/crypttab"
-	done
-	rules ''
+	copied 1 {2..100}
+	# Each request takes a while: how often that is waited for is what is counted.
+	rules 'slow seconds=0.05'
 	run -0 --separate-stderr qs --json cryptopenall --test
 	[ "$(jq '[.devices[] | select(.keystore_generation == 1)] | length' <<<"$output")" = 100 ]
 	[ "$(asked approle/login)" = 1 ]
 	[ "$(asked transit/decrypt)" = 1 ]
 	[ "$(wc -l <"$SERVER/requests")" = 2 ]
+	rules ''
+	run -0 --separate-stderr qs --json keystore verify
+	[ "$(jq '[.devices[] | select(.note == "opens with generation 1")] | length' <<<"$output")" = 101 ]
+	[ "$(asked approle/login)" = 1 ]
+	[ "$(asked transit/decrypt)" = 1 ]
+	[ "$(wc -l <"$SERVER/requests")" = 2 ]
+}
+
+@test "devices are formatted, and enrolled, with one login and one request to wrap and to prove" {
+	started openbao
+	make_tree 5
+	qs --yes keystore enable --provider vault
+	rules ''
+	run -0 qs cryptformat --no-open "${ID}1" "${ID}2" "${ID}3"
+	[ "$(cut -d ' ' -f 2 "$SERVER/requests" | tr '\n' ' ')" = \
+		"auth/approle/login transit/encrypt/$(own_key) transit/decrypt/$(own_key) " ]
+	qs cryptformat --no-open --key-file-only "${ID}4" "${ID}5"
+	rules ''
+	run -0 qs cryptenroll "${ID}4" "${ID}5" --keystore
+	[ "$(wc -l <"$SERVER/requests")" = 3 ]
+	# No two of them share a content key.
+	run -0 qs keystore verify
+	local n
+	for n in 1 2 3 4 5; do
+		cryptsetup luksDump --dump-json-metadata "$(image_of $n)" |
+			jq -r '.tokens[] | select(.type == "qs-keystore") | .jwe.header["qs-wrapped"]'
+	done | sort -u >"$BATS_TEST_TMPDIR/wrapped"
+	[ "$(wc -l <"$BATS_TEST_TMPDIR/wrapped")" = 5 ]
+	# What the server gives back is another key: nothing is made that would not open.
+	rm -rf "$ROOT"/etc/cryptconf/headers "$ROOT/etc/crypttab" "$ROOT/img"/*
+	truncate -s 64M "$ROOT/img/d1"
+	rules 'tampered path=decrypt'
+	run -1 qs cryptformat --no-open "${ID}1"
+	[[ $output == *'another key'* ]]
+	[ -z "$(blkid -p "$(image_of 1)")" ]
 }
 
 @test "what the server refuses is a sentence, and nothing is made or changed" {
