@@ -129,13 +129,13 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		argv[0]);
 }
 
-static const char *const providers[] = { "local", "tpm2", "kmip", "vault", NULL };
+static const char *const providers[] = { "local", "tpm2", "kmip", "kmip-wrap", "vault", NULL };
 
 static const struct qs_option options[] = {
 	{ .name = "provider",
 	  .arg = "NAME",
 	  .choices = providers,
-	  .help = "where the key lives; local (a file of root's) if not given, tpm2, kmip (a key server), or vault (HashiCorp Vault, OpenBao)" },
+	  .help = "where the key lives; local (a file of root's) if not given, tpm2, kmip (a key server), kmip-wrap (it never leaves the key server), or vault (HashiCorp Vault, OpenBao)" },
 	{ .name = "pcrs",
 	  .arg = "PCRS",
 	  .help = "bind it to these PCRs of the TPM, 0+7; 7 if not given, or none" },
@@ -212,7 +212,7 @@ static const struct qs_status statuses[] = {
 	  "than a day ago; verify: a volume is not the one that was enrolled; kmip, vault: no certificate "
 	  "that kmip_ca (vault_ca) vouches for" },
 	{ 7, "rotate: some devices could not be rewrapped; the same command again goes on" },
-	{ 75, "kmip, vault: no key server answers, or they are sealed" },
+	{ 75, "kmip, kmip-wrap, vault: no key server answers, or they are sealed" },
 	{ 78,
 	  "keystore.json, N.sealed, N.kmip or N.vault is not usable, or kmip_servers (vault_servers) is not "
 	  "set" },
@@ -302,6 +302,14 @@ const struct qs_command qs_row_keystore = {
 		"is opened by qs-util-openall-network.service, once the network is up (qs-util-cryptopenall(8)). With kms_lease "
 		"(qs-util.conf(5), off by default) check keeps a KMIP server's key here for a time, under this "
 		"machine's TPM, and devices open by that lease where no server answers.\n"
+		"With --provider kmip-wrap the key never leaves the KMIP server, which needs Encrypt and Decrypt "
+		"(KMIP 1.2) and makes the key (sensitive, where it knows that): what is wrapped there are the keys "
+		"of the JSON Web Encryptions. Opening any number of devices is one login and one request for "
+		"each 128 of them, or single ones where the server takes no more at once. Where it has AES-GCM (from "
+		"1.4 on) it refuses a wrapped key that was changed; with AES-CBC it gives another key, and it "
+		"is the JSON Web Encryption that does not open. N.kmip says which (cipher). --key-id takes a key for "
+		"Encrypt and Decrypt. export has nothing to export, and there are no leases. Otherwise it is as "
+		"with kmip, and migrate goes from one to the other.\n"
 		"With --provider vault the key is one of the transit engine of HashiCorp Vault (1.8 and later) "
 		"or OpenBao, and never leaves it: what is wrapped there are the keys of the JSON Web "
 		"Encryptions, and a generation is a version of it. This machine logs in by AppRole (see "

@@ -72,10 +72,10 @@ const struct qs_config_row qs_config_rows[] = {
 	  .type = QS_CONFIG_SERVERS,
 	  .offset = AT(kmip_servers),
 	  .text = "",
-	  .help = "Key servers that speak KMIP, for `keystore enable --provider kmip`, all with the same\n"
-		  "keys: they are asked in this order until one answers, and the port is 5696 where\n"
-		  "none stands. IPv6 addresses stand in brackets. A server's certificate must be for\n"
-		  "the name or address that stands here." },
+	  .help = "Key servers that speak KMIP, for `keystore enable --provider kmip` (or kmip-wrap), all\n"
+		  "with the same keys: they are asked in this order until one answers, and the port is\n"
+		  "5696 where none stands. IPv6 addresses stand in brackets. A server's certificate must\n"
+		  "be for the name or address that stands here." },
 	{ .name = "kmip_ca",
 	  .type = QS_CONFIG_PROGRAM,
 	  .offset = AT(kmip_ca),
@@ -171,7 +171,8 @@ const struct qs_config_row qs_config_rows[] = {
 		  "this machine's TPM (PCR 7), and each check that has reached the server begins that\n"
 		  "time anew. 0, the default, keeps nothing. Until its end this machine needs no\n"
 		  "server's consent, and its clock tells when that is: whoever has the machine, in\n"
-		  "the state that the TPM wants, has the key.\n"
+		  "the state that the TPM wants, has the key. Only for the provider kmip: keys of\n"
+		  "kmip-wrap and vault stay at the server.\n"
 		  "A server that answers and refuses ends the lease at the next check." },
 	{ .name = "early_wait",
 	  .type = QS_CONFIG_SECONDS,

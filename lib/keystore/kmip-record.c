@@ -24,10 +24,12 @@ static int parse(const struct qs_secret *text, const char *path, struct qs_kmip_
 	json_t *json = json_loadb(text->data, text->size, JSON_REJECT_DUPLICATES, NULL);
 	const char *name = qs_fields_text(json, "name");
 	const char *uid = qs_fields_text(json, "uid");
+	const json_t *cipher = json_object_get(json, "cipher");
 	uint64_t version;
 
 	if (!json_is_object(json) || !qs_fields_number(json, "version", &version) ||
-	    version != VERSION || !name || !uid || !*uid || strlen(uid) >= sizeof(ret->uid))
+	    version != VERSION || !name || !uid || !*uid || strlen(uid) >= sizeof(ret->uid) ||
+	    (cipher && !qs_kmip_cipher_parse(json_string_value(cipher))))
 		return qs_fail(err, QS_E_CONFIG,
 			       "%s is not usable: it is malformed, or was written by a newer "
 			       "qs-util; take it from a key bundle (keyrestore)",
@@ -37,6 +39,7 @@ static int parse(const struct qs_secret *text, const char *path, struct qs_kmip_
 			       ret->name);
 	memcpy(ret->uid, uid, strlen(uid) + 1);
 	ret->adopted = json_is_true(json_object_get(json, "adopted"));
+	ret->cipher = qs_kmip_cipher_parse(json_string_value(cipher));
 	return 0;
 }
 
@@ -56,14 +59,25 @@ int qs_kmip_record_load(const struct qs_env *env, const struct qs_keystore *ks, 
 	return r < 0 ? r : 1;
 }
 
+int qs_kmip_no_record(uint32_t number, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
+
+	return qs_fail(err, QS_E_KEY_FILE,
+		       "%s does not exist, so it is not known which key of the server is "
+		       "generation %u; take it from a key bundle (keyrestore)",
+		       path, (unsigned)number);
+}
+
 int qs_kmip_record_save(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			const struct qs_kmip_record *record, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
 	QS_AUTO(qs_auto_json)
 	json_t *json =
-		json_pack("{s:i,s:s,s:s,s:o*}", "version", VERSION, "name", record->name, "uid",
-			  record->uid, "adopted", record->adopted ? json_true() : NULL);
+		json_pack("{s:i,s:s,s:s,s:o*,s:s*}", "version", VERSION, "name", record->name,
+			  "uid", record->uid, "adopted", record->adopted ? json_true() : NULL,
+			  "cipher", qs_kmip_cipher_name(record->cipher));
 	QS_AUTO(qs_auto_free) char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
 	struct qs_kmip_record old;
 	int r = qs_kmip_record_load(env, ks, number, &old, err);

@@ -1,12 +1,14 @@
 /*
  * The provider "kmip": each generation's KEK is a key of a KMIP server, fetched when it is
- * needed. What lies here is a record of which key it is (N.kmip). Enabling and disabling
+ * needed; and "kmip-wrap": it stays there, and the server wraps with it (kmip-wrap.c). What lies
+ * here is a record of which key it is (N.kmip). Enabling and disabling
  * is crash-safe as ops/keystore.c has it, since
  *
  *   create                        left behind                second run
  *   key at the server (kmip.c)    a key with our name        retire() erases it by its name
  *   N.kmip, durable               the same                   erased with it
- *   activate                      finished
+ *   activate                      finished, for kmip         as before
+ *   N.kmip with its cipher        finished, for kmip-wrap
  *
  *   create, of a key that         left behind                second run
  *   somebody made (--key-id)
@@ -59,9 +61,8 @@ static int look(const struct qs_kmip_functions *module, const struct qs_kmip_acc
 		void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct qs_kmip_description d;
-	int r = module->describe(access, &d, err);
+	int r = module->describe(access, *(const bool *)cookie, &d, err);
 
-	(void)cookie;
 	*ret = json_object();
 	add_text(*ret, "address", d.server);
 	add_text(*ret, "version", d.version);
@@ -75,20 +76,40 @@ static int look(const struct qs_kmip_functions *module, const struct qs_kmip_acc
 	return r;
 }
 
-static json_t *describe(const struct qs_env *env)
+static json_t *describe_server(const struct qs_env *env, bool there)
 {
 	struct qs_error err = {};
 	json_t *json = NULL;
-	int r = qs_kmip_call(env, look, NULL, &json, &err);
+	int r = qs_kmip_call(env, look, &there, &json, &err);
 
 	return qs_server_describe(json, r, &err);
 }
 
-static int health(const struct qs_env *env, struct qs_error *err)
+static json_t *describe(const struct qs_env *env)
+{
+	return describe_server(env, false);
+}
+
+static json_t *describe_there(const struct qs_env *env)
+{
+	return describe_server(env, true);
+}
+
+static int look_at_server(const struct qs_env *env, bool there, struct qs_error *err)
 {
 	int r = qs_kek_health(err);
 
-	return r < 0 ? r : qs_kmip_call(env, look, NULL, NULL, err);
+	return r < 0 ? r : qs_kmip_call(env, look, &there, NULL, err);
+}
+
+static int health(const struct qs_env *env, struct qs_error *err)
+{
+	return look_at_server(env, false, err);
+}
+
+static int health_there(const struct qs_env *env, struct qs_error *err)
+{
+	return look_at_server(env, true, err);
 }
 
 /* ---- create and retire ---- */
@@ -98,15 +119,18 @@ struct change {
 	const struct qs_keystore *ks;
 	uint32_t number;
 	struct qs_kmip_record record;
+	bool there;     /* the key is to stay at the server */
 	bool known;     /* the record has an identifier */
 	const char *id; /* of the key that somebody else made, or its name */
 	char found[QS_KMIP_UID_L];
+	enum qs_kmip_cipher cipher; /* of FOUND */
 };
 
-static int remember(const char *uid, void *cookie, struct qs_error *err)
+static int remember(const char *uid, enum qs_kmip_cipher cipher, void *cookie, struct qs_error *err)
 {
 	struct change *c = cookie;
 
+	c->record.cipher = cipher;
 	(void)snprintf(c->record.uid, sizeof(c->record.uid), "%s", uid);
 	return qs_kmip_record_save(c->env, c->ks, c->number, &c->record, err);
 }
@@ -117,8 +141,8 @@ static int create_key(const struct qs_kmip_functions *module, const struct qs_km
 	struct change *c = cookie;
 
 	(void)ret;
-	return module->create(access, c->record.name, c->known ? c->record.uid : NULL, remember, c,
-			      err);
+	return module->create(access, c->record.name, c->known ? c->record.uid : NULL, c->there,
+			      remember, c, err);
 }
 
 /* Is it another generation's? Erasing one must not take the other's key. */
@@ -143,17 +167,34 @@ static int look_at_key(const struct qs_kmip_functions *module, const struct qs_k
 		       void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct change *c = cookie;
-	int r = module->adopt(access, c->id, c->found, err);
+	int r = module->adopt(access, c->id, c->there, c->found, &c->cipher, err);
 
 	(void)ret;
 	return r < 0 ? r : refuse_twice(c, c->found, err);
 }
 
-static int check_key(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err)
+static int check_id(const struct qs_env *env, const struct qs_keystore *ks, bool there,
+		    struct qs_error *err)
 {
-	struct change c = { .env = env, .ks = ks, .id = env->keystore->key_id };
+	struct change c = {
+		.env = env,
+		.ks = ks,
+		.there = there,
+		.id = env->keystore->key_id,
+	};
 
 	return qs_kmip_call(env, look_at_key, &c, NULL, err);
+}
+
+static int check_key(const struct qs_env *env, const struct qs_keystore *ks, struct qs_error *err)
+{
+	return check_id(env, ks, false, err);
+}
+
+static int check_key_there(const struct qs_env *env, const struct qs_keystore *ks,
+			   struct qs_error *err)
+{
+	return check_id(env, ks, true, err);
 }
 
 static int adopt_key(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
@@ -170,13 +211,13 @@ static int adopt_key(const struct qs_kmip_functions *module, const struct qs_kmi
 	if (r < 0 || c->known)
 		return r;
 	c->record.adopted = true;
-	return remember(c->found, c, err);
+	return remember(c->found, c->cipher, c, err);
 }
 
-static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-		  struct qs_error *err)
+static int make_generation(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			   bool there, struct qs_error *err)
 {
-	struct change c = { .env = env, .ks = ks, .number = number };
+	struct change c = { .env = env, .ks = ks, .number = number, .there = there };
 	int r = qs_kmip_record_load(env, ks, number, &c.record, err);
 
 	c.known = r == 1;
@@ -184,6 +225,18 @@ static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32
 	if (!c.id && c.record.adopted)
 		c.id = c.record.uid;
 	return r < 0 ? r : qs_kmip_call(env, c.id ? adopt_key : create_key, &c, NULL, err);
+}
+
+static int create(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		  struct qs_error *err)
+{
+	return make_generation(env, ks, number, false, err);
+}
+
+static int create_there(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			struct qs_error *err)
+{
+	return make_generation(env, ks, number, true, err);
 }
 
 static int erase_key(const struct qs_kmip_functions *module, const struct qs_kmip_access *access,
@@ -233,7 +286,6 @@ static int plan(const struct qs_env *env, struct qs_keystore_session *s,
 		const struct qs_keystore *ks, uint32_t number, struct fetch *f,
 		struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
 	struct qs_kmip_record *record = &f->records[f->count];
 	struct qs_kek *kek;
 	int known, r = qs_keystore_session_add(s, ks->store, number, &kek, err);
@@ -242,10 +294,7 @@ static int plan(const struct qs_env *env, struct qs_keystore_session *s,
 		return r;
 	known = qs_kmip_record_load(env, ks, number, record, &kek->error);
 	if (known == 0)
-		(void)qs_fail(&kek->error, QS_E_KEY_FILE,
-			      "%s does not exist, so it is not known which key of the server is "
-			      "generation %u; take it from a key bundle (keyrestore)",
-			      path, (unsigned)number);
+		(void)qs_kmip_no_record(number, &kek->error);
 	if (known <= 0)
 		return 0;
 	f->keys[f->count].uid = record->uid;
@@ -317,4 +366,16 @@ const struct qs_provider qs_provider_kmip = {
 	.fetch = fetch,
 	.retire = retire,
 	.describe = describe,
+};
+
+const struct qs_provider qs_provider_kmip_wrap = {
+	.name = "kmip-wrap",
+	.network = true,
+	.health = health_there,
+	.create = create_there,
+	.check_key = check_key_there,
+	.wrap = qs_kmip_wrap_keys,
+	.unwrap = qs_kmip_unwrap_keys,
+	.retire = retire,
+	.describe = describe_there,
 };

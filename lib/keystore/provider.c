@@ -10,7 +10,8 @@
 #define PROBE_L 64 /* bytes, as a device key has */
 
 static const struct qs_provider *const providers[] = { &qs_provider_local, &qs_provider_tpm2,
-						       &qs_provider_kmip, &qs_provider_vault };
+						       &qs_provider_kmip, &qs_provider_kmip_wrap,
+						       &qs_provider_vault };
 
 const struct qs_provider *qs_provider_find(const char *name)
 {

@@ -108,7 +108,7 @@ struct qs_provider {
 };
 
 extern const struct qs_provider qs_provider_local, qs_provider_tpm2, qs_provider_kmip,
-	qs_provider_vault;
+	qs_provider_kmip_wrap, qs_provider_vault;
 
 /* The provider of this name, or NULL. */
 const struct qs_provider *qs_provider_find(const char *name);

@@ -174,7 +174,7 @@ static int parse_words(const json_t *json, struct qs_keystore_token *t, struct q
 	if (!store || !qs_keystore_is_uuid(store))
 		return bad("store", err);
 	if (!provider || !*provider || strlen(provider) >= sizeof(t->provider) ||
-	    strspn(provider, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(provider))
+	    strspn(provider, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(provider))
 		return bad("provider", err);
 	(void)snprintf(t->store, sizeof(t->store), "%s", store);
 	(void)snprintf(t->provider, sizeof(t->provider), "%s", provider);

@@ -6,7 +6,8 @@
  *   locate by name            nothing                          all
  *   create, or register       a pre-active key of that name    finds it by its name
  *   remember its identifier   the same, known                  as before
- *   activate                  finished                         finds it, active
+ *   activate                  the key                          finds it, active
+ *   try it, if it is to stay  finished                         tries it again
  *
  *   erase                     left behind                      second run
  *   state and name            the key                          all
@@ -20,9 +21,15 @@
 
 /* ---- describe ---- */
 
+struct look {
+	struct qs_kmip_description *description;
+	bool there;
+};
+
 static int describe_op(struct qs_kmip_session *s, void *cookie, struct qs_error *err)
 {
-	struct qs_kmip_description *d = cookie;
+	const struct look *l = cookie;
+	struct qs_kmip_description *d = l->description;
 	const X509 *theirs = SSL_get0_peer_certificate(s->link.ssl);
 	struct qs_kmip_answer answer;
 	int r;
@@ -32,12 +39,16 @@ static int describe_op(struct qs_kmip_session *s, void *cookie, struct qs_error 
 	if (theirs)
 		d->server_expires = qs_kmip_expiry(theirs);
 	r = qs_kmip_ask(s, QS_KMIP_QUERY, NULL, &answer, err);
-	return r < 0 ? r : qs_kmip_read_query(&answer, d->vendor, err);
+	r = r < 0 ? r : qs_kmip_read_query(&answer, l->there, d->vendor, err);
+	if (r == 0 && l->there)
+		r = qs_kmip_require_ciphers(s, err);
+	return r;
 }
 
-static int describe(const struct qs_kmip_access *access, struct qs_kmip_description *ret,
-		    struct qs_error *err)
+static int describe(const struct qs_kmip_access *access, bool there,
+		    struct qs_kmip_description *ret, struct qs_error *err)
 {
+	struct look l = { ret, there };
 	int64_t start = qs_kmip_now();
 	SSL_CTX *context = NULL;
 	int r;
@@ -47,7 +58,7 @@ static int describe(const struct qs_kmip_access *access, struct qs_kmip_descript
 	r = qs_kmip_context(access, &context, ret, err);
 	SSL_CTX_free(context);
 	if (r == 0)
-		r = qs_kmip_with_server(access, describe_op, ret, err);
+		r = qs_kmip_with_server(access, describe_op, &l, err);
 	ret->answered_ms = r < 0 ? 0 : (unsigned)(qs_kmip_now() - start);
 	return r;
 }
@@ -56,7 +67,8 @@ static int describe(const struct qs_kmip_access *access, struct qs_kmip_descript
 
 struct creation {
 	const char *name, *uid;
-	int (*remember)(const char *uid, void *cookie, struct qs_error *err);
+	bool there;
+	qs_kmip_remember *remember;
 	void *cookie;
 };
 
@@ -105,19 +117,40 @@ static int register_key(struct qs_kmip_session *s, const char *name, struct qs_k
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	int r = qs_secret_random(&key, QS_KMIP_KEY_L, err);
-	const struct qs_kmip_request request = { QS_KMIP_REGISTER, name, key.data };
+	const struct qs_kmip_request request = { .operation = QS_KMIP_REGISTER,
+						 .about = name,
+						 .key = key.data };
 
 	return r < 0 ? r : qs_kmip_ask_one(s, &request, answer, err);
 }
 
-static int make_key(struct qs_kmip_session *s, const char *name, char ret[QS_KMIP_UID_L],
-		    struct qs_error *err)
+/* Not every server of 1.4 knows what sensitive is. */
+static int make_there(struct qs_kmip_session *s, const char *name, struct qs_kmip_answer *answer,
+		      struct qs_error *err)
+{
+	const struct qs_kmip_request request = { .operation = QS_KMIP_CREATE,
+						 .about = name,
+						 .sensitive = true };
+	int r = -EIO;
+
+	if (qs_kmip_has_cipher(s->version, QS_KMIP_GCM)) {
+		r = qs_kmip_ask_one(s, &request, answer, err);
+		if (r == 0 || !s->refused)
+			return r;
+	}
+	s->refused = false;
+	return qs_kmip_ask(s, QS_KMIP_CREATE, name, answer, err);
+}
+
+static int make_key(struct qs_kmip_session *s, const char *name, bool there,
+		    char ret[QS_KMIP_UID_L], struct qs_error *err)
 {
 	struct qs_kmip_answer answer = { .verdict = QS_KMIP_FAILED };
 	struct qs_error own = {}, second = {};
-	int r = qs_kmip_ask(s, QS_KMIP_CREATE, name, &answer, &own);
+	int r = there ? make_there(s, name, &answer, &own)
+		      : qs_kmip_ask(s, QS_KMIP_CREATE, name, &answer, &own);
 
-	if (r < 0 &&
+	if (r < 0 && !there &&
 	    (answer.verdict == QS_KMIP_NOT_SUPPORTED || answer.verdict == QS_KMIP_NOT_ALLOWED)) {
 		s->refused = false;
 		r = register_key(s, name, &answer, &second);
@@ -137,6 +170,7 @@ static int create_op(struct qs_kmip_session *s, void *cookie, struct qs_error *e
 	char uid[QS_KMIP_UID_L];
 	struct qs_kmip_answer answer;
 	enum qs_kmip_state state = QS_KMIP_PRE_ACTIVE;
+	enum qs_kmip_cipher cipher = QS_KMIP_NO_CIPHER;
 	int found = c->uid ? 1 : locate(s, c->name, uid, err);
 	int r = found < 0 ? found : 0;
 
@@ -147,25 +181,30 @@ static int create_op(struct qs_kmip_session *s, void *cookie, struct qs_error *e
 	if (found == 1)
 		r = get_state(s, uid, c->name, &state, err);
 	else if (found == 0)
-		r = make_key(s, c->name, uid, err);
+		r = make_key(s, c->name, c->there, uid, err);
 	if (r < 0)
 		return r;
 	if (state > QS_KMIP_ACTIVE) {
 		s->refused = true;
 		return qs_fail(err, QS_E_FORBIDDEN, "its key %s is in use no more", c->name);
 	}
-	r = c->remember(uid, c->cookie, err);
+	r = c->remember(uid, cipher, c->cookie, err);
 	s->refused |= r < 0;
 	if (r == 0 && state == QS_KMIP_PRE_ACTIVE)
 		r = qs_kmip_ask(s, QS_KMIP_ACTIVATE, uid, &answer, err);
+	if (r == 0 && c->there)
+		r = qs_kmip_choose_cipher(s, uid, &cipher, err);
+	if (r == 0 && c->there) {
+		r = c->remember(uid, cipher, c->cookie, err);
+		s->refused |= r < 0;
+	}
 	return r;
 }
 
 static int create(const struct qs_kmip_access *access, const char *name, const char *uid,
-		  int (*remember)(const char *uid, void *cookie, struct qs_error *err),
-		  void *cookie, struct qs_error *err)
+		  bool there, qs_kmip_remember *remember, void *cookie, struct qs_error *err)
 {
-	struct creation c = { name, uid, remember, cookie };
+	struct creation c = { name, uid, there, remember, cookie };
 
 	return qs_kmip_with_server(access, create_op, &c, err);
 }
@@ -174,6 +213,8 @@ static int create(const struct qs_kmip_access *access, const char *name, const c
 
 struct adoption {
 	const char *id;
+	bool there;
+	enum qs_kmip_cipher cipher;
 	char uid[QS_KMIP_UID_L];
 };
 
@@ -191,13 +232,27 @@ static int find_by_name(struct qs_kmip_session *s, struct adoption *a,
 		     : qs_fail(err, QS_E_NO_KEY, "it has no key %s", a->id);
 }
 
+/* Is it handed out, or does it encrypt? */
+static int try_key(struct qs_kmip_session *s, struct adoption *a, struct qs_error *err)
+{
+	struct qs_kmip_answer answer;
+	const unsigned char *key;
+	int r;
+
+	if (a->there)
+		return qs_kmip_choose_cipher(s, a->uid, &a->cipher, err);
+	r = qs_kmip_ask(s, QS_KMIP_GET, a->uid, &answer, err);
+	if (r == 0)
+		r = qs_kmip_read_key(&answer, a->uid, &key, err);
+	explicit_bzero(s->buffer.data, s->buffer.size);
+	return r;
+}
+
 static int adopt_op(struct qs_kmip_session *s, void *cookie, struct qs_error *err)
 {
 	struct adoption *a = cookie;
 	struct qs_kmip_attributes found;
-	struct qs_kmip_answer answer;
 	struct qs_error own = {};
-	const unsigned char *key;
 	int r;
 
 	(void)snprintf(a->uid, sizeof(a->uid), "%s", a->id);
@@ -210,20 +265,15 @@ static int adopt_op(struct qs_kmip_session *s, void *cookie, struct qs_error *er
 	}
 	if (r < 0)
 		return r;
-	r = qs_kmip_check_attributes(&found, err);
+	r = qs_kmip_check_attributes(&found, a->there, err);
 	s->refused |= r < 0;
-	if (r == 0)
-		r = qs_kmip_ask(s, QS_KMIP_GET, a->uid, &answer, err);
-	if (r == 0)
-		r = qs_kmip_read_key(&answer, a->uid, &key, err);
-	explicit_bzero(s->buffer.data, s->buffer.size);
-	return r;
+	return r < 0 ? r : try_key(s, a, err);
 }
 
-static int adopt(const struct qs_kmip_access *access, const char *id, char ret[QS_KMIP_UID_L],
-		 struct qs_error *err)
+static int adopt(const struct qs_kmip_access *access, const char *id, bool there,
+		 char ret[QS_KMIP_UID_L], enum qs_kmip_cipher *ret_cipher, struct qs_error *err)
 {
-	struct adoption a = { .id = id };
+	struct adoption a = { .id = id, .there = there };
 	int r;
 
 	if (strlen(id) >= QS_KMIP_UID_L)
@@ -231,6 +281,7 @@ static int adopt(const struct qs_kmip_access *access, const char *id, char ret[Q
 			       strlen(id));
 	r = qs_kmip_with_server(access, adopt_op, &a, err);
 	memcpy(ret, a.uid, sizeof(a.uid));
+	*ret_cipher = a.cipher;
 	return r;
 }
 
@@ -372,5 +423,6 @@ const struct qs_kmip_functions qs_kmip_module = {
 	.create = create,
 	.adopt = adopt,
 	.get = get,
+	.crypt = qs_kmip_crypt,
 	.erase = erase,
 };

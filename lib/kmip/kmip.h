@@ -18,7 +18,7 @@
 
 #define QS_KMIP_MODULE_NAME "kmip"
 #define QS_KMIP_MODULE_SYMBOL "qs_kmip_module"
-#define QS_KMIP_MODULE_VERSION 2
+#define QS_KMIP_MODULE_VERSION 3
 
 #define QS_KMIP_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -42,6 +42,22 @@ struct qs_kmip_key {
 	struct qs_error error; /* of this key */
 };
 
+/*
+ * A key on its way to a key of the server's that encrypts it, or back: in memory that the process
+ * which talks to the server shares with its parent.
+ */
+struct qs_kmip_item {
+	char uid[QS_KMIP_UID_L];            /* of the server's key */
+	struct qs_kmip_encrypted encrypted; /* encrypt: its cipher is given, the rest made */
+	unsigned char key[QS_KMIP_KEY_L];
+	bool done;
+	struct qs_error error; /* why it is not */
+};
+
+/* Remember the identifier of a key, and how it encrypts if that is known already. */
+typedef int qs_kmip_remember(const char *uid, enum qs_kmip_cipher cipher, void *cookie,
+			     struct qs_error *err);
+
 /* Times are 0, texts "", where that is not known. */
 struct qs_kmip_description {
 	char server[QS_KMIP_SERVER_L]; /* that answered */
@@ -55,30 +71,34 @@ struct qs_kmip_functions {
 	struct qs_module module;
 
 	/*
-	 * Log in and look whether the server has all that we use. *ret is filled as far as
-	 * it is known when that fails. QS_E_TEMPORARY: no server can be reached in time;
-	 * QS_E_NOT_PERMITTED: they do not take our certificate; QS_E_HOSTILE: they have none
-	 * that the authority vouches for; QS_E_KEY_FILE: a PEM file; QS_E_CONFIG: servers.
+	 * Log in and look whether the server has all that we use; THERE: where its keys are to
+	 * stay. *ret is filled as far as it is known when that fails. QS_E_TEMPORARY: no server can
+	 * be reached in time; QS_E_NOT_PERMITTED: they do not take our certificate; QS_E_HOSTILE:
+	 * they have none that the authority vouches for; QS_E_KEY_FILE: a PEM file; QS_E_CONFIG:
+	 * servers.
 	 */
-	int (*describe)(const struct qs_kmip_access *access, struct qs_kmip_description *ret,
-			struct qs_error *err);
+	int (*describe)(const struct qs_kmip_access *access, bool there,
+			struct qs_kmip_description *ret, struct qs_error *err);
 
 	/*
 	 * Make the active key NAME, or find the one that an interrupted run made: by its
 	 * identifier UID, or if that is NULL by its name. With UID none is ever made anew. Where
 	 * the server does not create keys for us, it is given one (Register).
 	 * REMEMBER gets the identifier before the key is activated; its failure ends all.
+	 * THERE: the key is to stay there, so the server makes it, sensitive where it knows that;
+	 * which cipher it has is tried, and remembered.
 	 */
 	int (*create)(const struct qs_kmip_access *access, const char *name, const char *uid,
-		      int (*remember)(const char *uid, void *cookie, struct qs_error *err),
-		      void *cookie, struct qs_error *err);
+		      bool there, qs_kmip_remember *remember, void *cookie, struct qs_error *err);
 
 	/*
 	 * Look for a key that somebody made for us, by its identifier or else its name ID, whether
-	 * it is active, AES-256, for encryption or wrapping, and handed out. *ret: its identifier.
+	 * it is active, AES-256, for encryption or wrapping, and handed out; THERE: for encryption,
+	 * and with which cipher. *ret: its identifier, and that cipher.
 	 * QS_E_NO_KEY: there is none; QS_E_FORBIDDEN: several have the name.
 	 */
-	int (*adopt)(const struct qs_kmip_access *access, const char *id, char ret[QS_KMIP_UID_L],
+	int (*adopt)(const struct qs_kmip_access *access, const char *id, bool there,
+		     char ret[QS_KMIP_UID_L], enum qs_kmip_cipher *ret_cipher,
 		     struct qs_error *err);
 
 	/*
@@ -87,6 +107,13 @@ struct qs_kmip_functions {
 	 */
 	int (*get)(const struct qs_kmip_access *access, struct qs_kmip_key *keys, size_t count,
 		   struct qs_error *err);
+
+	/*
+	 * Encrypt or decrypt COUNT items, with as few messages as the server takes: one up to
+	 * QS_KMIP_BATCH_MAX. Those that are done are left alone. On failure, too, some may be done.
+	 */
+	int (*crypt)(const struct qs_kmip_access *access, bool encrypt, struct qs_kmip_item *items,
+		     size_t count, struct qs_error *err);
 
 	/*
 	 * Revoke and destroy the key UID, or if that is NULL the one called NAME. Returns 1, or 0:

@@ -7,7 +7,7 @@
 
 #define PORT "5696"
 #define HOSTS_MAX 16
-#define REQUEST_L 32768 /* bytes; 64 identifiers of 255 bytes fit */
+#define REQUEST_L 65536 /* bytes; 128 identifiers of 255 bytes fit, and what goes with them */
 
 /* ---- servers ---- */
 

@@ -35,4 +35,17 @@ int qs_kmip_ask_one(struct qs_kmip_session *s, const struct qs_kmip_request *req
 int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, const char *about,
 		struct qs_kmip_answer *ret, struct qs_error *err);
 
+/* ---- keys that stay at the server (kmip/crypt.c) ---- */
+
+/* QS_E_FAILED: the version that is spoken has no cipher. */
+int qs_kmip_require_ciphers(const struct qs_kmip_session *s, struct qs_error *err);
+
+/* The best with which the key UID encrypts and decrypts, by trying. */
+int qs_kmip_choose_cipher(struct qs_kmip_session *s, const char *uid, enum qs_kmip_cipher *ret,
+			  struct qs_error *err);
+
+/* See struct qs_kmip_functions. */
+int qs_kmip_crypt(const struct qs_kmip_access *access, bool encrypt, struct qs_kmip_item *items,
+		  size_t count, struct qs_error *err);
+
 #endif

@@ -13,7 +13,7 @@ struct qs_kmip_reason {
 	const char *text; /* a piece of a sentence */
 };
 
-/* Never NULL: unknown ones have a text that says so. */
-const struct qs_kmip_reason *qs_kmip_reason_find(uint32_t code);
+/* Why OPERATION failed. Never NULL: unknown ones have a text that says so. */
+const struct qs_kmip_reason *qs_kmip_reason_find(uint32_t code, enum qs_kmip_operation operation);
 
 #endif

@@ -58,6 +58,8 @@ static void put_value(struct qs_ttlv_writer *w, uint32_t tag, const struct attri
 		put_name(w, tag, name);
 	else if (a->type == QS_TTLV_INTEGER)
 		qs_ttlv_integer(w, tag, (int32_t)a->value);
+	else if (a->type == QS_TTLV_BOOLEAN)
+		qs_ttlv_boolean(w, tag, a->value);
 	else
 		qs_ttlv_enumeration(w, tag, a->value);
 }
@@ -82,7 +84,8 @@ static void put_attributes(struct qs_ttlv_writer *w, struct qs_kmip_version vers
 }
 
 /* What is the same in Create and Register. */
-static void put_new(struct qs_ttlv_writer *w, struct qs_kmip_version version, const char *name)
+static void put_new(struct qs_ttlv_writer *w, struct qs_kmip_version version,
+		    const struct qs_kmip_request *request)
 {
 	static const struct attribute list[] = {
 		{ TAG_ALGORITHM, "Cryptographic Algorithm", QS_TTLV_ENUMERATION, ALGORITHM_AES },
@@ -90,12 +93,14 @@ static void put_new(struct qs_ttlv_writer *w, struct qs_kmip_version version, co
 		{ TAG_USAGE_MASK, "Cryptographic Usage Mask", QS_TTLV_INTEGER,
 		  USAGE_ENCRYPT_DECRYPT },
 		{ TAG_NAME, "Name", QS_TTLV_STRUCTURE, 0 },
+		{ TAG_SENSITIVE, "Sensitive", QS_TTLV_BOOLEAN, true },
 	};
+	size_t count = QS_ARRAY_SIZE(list) - !request->sensitive;
 
 	qs_ttlv_enumeration(w, TAG_OBJECT_TYPE, OBJECT_SYMMETRIC_KEY);
 	if (version.major < 2)
 		qs_ttlv_begin(w, TAG_TEMPLATE);
-	put_attributes(w, version, list, QS_ARRAY_SIZE(list), name);
+	put_attributes(w, version, list, count, request->about);
 	if (version.major < 2)
 		qs_ttlv_end(w);
 }
@@ -151,15 +156,47 @@ static void put_revoke(struct qs_ttlv_writer *w)
 	qs_ttlv_end(w);
 }
 
+/* The server chooses the initialization vector: some take none of ours. */
+static void put_parameters(struct qs_ttlv_writer *w, const struct qs_kmip_request *request)
+{
+	bool gcm = request->encrypted->cipher == QS_KMIP_GCM;
+
+	qs_ttlv_begin(w, TAG_PARAMETERS);
+	qs_ttlv_enumeration(w, TAG_CIPHER_MODE, gcm ? MODE_GCM : MODE_CBC);
+	if (!gcm)
+		qs_ttlv_enumeration(w, TAG_PADDING, PADDING_PKCS5);
+	qs_ttlv_enumeration(w, TAG_ALGORITHM, ALGORITHM_AES);
+	if (request->operation == QS_KMIP_ENCRYPT)
+		qs_ttlv_boolean(w, TAG_RANDOM_IV, true);
+	if (gcm)
+		qs_ttlv_integer(w, TAG_TAG_LENGTH, QS_KMIP_TAG_L);
+	qs_ttlv_end(w);
+}
+
+static void put_crypt(struct qs_ttlv_writer *w, const struct qs_kmip_request *request)
+{
+	const struct qs_kmip_encrypted *e = request->encrypted;
+
+	put_parameters(w, request);
+	if (request->operation == QS_KMIP_ENCRYPT) {
+		qs_ttlv_bytes(w, TAG_DATA, request->key, QS_KMIP_KEY_L);
+		return;
+	}
+	qs_ttlv_bytes(w, TAG_DATA, e->data, qs_kmip_encrypted_size(e->cipher));
+	qs_ttlv_bytes(w, TAG_IV, e->iv, e->iv_size);
+	if (e->cipher == QS_KMIP_GCM)
+		qs_ttlv_bytes(w, TAG_TAG, e->tag, sizeof(e->tag));
+}
+
 static void put_payload(struct qs_ttlv_writer *w, struct qs_kmip_version version,
 			const struct qs_kmip_request *request)
 {
 	switch (request->operation) {
 	case QS_KMIP_CREATE:
-		put_new(w, version, request->about);
+		put_new(w, version, request);
 		return;
 	case QS_KMIP_REGISTER:
-		put_new(w, version, request->about);
+		put_new(w, version, request);
 		put_key(w, request->key);
 		return;
 	case QS_KMIP_LOCATE:
@@ -183,6 +220,19 @@ static void put_payload(struct qs_ttlv_writer *w, struct qs_kmip_version version
 		put_get_attributes(w, version);
 	else if (request->operation == QS_KMIP_REVOKE)
 		put_revoke(w);
+	else if (request->encrypted)
+		put_crypt(w, request);
+}
+
+static void put_header(struct qs_ttlv_writer *w, struct qs_kmip_version version,
+		       const struct qs_kmip_request *requests, size_t count)
+{
+	qs_ttlv_begin(w, TAG_REQUEST_HEADER);
+	put_version(w, version);
+	if (count > 1 && requests->encrypted)
+		qs_ttlv_enumeration(w, TAG_BATCH_ERRORS, ERRORS_CONTINUE);
+	qs_ttlv_integer(w, TAG_BATCH_COUNT, (int32_t)count);
+	qs_ttlv_end(w);
 }
 
 int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_request *requests,
@@ -191,10 +241,7 @@ int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_r
 	struct qs_ttlv_writer w = { .data = buffer, .size = size };
 
 	qs_ttlv_begin(&w, TAG_REQUEST);
-	qs_ttlv_begin(&w, TAG_REQUEST_HEADER);
-	put_version(&w, version);
-	qs_ttlv_integer(&w, TAG_BATCH_COUNT, (int32_t)count);
-	qs_ttlv_end(&w);
+	put_header(&w, version, requests, count);
 	for (size_t i = 0; i < count; i++) {
 		const unsigned char id = (unsigned char)i;
 

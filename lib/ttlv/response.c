@@ -33,6 +33,10 @@ static const char *operation_name(enum qs_kmip_operation operation)
 		return "Destroy";
 	case QS_KMIP_QUERY:
 		return "Query";
+	case QS_KMIP_ENCRYPT:
+		return "Encrypt";
+	case QS_KMIP_DECRYPT:
+		return "Decrypt";
 	default:
 		return "Discover Versions";
 	}
@@ -42,6 +46,7 @@ static enum qs_kind kind_of(enum qs_kmip_verdict verdict)
 {
 	switch (verdict) {
 	case QS_KMIP_NOT_FOUND:
+	case QS_KMIP_NOT_DECRYPTED:
 		return QS_E_NO_KEY;
 	case QS_KMIP_NOT_ALLOWED:
 		return QS_E_NOT_PERMITTED;
@@ -76,7 +81,7 @@ static void refuse(const struct qs_ttlv *item, const struct qs_kmip_request *req
 
 	(void)qs_ttlv_find_enumeration(item, TAG_RESULT_REASON, &code);
 	(void)qs_ttlv_find_enumeration(item, TAG_RESULT_STATUS, &status);
-	reason = qs_kmip_reason_find(code);
+	reason = qs_kmip_reason_find(code, request->operation);
 	ret->verdict = reason->verdict;
 	if (status == STATUS_PENDING)
 		(void)qs_fail(&ret->error, QS_E_FAILED, "%s: the server wants to answer later",
@@ -191,7 +196,7 @@ int qs_kmip_response_read(const unsigned char *data, size_t size, struct qs_kmip
 	if (!qs_ttlv_find_integer(&header, TAG_BATCH_COUNT, &announced))
 		return malformed("batch count", err);
 	for (size_t i = 0; i < count; i++) {
-		answers[i] = (struct qs_kmip_answer){ .verdict = QS_KMIP_FAILED };
+		answers[i] = (struct qs_kmip_answer){ .verdict = QS_KMIP_UNANSWERED };
 		/* What stays: a batch ends at its first error. */
 		(void)qs_fail(&answers[i].error, QS_E_FAILED,
 			      "%s was not answered, after an error in the same message",
@@ -312,10 +317,10 @@ int qs_kmip_read_attributes(const struct qs_kmip_answer *answer, const char *nam
 	return ret->state < QS_KMIP_PRE_ACTIVE ? malformed("state of the key", err) : 0;
 }
 
-int qs_kmip_check_attributes(const struct qs_kmip_attributes *a, struct qs_error *err)
+int qs_kmip_check_attributes(const struct qs_kmip_attributes *a, bool there, struct qs_error *err)
 {
 	bool wraps = (a->usage & USAGE_ENCRYPT_DECRYPT) == USAGE_ENCRYPT_DECRYPT ||
-		     (a->usage & USAGE_WRAP_UNWRAP) == USAGE_WRAP_UNWRAP;
+		     (!there && (a->usage & USAGE_WRAP_UNWRAP) == USAGE_WRAP_UNWRAP);
 
 	if (a->algorithm != ALGORITHM_AES)
 		return bad_key("it is not for AES", err);
@@ -324,8 +329,9 @@ int qs_kmip_check_attributes(const struct qs_kmip_attributes *a, struct qs_error
 			       "the server's key is not usable: it has %d bits instead of %d",
 			       (int)a->bits, QS_KMIP_KEY_L * 8);
 	if (!wraps)
-		return bad_key("its usage mask has neither Encrypt and Decrypt nor Wrap Key and "
-			       "Unwrap Key",
+		return bad_key(there ? "its usage mask does not have Encrypt and Decrypt"
+				     : "its usage mask has neither Encrypt and Decrypt nor Wrap "
+				       "Key and Unwrap Key",
 			       err);
 	if (a->state != QS_KMIP_ACTIVE)
 		return bad_key(a->state < QS_KMIP_ACTIVE ? "it is not activated"
@@ -372,14 +378,24 @@ static bool has_operation(const struct qs_ttlv *payload, enum qs_kmip_operation 
 	return false;
 }
 
-int qs_kmip_read_query(const struct qs_kmip_answer *answer, char ret[QS_KMIP_TEXT_L],
+int qs_kmip_read_query(const struct qs_kmip_answer *answer, bool there, char ret[QS_KMIP_TEXT_L],
 		       struct qs_error *err)
 {
 	static const enum qs_kmip_operation needed[] = {
-		QS_KMIP_LOCATE,   QS_KMIP_GET,    QS_KMIP_GET_ATTRIBUTES,
-		QS_KMIP_ACTIVATE, QS_KMIP_REVOKE, QS_KMIP_DESTROY,
+		QS_KMIP_LOCATE, QS_KMIP_GET_ATTRIBUTES, QS_KMIP_ACTIVATE,
+		QS_KMIP_REVOKE, QS_KMIP_DESTROY,
 	};
+	static const enum qs_kmip_operation there_needed[] = { QS_KMIP_CREATE, QS_KMIP_ENCRYPT,
+							       QS_KMIP_DECRYPT };
 
+	for (size_t i = 0; there && i < QS_ARRAY_SIZE(there_needed); i++)
+		if (!has_operation(&answer->payload, there_needed[i]))
+			return qs_fail(err, QS_E_FAILED,
+				       "the server does not have the operation %s, so keys cannot "
+				       "stay there: use the provider kmip, which fetches them",
+				       operation_name(there_needed[i]));
+	if (!there && !has_operation(&answer->payload, QS_KMIP_GET))
+		return qs_fail(err, QS_E_FAILED, "the server does not have the operation Get");
 	if (!has_operation(&answer->payload, QS_KMIP_CREATE) &&
 	    !has_operation(&answer->payload, QS_KMIP_REGISTER))
 		return qs_fail(err, QS_E_FAILED,

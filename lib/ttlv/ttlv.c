@@ -93,6 +93,14 @@ static void put(struct qs_ttlv_writer *w, uint32_t tag, enum qs_ttlv_type type, 
 		memcpy(at, value, size);
 }
 
+void qs_ttlv_boolean(struct qs_ttlv_writer *w, uint32_t tag, bool value)
+{
+	unsigned char *at = append(w, tag, QS_TTLV_BOOLEAN, 8);
+
+	if (at)
+		at[7] = value;
+}
+
 void qs_ttlv_text(struct qs_ttlv_writer *w, uint32_t tag, const char *value)
 {
 	put(w, tag, QS_TTLV_TEXT, value, strlen(value));

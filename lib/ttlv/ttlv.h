@@ -13,7 +13,7 @@
 #include "base/error.h"
 
 #define QS_TTLV_HEADER_L 8        /* bytes before a value */
-#define QS_TTLV_MESSAGE_MAX 65536 /* bytes; 64 keys in one answer have 15 000 */
+#define QS_TTLV_MESSAGE_MAX 65536 /* bytes; 128 keys in one answer have 30 000 */
 #define QS_TTLV_DEPTH_MAX 32      /* structures in structures; KMIP has 9 */
 
 enum qs_ttlv_type {
@@ -46,6 +46,7 @@ void qs_ttlv_begin(struct qs_ttlv_writer *w, uint32_t tag); /* a structure */
 void qs_ttlv_end(struct qs_ttlv_writer *w);
 void qs_ttlv_integer(struct qs_ttlv_writer *w, uint32_t tag, int32_t value);
 void qs_ttlv_enumeration(struct qs_ttlv_writer *w, uint32_t tag, uint32_t value);
+void qs_ttlv_boolean(struct qs_ttlv_writer *w, uint32_t tag, bool value);
 void qs_ttlv_text(struct qs_ttlv_writer *w, uint32_t tag, const char *value);
 void qs_ttlv_bytes(struct qs_ttlv_writer *w, uint32_t tag, const void *value, size_t size);
 

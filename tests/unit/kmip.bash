@@ -28,14 +28,21 @@ setting()
 	echo "$*" >>"$ROOT/etc/cryptconf/qs-util.conf"
 }
 
-# enrolled COUNT: that many devices, enabled and enrolled, without another key.
+# enrolled COUNT [PROVIDER]: that many devices, enabled and enrolled, without another key.
 enrolled()
 {
 	local n devices=()
 	for ((n = 1; n <= $1; n++)); do devices+=("$ID$n"); done
 	qs cryptformat --no-open "${devices[@]}"
-	qs --yes keystore enable --provider kmip
+	qs --yes keystore enable --provider "${2-kmip}"
 	qs cryptenroll "${devices[@]}" --keystore
 	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
 	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+}
+
+# The keys that the server has.
+keys()
+{
+	python3 -c 'import sqlite3, sys
+for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_objects"): print(row[0])' "$SERVER/keys.db"
 }

@@ -4,46 +4,7 @@
 load tree
 load journal
 load kmip
-
-setup_file()
-{
-	SERVER=$BATS_FILE_TMPDIR/server
-	export SERVER
-	kmip start "$SERVER"
-}
-
-teardown_file()
-{
-	kmip stop "$SERVER"
-}
-
-setup()
-{
-	make_tree 2
-	KEYSTORE=$ROOT/etc/cryptconf/keystore
-	OTHER=$BATS_TEST_TMPDIR/other
-	mkdir -p "$ROOT/etc/cryptconf/kmip"
-	identity client
-	servers "$SERVER"
-}
-
-teardown()
-{
-	[ ! -e "$OTHER" ] || kmip stop "$OTHER"
-}
-
-# asked OPERATION: how often the server has been.
-asked()
-{
-	grep -c "Processing operation: $1\$" "$SERVER/log" || true
-}
-
-# The keys that the server has.
-keys()
-{
-	python3 -c 'import sqlite3, sys
-for row in sqlite3.connect(sys.argv[1]).execute("SELECT COUNT(*) FROM managed_objects"): print(row[0])' "$SERVER/keys.db"
-}
+load kmip-shared
 
 @test "a key of the server's opens devices in every version of KMIP, and is destroyed in the end" {
 	local version before

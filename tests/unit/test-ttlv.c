@@ -256,7 +256,9 @@ static void expect_request(struct qs_kmip_version version, enum qs_kmip_operatio
 			   const char *about, const struct exchange *e)
 {
 	unsigned char key[QS_KMIP_KEY_L], data[1024];
-	const struct qs_kmip_request request = { operation, about, key };
+	const struct qs_kmip_request request = { .operation = operation,
+						 .about = about,
+						 .key = key };
 	int size;
 
 	for (size_t i = 0; i < sizeof(key); i++)
@@ -321,6 +323,98 @@ static void test_life_in_every_version(void **state)
 	}
 }
 
+static struct qs_kmip_version version_of(const char *text)
+{
+	struct qs_kmip_version v;
+
+	assert_true(qs_kmip_version_parse(text, &v));
+	return v;
+}
+
+/* What the server made of the bytes 0 to 31, and what it made of that again. */
+static void test_encrypted_and_back(void **state)
+{
+	static const char *const versions[] = { "1.4", "2.0" };
+	struct qs_kmip_encrypted e;
+	struct qs_kmip_answer a;
+	struct qs_error err = {};
+	const unsigned char *key;
+	char uid[QS_KMIP_UID_L];
+
+	(void)state;
+	for (size_t i = 0; i < QS_ARRAY_SIZE(versions); i++) {
+		const struct qs_kmip_version v = version_of(versions[i]);
+		QS_AUTO(qs_auto_free) char *file = qs_printf("minimal-%s.txt", versions[i]);
+
+		a = read_one(find(file, "09b-encrypt-gcm-server-nonce"), v, QS_KMIP_ENCRYPT);
+		assert_int_equal(qs_kmip_read_uid(&a, uid, NULL), 0);
+		assert_int_equal(qs_kmip_read_encrypted(&a, uid, QS_KMIP_GCM, &e, NULL), 0);
+		assert_int_equal(e.cipher, QS_KMIP_GCM);
+		assert_int_equal(e.iv_size, 16);
+		assert_non_null(memmem(wanted.response.data, wanted.response.size, e.tag, 16));
+		assert_non_null(memmem(wanted.response.data, wanted.response.size, e.data, 32));
+		assert_true(qs_kmip_read_encrypted(&a, "another", QS_KMIP_GCM, &e, &err) < 0);
+		assert_true(qs_kmip_read_encrypted(&a, uid, QS_KMIP_CBC, &e, &err) < 0);
+		assert_non_null(strstr(err.text, "32 bytes"));
+		/* A vector that we chose is not told. */
+		a = read_one(find(file, "07-encrypt-gcm"), v, QS_KMIP_ENCRYPT);
+		assert_true(qs_kmip_read_encrypted(&a, uid, QS_KMIP_GCM, &e, &err) < 0);
+		assert_non_null(strstr(err.text, "initialization vector"));
+		a = read_one(find(file, "08-decrypt-gcm"), v, QS_KMIP_DECRYPT);
+		assert_int_equal(qs_kmip_read_decrypted(&a, uid, &key, NULL), 0);
+		for (unsigned char n = 0; n < QS_KMIP_KEY_L; n++)
+			assert_int_equal(key[n], n);
+		assert_true(qs_kmip_read_decrypted(&a, "another", &key, &err) < 0);
+		a = read_one(find(file, "09a-decrypt-gcm-bad-tag"), v, QS_KMIP_DECRYPT);
+		assert_int_equal(a.verdict, QS_KMIP_NOT_DECRYPTED);
+		assert_int_equal(a.error.kind, QS_E_NO_KEY);
+	}
+	/* Before 1.4 there is no tag. */
+	a = read_one(find("minimal-1.2.txt", "09b-encrypt-gcm-server-nonce"), version_of("1.2"),
+		     QS_KMIP_ENCRYPT);
+	assert_int_equal(qs_kmip_read_uid(&a, uid, NULL), 0);
+	assert_true(qs_kmip_read_encrypted(&a, uid, QS_KMIP_GCM, &e, &err) < 0);
+	assert_non_null(strstr(err.text, "no tag"));
+	assert_false(qs_kmip_has_cipher(version_of("1.1"), QS_KMIP_CBC));
+	assert_true(qs_kmip_has_cipher(version_of("1.2"), QS_KMIP_CBC));
+	assert_false(qs_kmip_has_cipher(version_of("1.3"), QS_KMIP_GCM));
+	assert_true(qs_kmip_has_cipher(version_of("2.0"), QS_KMIP_GCM));
+}
+
+/* 128 of them fit into one message with identifiers of 36 bytes, and say that all are wanted. */
+static void test_a_batch_of_decrypt(void **state)
+{
+	static const struct qs_kmip_encrypted e = { .cipher = QS_KMIP_CBC, .iv_size = 16 };
+	static unsigned char data[QS_TTLV_MESSAGE_MAX];
+	struct qs_kmip_request requests[QS_KMIP_BATCH_MAX];
+	struct qs_ttlv message, header, item;
+	size_t at = 0, items = 0;
+	uint32_t option;
+	int size;
+
+	(void)state;
+	for (size_t i = 0; i < QS_KMIP_BATCH_MAX; i++)
+		requests[i] = (struct qs_kmip_request){
+			.operation = QS_KMIP_DECRYPT,
+			.about = "0b8f7a5e-0c0f-4e9b-9b1f-3f1b2a6d7c11",
+			.encrypted = &e,
+		};
+	size = qs_kmip_request_write(version_of("1.2"), requests, QS_KMIP_BATCH_MAX, data,
+				     sizeof(data), NULL);
+	assert_true(size > 0);
+	assert_int_equal(qs_ttlv_check(data, (size_t)size, &message, NULL), 0);
+	assert_true(qs_ttlv_find_structure(&message, 0x420077, &header));
+	assert_true(qs_ttlv_find_enumeration(&header, 0x42000e, &option));
+	assert_int_equal(option, 1);
+	while (qs_ttlv_next(&message, &at, &item))
+		items += item.tag == 0x42000f;
+	assert_int_equal(items, QS_KMIP_BATCH_MAX);
+	size = qs_kmip_request_write(version_of("1.2"), requests, 1, data, sizeof(data), NULL);
+	assert_int_equal(qs_ttlv_check(data, (size_t)size, &message, NULL), 0);
+	assert_true(qs_ttlv_find_structure(&message, 0x420077, &header));
+	assert_false(qs_ttlv_find_enumeration(&header, 0x42000e, &option));
+}
+
 static void test_attributes_have_names(void **state)
 {
 	struct qs_kmip_attributes found;
@@ -354,27 +448,29 @@ static void test_keys_that_fit(void **state)
 			read_one(find(recorded[i], "07-get-attributes"), v, QS_KMIP_GET_ATTRIBUTES);
 
 		assert_int_equal(qs_kmip_read_attributes(&answer, NULL, &a, NULL), 0);
-		assert_int_equal(qs_kmip_check_attributes(&a, NULL), 0);
+		assert_int_equal(qs_kmip_check_attributes(&a, false, NULL), 0);
 	}
 	a = good;
 	a.usage = 0x30;
-	assert_int_equal(qs_kmip_check_attributes(&a, NULL), 0);
+	assert_int_equal(qs_kmip_check_attributes(&a, false, NULL), 0);
+	assert_true(qs_kmip_check_attributes(&a, true, &err) < 0);
+	assert_non_null(strstr(err.text, "usage mask"));
 	a.usage = 0x24;
-	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_true(qs_kmip_check_attributes(&a, false, &err) < 0);
 	assert_non_null(strstr(err.text, "usage mask"));
 	a = good;
 	a.bits = 128;
-	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_true(qs_kmip_check_attributes(&a, false, &err) < 0);
 	assert_non_null(strstr(err.text, "128 bits"));
 	a = good;
 	a.algorithm = 2;
-	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_true(qs_kmip_check_attributes(&a, false, &err) < 0);
 	a = good;
 	a.state = QS_KMIP_PRE_ACTIVE;
-	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_true(qs_kmip_check_attributes(&a, false, &err) < 0);
 	assert_non_null(strstr(err.text, "not activated"));
 	a.state = QS_KMIP_DEACTIVATED;
-	assert_true(qs_kmip_check_attributes(&a, &err) < 0);
+	assert_true(qs_kmip_check_attributes(&a, false, &err) < 0);
 }
 
 static void test_versions_and_servers(void **state)
@@ -399,8 +495,13 @@ static void test_versions_and_servers(void **state)
 	assert_int_equal(a.verdict, QS_KMIP_DONE);
 	assert_true(qs_kmip_read_versions(&a, &best, &err) < 0);
 	a = read_one(find("client-1.1.txt", "02-query"), v, QS_KMIP_QUERY);
-	assert_int_equal(qs_kmip_read_query(&a, vendor, NULL), 0);
+	assert_int_equal(qs_kmip_read_query(&a, false, vendor, NULL), 0);
 	assert_non_null(strstr(vendor, "PyKMIP"));
+	assert_true(qs_kmip_read_query(&a, true, vendor, &err) < 0);
+	assert_non_null(strstr(err.text, "operation Encrypt"));
+	a = read_one(find("client-1.4.txt", "02-query"), (struct qs_kmip_version){ 1, 4 },
+		     QS_KMIP_QUERY);
+	assert_int_equal(qs_kmip_read_query(&a, true, vendor, NULL), 0);
 }
 
 /* ---- refusals ---- */
@@ -423,7 +524,8 @@ static void test_refusals_are_sentences(void **state)
 		  QS_KMIP_NOT_ALLOWED, "clientAuth" },
 		{ "malformed.txt", "unknown-tag-in-payload", QS_KMIP_GET, QS_KMIP_NOT_UNDERSTOOD,
 		  "invalid" },
-		{ "header.txt", "max-response-size", QS_KMIP_QUERY, QS_KMIP_FAILED, "too large" },
+		{ "header.txt", "max-response-size", QS_KMIP_QUERY, QS_KMIP_TOO_LARGE,
+		  "too large" },
 	};
 
 	(void)state;
@@ -467,7 +569,7 @@ static void test_batches(void **state)
 	assert_int_equal(qs_kmip_response_read(b.data, b.size, v, requests, 3, answers, NULL), 0);
 	assert_int_equal(answers[0].verdict, QS_KMIP_DONE);
 	assert_int_equal(answers[1].verdict, QS_KMIP_NOT_FOUND);
-	assert_int_equal(answers[2].verdict, QS_KMIP_FAILED);
+	assert_int_equal(answers[2].verdict, QS_KMIP_UNANSWERED);
 	assert_non_null(strstr(answers[2].error.text, "was not answered"));
 	b = batch("second-fails-continue");
 	assert_int_equal(qs_kmip_response_read(b.data, b.size, v, requests, 3, answers, NULL), 0);
@@ -549,6 +651,8 @@ int main(void)
 		cmocka_unit_test(test_bad_items),
 		cmocka_unit_test(test_every_exchange_decodes),
 		cmocka_unit_test(test_life_in_every_version),
+		cmocka_unit_test(test_encrypted_and_back),
+		cmocka_unit_test(test_a_batch_of_decrypt),
 		cmocka_unit_test(test_attributes_have_names),
 		cmocka_unit_test(test_keys_that_fit),
 		cmocka_unit_test(test_versions_and_servers),
