@@ -306,12 +306,17 @@ static int get_keys(const struct qs_kmip_functions *module, const struct qs_kmip
 		    void *cookie, json_t **ret, struct qs_error *err)
 {
 	struct fetch *f = cookie;
-	int r = module->get(access, f->keys, f->count, err);
+	struct qs_kmip_access watched = *access;
+	bool denied = false;
+	int r;
 
 	(void)ret;
+	watched.denied = &denied;
+	r = module->get(&watched, f->keys, f->count, err);
 	for (size_t i = 0; i < f->count; i++) {
 		struct qs_kek *kek = f->keks[i];
 
+		kek->denied = denied;
 		kek->there = f->keys[i].key.data != NULL;
 		if (kek->there)
 			memcpy(kek->bytes, f->keys[i].key.data, sizeof(kek->bytes));

@@ -267,7 +267,7 @@ void qs_lease_use(const struct qs_env *env, struct qs_keystore_session *s,
 	for (size_t i = 0; i < count; i++) {
 		struct qs_kek *kek = qs_keystore_session_find(s, ks->store, numbers[i]);
 
-		if (kek && !kek->there &&
+		if (kek && !kek->there && !kek->denied &&
 		    (kek->error.kind == QS_E_TEMPORARY || kek->error.kind == QS_E_DEADLINE))
 			use_one(env, ks, kek);
 	}

@@ -31,7 +31,8 @@ int qs_lease_renew(const struct qs_env *env, const struct qs_keystore *ks, uint3
 int qs_lease_drop(const struct qs_env *env, uint32_t number, struct qs_error *err);
 
 /*
- * Fill those of S that failed since no server answered, where there is a lease that has not ended;
+ * Fill those of S that failed since no server answered (one that refuses, or has an error of its
+ * own, is believed), where there is a lease that has not ended;
  * the others say why not. With a warning that tells until when.
  */
 void qs_lease_use(const struct qs_env *env, struct qs_keystore_session *s,

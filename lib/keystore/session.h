@@ -28,6 +28,7 @@ struct qs_kek {
 	bool there;
 	unsigned char bytes[QS_KEK_L];
 	struct qs_error error; /* why it is not there */
+	bool denied;           /* by an answer of a key server, which is not away then */
 };
 
 /* A content key that was got ahead of the workers that need it. */

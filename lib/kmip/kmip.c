@@ -292,12 +292,14 @@ struct fetch {
 	size_t count;
 };
 
-static void take_key(const struct qs_kmip_answer *answer, struct qs_kmip_key *key)
+static void take_key(const struct qs_kmip_session *s, const struct qs_kmip_answer *answer,
+		     struct qs_kmip_key *key)
 {
 	const unsigned char *bytes;
 	int r;
 
 	if (answer->verdict != QS_KMIP_DONE) {
+		qs_kmip_note_denial(s);
 		key->error = answer->error;
 		return;
 	}
@@ -323,13 +325,14 @@ static int get_some(struct qs_kmip_session *s, const struct fetch *f, size_t fro
 							.about = f->keys[from + i].uid };
 	r = qs_kmip_ask_all(s, requests, count, answers, err);
 	if (r == 1 && count == 1) {
+		qs_kmip_note_denial(s);
 		s->refused = true;
 		if (err)
 			*err = answers[0].error;
 		return qs_negative(qs_kind_errno(answers[0].error.kind));
 	}
 	for (size_t i = 0; r == 0 && i < count; i++)
-		take_key(&answers[i], &f->keys[from + i]);
+		take_key(s, &answers[i], &f->keys[from + i]);
 	explicit_bzero(s->buffer.data, s->buffer.size);
 	return r;
 }

@@ -18,7 +18,7 @@
 
 #define QS_KMIP_MODULE_NAME "kmip"
 #define QS_KMIP_MODULE_SYMBOL "qs_kmip_module"
-#define QS_KMIP_MODULE_VERSION 3
+#define QS_KMIP_MODULE_VERSION 4
 
 #define QS_KMIP_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -33,6 +33,7 @@ struct qs_kmip_access {
 	const char *version; /* "auto", or "1.4" */
 	struct qs_kmip_pem ca, certificate, key;
 	unsigned deadline_ms; /* for all servers together */
+	bool *denied; /* get: set when a server's answer is no, for whatever reason; may be NULL */
 };
 
 /* One key to get. */

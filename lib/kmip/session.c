@@ -121,6 +121,12 @@ int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, con
 		s, &(struct qs_kmip_request){ .operation = operation, .about = about }, ret, err);
 }
 
+void qs_kmip_note_denial(const struct qs_kmip_session *s)
+{
+	if (s->link.access->denied)
+		*s->link.access->denied = true;
+}
+
 /* ---- the version ---- */
 
 /*
@@ -149,6 +155,7 @@ static int negotiate(struct qs_kmip_session *s, struct qs_error *err)
 		if (answer.verdict != QS_KMIP_NOT_UNDERSTOOD)
 			break;
 	}
+	qs_kmip_note_denial(s);
 	if (err)
 		*err = answer.error;
 	return qs_negative(qs_kind_errno(answer.error.kind));
@@ -167,6 +174,22 @@ static int begin(struct qs_kmip_session *s, const struct qs_kmip_access *access,
 }
 
 /* ---- the servers in their order ---- */
+
+/*
+ * Add what host NUMBER said. One that refused decides what kind of failure it is: were it that of
+ * a server which is away, a lease would open what was revoked (keystore/lease.h).
+ */
+static void collect(const char *host, int number, struct qs_error *own, struct qs_error *all)
+{
+	enum qs_kind kind = number > 0 ? all->kind : own->kind;
+
+	qs_error_prefix(own, "key server %s", host);
+	if (number == 0)
+		*all = *own;
+	else
+		qs_error_append(all, "; %s", own->text);
+	all->kind = kind == QS_E_TEMPORARY ? own->kind : kind;
+}
 
 static int try_host(const struct qs_kmip_access *access, const struct qs_kmip_host *host,
 		    int64_t deadline,
@@ -191,7 +214,7 @@ int qs_kmip_with_server(const struct qs_kmip_access *access,
 	struct qs_kmip_host hosts[HOSTS_MAX];
 	int64_t end = qs_kmip_now() + access->deadline_ms;
 	int count = parse_hosts(access->servers, hosts, err);
-	struct qs_error first = {};
+	struct qs_error all = {};
 	bool refused = false;
 	int r = count;
 
@@ -204,13 +227,11 @@ int qs_kmip_with_server(const struct qs_kmip_access *access,
 			     &refused, &own);
 		if (r >= 0)
 			return r;
-		qs_error_prefix(&own, "key server %s", hosts[i].text);
-		if (i == 0)
-			first = own;
-		else
-			qs_error_append(&first, "; %s", own.text);
+		collect(hosts[i].text, i, &own, &all);
 	}
-	if (err && count > 0)
-		*err = first;
-	return r;
+	if (count < 0)
+		return count;
+	if (err)
+		*err = all;
+	return qs_negative(qs_kind_errno(all.kind));
 }

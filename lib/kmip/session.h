@@ -35,6 +35,9 @@ int qs_kmip_ask_one(struct qs_kmip_session *s, const struct qs_kmip_request *req
 int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, const char *about,
 		struct qs_kmip_answer *ret, struct qs_error *err);
 
+/* The server's answer is no: for qs_kmip_access.denied. */
+void qs_kmip_note_denial(const struct qs_kmip_session *s);
+
 /* ---- keys that stay at the server (kmip/crypt.c) ---- */
 
 /* QS_E_FAILED: the version that is spoken has no cipher. */

@@ -81,6 +81,39 @@ configure()
 	[[ $output == *'the lease ended on 20'* ]]
 }
 
+# no_lease_with STATUS DIR...: the servers DIR, of which one answers.
+no_lease_with()
+{
+	servers "${@:2}"
+	setting "tpm2_device = \"swtpm:path=$TPM/s\"; kms_lease = \"168h\";"
+	run "-$1" qs cryptopen --test "${ID}1"
+	[[ $output == *'generation 1 of the keystore'* && $output != *'the lease'* ]]
+}
+
+@test "no lease is used against the answer of a server, whatever others say" {
+	local case port dead=$BATS_TEST_TMPDIR/dead
+	port=$(<"$SERVER/port")
+	mkdir "$dead"
+	echo 1 >"$dead/port"
+	enrolled 1
+	run -0 qs keystore check
+	# Destroyed, permission denied, its own limit, its own error.
+	for case in 1:2 c:2 3a:75 100:75; do
+		kmip double "$OTHER" "$SERVER" "refuse:a:${case%:*}:$port" server
+		no_lease_with "${case#*:}" "$OTHER"
+		no_lease_with "${case#*:}" "$dead" "$OTHER"
+		kmip stop "$OTHER"
+	done
+	# It takes our certificate no more.
+	identity client-rogue
+	no_lease_with 2 "$dead" "$SERVER"
+	identity client
+	servers "$dead"
+	setting "tpm2_device = \"swtpm:path=$TPM/s\"; kms_lease = \"168h\";"
+	run -0 qs cryptopen --test "${ID}1"
+	[[ $output == *'the lease is used'* ]]
+}
+
 @test "a lease ends when the server refuses, when it is switched off, and with its generation" {
 	enrolled 1
 	run -0 qs keystore check
