@@ -95,7 +95,7 @@ static int refuse_options(const struct qs_context *ctx, const char *action, stru
 	return 0;
 }
 
-static int run_action(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
+static int run_one(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
 {
 	if (argument && actions[i].run_with)
 		return actions[i].run_with(ctx, argument, err);
@@ -105,6 +105,16 @@ static int run_action(struct qs_context *ctx, size_t i, const char *argument, st
 		       ? qs_fail(err, QS_E_USAGE, "keystore %s takes no argument '%s'",
 				 actions[i].name, argument)
 		       : qs_fail(err, QS_E_USAGE, "keystore %s needs an argument", actions[i].name);
+}
+
+/* What fails half-way may have brought or ended a generation at a key server, too. */
+static int run_action(struct qs_context *ctx, size_t i, const char *argument, struct qs_error *err)
+{
+	bool had_server = qs_keystore_has_server(&ctx->env);
+	int r = run_one(ctx, i, argument, err);
+
+	qs_keystore_follow_units(&ctx->env, had_server);
+	return r;
 }
 
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)

@@ -271,6 +271,15 @@ int qs_keystore_may_migrate(const struct qs_env *env, const char *provider, stru
 /* Erase the keystore. QS_E_FORBIDDEN: a device or backup depends on it, or cannot be read. */
 int qs_keystore_disable(const struct qs_env *env, struct qs_error *err);
 
+/* Is a generation at a key server? false also where that cannot be read. */
+bool qs_keystore_has_server(const struct qs_env *env);
+
+/*
+ * Behind a change of the keystore, HAD_SERVER before: have systemd make the units of opening at
+ * boot anew if that is another answer now. That it fails is a warning.
+ */
+void qs_keystore_follow_units(const struct qs_env *env, bool had_server);
+
 /*
  * *ret: "state"; unless disabled "provider", "store", "generation" (the current one),
  * "generations" (number, created, devices, backups: how many it wraps keys of;
