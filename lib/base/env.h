@@ -29,6 +29,7 @@ struct qs_progress {
 };
 
 struct qs_keystore_session;
+struct qs_links;
 
 struct qs_env {
 	const char *root; /* "" or an absolute directory without a slash at its end */
@@ -37,6 +38,8 @@ struct qs_env {
 	void *progress_cookie;
 	/* keystore/session.h: filled as it is used. NULL: the TPM is asked for each key anew. */
 	struct qs_keystore_session *keystore;
+	/* device/links.h, for a walk over many devices. NULL: for each, all links are looked at. */
+	struct qs_links *links;
 };
 
 /* The real path of a logical one; malloc'ed, never NULL (aborts when memory is out). */

@@ -16,6 +16,7 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "device/device.h"
+#include "device/links.h"
 
 #define QS_BY_ID "/dev/disk/by-id/"
 #define QS_BY_UUID "/dev/disk/by-uuid/"
@@ -92,6 +93,16 @@ int qs_device_self(const struct qs_device *dev, struct stat *ret);
 
 /* Does the logical path PATH lead to it now? 1 yes, 0 no, -errno: it cannot be told. */
 int qs_spec_leads_to(const struct qs_env *env, const char *path, const struct stat *self);
+
+typedef void qs_link_function(const char *part, void *cookie);
+
+/*
+ * Call FUNCTION with the file name of each link in /dev/disk/by-id that led to SELF, or could not
+ * be looked at, when LINKS was taken: now, if that has not been done. Returns 0 or -errno of the
+ * directory.
+ */
+int qs_links_each(const struct qs_env *env, struct qs_links *links, const struct stat *self,
+		  qs_link_function *function, void *cookie);
 
 /*
  * One reason why something is in use, before it is known which devices it

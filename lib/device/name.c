@@ -60,8 +60,9 @@ struct best {
 	int failed;
 };
 
-static void consider(struct best *best, const char *part)
+static void consider(const char *part, void *cookie)
 {
+	struct best *best = cookie;
 	QS_AUTO(qs_auto_free) char *link = qs_printf(QS_BY_ID "%s", part);
 	unsigned rank = rank_of(best->env, part);
 	int r;
@@ -95,26 +96,18 @@ static void consider_udev(struct best *best)
 	rest = links;
 	for (char *link = strsep(&rest, " "); link; link = strsep(&rest, " "))
 		if (strncmp(link, QS_BY_ID, strlen(QS_BY_ID)) == 0)
-			consider(best, link + strlen(QS_BY_ID));
+			consider(link + strlen(QS_BY_ID), best);
 }
 
 /* Without udev's record (a root prefix, an image, no udevd) the directory says the same. */
 static void consider_directory(struct best *best)
 {
-	QS_AUTO(qs_auto_free) char *path = qs_env_path(best->env, QS_BY_ID);
-	QS_AUTO(qs_auto_closedir) DIR *d = opendir(path);
-	const struct dirent *entry;
+	QS_AUTO(qs_links_done) struct qs_links own = {};
+	struct qs_links *links = best->env->links ? best->env->links : &own;
+	int r = qs_links_each(best->env, links, &best->self, consider, best);
 
-	/* Those that are no better than what the user named need no look. */
-	if (best->dev->given && strncmp(best->dev->given, QS_BY_ID, strlen(QS_BY_ID)) == 0)
-		consider(best, best->dev->given + strlen(QS_BY_ID));
-	if (!d && errno != ENOENT)
-		best->failed = -errno;
-	for (errno = 0; d && (entry = readdir(d)); errno = 0)
-		if (entry->d_name[0] != '.')
-			consider(best, entry->d_name);
-	if (d && errno)
-		best->failed = -errno;
+	if (r < 0)
+		best->failed = r;
 }
 
 static int take_name(const char *link, const char *prefix, const char *part, char **ret_link,

@@ -25,6 +25,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "device/links.h"
 #include "keystore/device.h"
 #include "keystore/provider.h"
 #include "luks/backup.h"
@@ -409,9 +410,12 @@ int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
 	QS_AUTO(qs_auto_free) bool *tried = calloc(found->count + 1, sizeof(*tried));
 	QS_AUTO(qs_auto_free) bool *todo = calloc(found->count + 1, sizeof(*todo));
 	QS_AUTO(qs_auto_free) json_t **made = calloc(found->count + 1, sizeof(json_t *));
-	struct bring b = { .env = env, .ks = ks, .found = found, .made = made, .todo = todo };
+	QS_AUTO(qs_links_done) struct qs_links links = {};
+	struct qs_env walk = *env;
+	struct bring b = { .env = &walk, .ks = ks, .found = found, .made = made, .todo = todo };
 	int r;
 
+	walk.links = &links;
 	if (!tried || !made || !todo)
 		return qs_fail(err, QS_E_MEMORY, "no memory for %zu devices", found->count);
 	for (size_t i = 0; i < found->count; i++)

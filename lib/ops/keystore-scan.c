@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "device/links.h"
 #include "keystore/device.h"
 #include "keystore/jwe.h"
 #include "luks/backup.h"
@@ -183,11 +184,14 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 		     enum qs_keystore_scan how, struct qs_outcomes *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
-	struct scan s = { .env = env, .ks = ks, .list = ret, .how = how };
+	QS_AUTO(qs_links_done) struct qs_links links = {};
+	struct qs_env walk = *env;
+	struct scan s = { .env = &walk, .ks = ks, .list = ret, .how = how };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
+	walk.links = &links;
 	if (r == 0 && how != QS_SCAN_BACKUPS)
-		r = qs_outcomes_add_ours(env, ret, err);
+		r = qs_outcomes_add_ours(&walk, ret, err);
 	if (r == 0)
 		r = add_all_backups(&s, err);
 	if (r == 0)
