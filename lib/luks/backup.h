@@ -85,6 +85,9 @@ struct qs_backup_follow {
 	const char *name;
 	const struct qs_header_image *image; /* at least both copies of the header to come */
 	const struct qs_luks_header *h;      /* what it says */
+	/* Both copies of the good header that it was before tokens were changed; or NULL. A backup
+	   that has these very bytes need not be judged. */
+	const struct qs_header_image *was;
 };
 
 enum qs_follow {
@@ -93,6 +96,10 @@ enum qs_follow {
 	QS_FOLLOW_FIRST,  /* the second copy is written: write the first */
 	QS_FOLLOW_SAME,   /* it is the same */
 };
+
+/* Has the current backup of NAME these very COPIES of a header? FROM_DISK: not as cached. */
+bool qs_backup_has(const struct qs_env *env, const char *name, const struct qs_header_image *copies,
+		   bool from_disk);
 
 /* What the backup needs; an enum qs_follow or -errno. */
 int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err);

@@ -55,12 +55,49 @@ static bool has_copy(const struct qs_header_image *now, const struct qs_backup_f
 		      (const char *)f->image->data + which * size, size) == 0;
 }
 
+static bool is_same(const struct qs_header_image *a, const struct qs_header_image *b)
+{
+	return b && a->size == b->size && memcmp(a->data, b->data, a->size) == 0;
+}
+
+bool qs_backup_has(const struct qs_env *env, const char *name, const struct qs_header_image *copies,
+		   bool from_disk)
+{
+	QS_AUTO(qs_auto_free) char *real = real_path(env, name);
+	QS_AUTO(qs_auto_close) int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	QS_AUTO(qs_header_image_done) struct qs_header_image now = {};
+
+	if (fd < 0)
+		return false;
+	if (from_disk)
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	return qs_header_image_read_raw(fd, real, copies->size, &now, NULL) == 0 &&
+	       is_same(&now, copies);
+}
+
+/* Is NOW, of the backup, the header of the same volume? Whether its first copy is whole: *ret. */
+static int check_volume(const struct qs_backup_follow *f, const struct qs_header_image *now,
+			bool *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header b = {};
+	int r;
+
+	*ret = true;
+	if (is_same(now, f->was))
+		return 1;
+	r = qs_luks_header_judge(now->data, now->size, &b, err);
+	if (r < 0)
+		return r;
+	*ret = b.copy[0] == QS_COPY_OK;
+	return b.version == 2 && same_volume(&b, f->h);
+}
+
 int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = real_path(f->env, f->name);
 	QS_AUTO(qs_auto_close) int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header b = {};
 	QS_AUTO(qs_header_image_done) struct qs_header_image now = {};
+	bool first;
 	int r;
 
 	if (fd < 0)
@@ -68,18 +105,15 @@ int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
 				       : qs_fail_errno(err, errno, "cannot open %s", real);
 	if (!is_whole(fd, f))
 		return QS_FOLLOW_NOT;
-	r = qs_luks_header_read(fd, &b, err);
-	if (r < 0)
-		return r;
-	if (b.version != 2 || !same_volume(&b, f->h))
-		return QS_FOLLOW_NOT;
 	r = qs_header_image_read_raw(fd, real, 2 * f->h->metadata_size, &now, err);
-	if (r < 0)
-		return r;
+	if (r == 0)
+		r = check_volume(f, &now, &first, err);
+	if (r <= 0)
+		return r < 0 ? r : QS_FOLLOW_NOT;
 	if (has_copy(&now, f, 1))
 		return has_copy(&now, f, 0) ? QS_FOLLOW_SAME : QS_FOLLOW_FIRST;
 	/* Until the second copy is whole the first one must be. */
-	return b.copy[0] == QS_COPY_OK ? QS_FOLLOW_SECOND : QS_FOLLOW_NOT;
+	return first ? QS_FOLLOW_SECOND : QS_FOLLOW_NOT;
 }
 
 /* In one call, so that no kill leaves half of a copy. */

@@ -33,17 +33,32 @@ struct copy {
 	char label[QS_LUKS_LABEL_L];
 	char subsystem[QS_LUKS_LABEL_L];
 	json_t *json;
+	const char *text; /* behind which json is; NULL: it is of no use */
+	void *bytes;      /* what was read for it, if it was not in memory */
 };
 
 struct copies {
 	struct copy copy[2];
 };
 
+static void copy_done(struct copy *c)
+{
+	json_decref(c->json);
+	free(c->bytes);
+}
+
 static void copies_done(struct copies *two)
 {
-	json_decref(two->copy[0].json);
-	json_decref(two->copy[1].json);
+	copy_done(&two->copy[0]);
+	copy_done(&two->copy[1]);
 }
+
+/* Where a header is read: from a descriptor, or, when bytes is set, from memory. */
+struct source {
+	int fd;
+	const uint8_t *bytes;
+	size_t size;
+};
 
 static bool is_uuid(const char uuid[QS_LUKS_UUID_L])
 {
@@ -83,12 +98,22 @@ static bool is_zero(const char *bytes, size_t size)
 	return bytes[0] == '\0' && memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
-static enum qs_copy_state parse_text(const char *text, size_t size, struct copy *c)
+/*
+ * The text of a copy; FIRST is the other one, or NULL. Both hold the same text but in the middle
+ * of an update, and it is parsed once.
+ */
+static enum qs_copy_state parse_text(const char *text, size_t size, const struct copy *first,
+				     struct copy *c)
 {
 	size_t length = strnlen(text, size);
 	uint64_t json_size;
 	json_error_t problem;
 
+	if (first && first->text && first->size == c->size &&
+	    memcmp(first->text, text, size) == 0) {
+		c->json = json_incref(first->json);
+		return QS_COPY_OK;
+	}
 	if (length == size || text[0] != '{' || !is_zero(text + length, size - length))
 		return QS_COPY_BAD_JSON;
 	c->json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &problem);
@@ -98,11 +123,12 @@ static enum qs_copy_state parse_text(const char *text, size_t size, struct copy 
 	    !qs_fields_decimal(json_object_get(c->json, "config"), "json_size", &json_size) ||
 	    json_size != size)
 		return QS_COPY_BAD_JSON;
+	c->text = text;
 	return QS_COPY_OK;
 }
 
 /* Judge BYTES, a whole copy with its magic in place. */
-static enum qs_copy_state judge(const uint8_t *bytes, struct copy *c)
+static enum qs_copy_state judge(const uint8_t *bytes, const struct copy *first, struct copy *c)
 {
 	const struct qs_luks2_binary *b = (const void *)bytes;
 	uint8_t sum[QS_LUKS2_SUM_L];
@@ -116,21 +142,51 @@ static enum qs_copy_state judge(const uint8_t *bytes, struct copy *c)
 	memcpy(c->uuid, b->uuid, sizeof(c->uuid));
 	qs_fields_printable(c->label, sizeof(c->label), b->label, sizeof(b->label));
 	qs_fields_printable(c->subsystem, sizeof(c->subsystem), b->subsystem, sizeof(b->subsystem));
-	return parse_text((const char *)bytes + BLOCK_L, c->size - BLOCK_L, c);
+	return parse_text((const char *)bytes + BLOCK_L, c->size - BLOCK_L, first, c);
+}
+
+static bool is_inside(const struct source *s, uint64_t offset, uint64_t size)
+{
+	return offset <= s->size && size <= s->size - offset;
 }
 
 /* BLOCK_L-aligned memory, as O_DIRECT wants it, filled from OFFSET. */
-static int read_aligned(int fd, uint64_t offset, size_t size, void **ret)
+static int read_aligned(const struct source *s, uint64_t offset, size_t size, void **ret)
 {
-	QS_AUTO(qs_auto_free) void *bytes = aligned_alloc(BLOCK_L, size);
-	int r;
+	QS_AUTO(qs_auto_free) void *bytes = NULL;
+	int r = 0;
 
+	if (s->bytes && !is_inside(s, offset, size))
+		return -ENODATA;
+	bytes = aligned_alloc(BLOCK_L, size);
 	if (!bytes)
 		return -ENOMEM;
-	r = qs_file_pread(fd, bytes, size, (off_t)offset);
+	if (s->bytes)
+		memcpy(bytes, s->bytes + offset, size);
+	else
+		r = qs_file_pread(s->fd, bytes, size, (off_t)offset);
 	if (r < 0)
 		return r;
 	*ret = QS_TAKE(bytes);
+	return 0;
+}
+
+/* All of copy WHICH, of c->size, with its magic in place. */
+static int read_copy(const struct source *s, unsigned which, uint64_t offset, struct copy *c,
+		     const uint8_t **ret)
+{
+	const uint8_t *there = s->bytes && is_inside(s, offset, c->size) ? s->bytes + offset : NULL;
+	int r;
+
+	if (there && memcmp(there, qs_luks_magics[which], sizeof(qs_luks_magics[which])) == 0) {
+		*ret = there;
+		return 0;
+	}
+	r = read_aligned(s, offset, c->size, &c->bytes);
+	if (r < 0)
+		return r;
+	memcpy(c->bytes, qs_luks_magics[which], sizeof(qs_luks_magics[which]));
+	*ret = c->bytes;
 	return 0;
 }
 
@@ -142,16 +198,17 @@ static enum qs_copy_state unreadable(struct copy *c, int r, enum qs_copy_state i
 	return QS_COPY_IO;
 }
 
-static enum qs_copy_state look(int fd, unsigned which, uint64_t offset, struct copy *c)
+static enum qs_copy_state look(const struct source *s, unsigned which, uint64_t offset,
+			       const struct copy *first, struct copy *c)
 {
 	QS_AUTO(qs_auto_free) void *block = NULL;
-	QS_AUTO(qs_auto_free) void *whole = NULL;
+	const uint8_t *whole = NULL;
 	enum qs_copy_state state;
 	struct qs_luks2_binary *b;
 	bool magic;
 	int r;
 
-	r = read_aligned(fd, offset, BLOCK_L, &block);
+	r = read_aligned(s, offset, BLOCK_L, &block);
 	if (r < 0)
 		return unreadable(c, r, QS_COPY_ABSENT);
 	b = block;
@@ -159,11 +216,10 @@ static enum qs_copy_state look(int fd, unsigned which, uint64_t offset, struct c
 	if (!is_plausible(b, which, offset))
 		return magic ? QS_COPY_BAD_SIZE : QS_COPY_ABSENT;
 	c->size = be64toh(b->size);
-	r = read_aligned(fd, offset, c->size, &whole);
+	r = read_copy(s, which, offset, c, &whole);
 	if (r < 0)
 		return unreadable(c, r, magic ? QS_COPY_BAD_SIZE : QS_COPY_ABSENT);
-	memcpy(whole, qs_luks_magics[which], sizeof(qs_luks_magics[which]));
-	state = judge(whole, c);
+	state = judge(whole, first, c);
 	if (magic)
 		return state;
 	return state == QS_COPY_OK ? QS_COPY_NO_MAGIC : QS_COPY_ABSENT;
@@ -189,7 +245,7 @@ static unsigned rank(enum qs_copy_state state)
 }
 
 /* The second copy follows the first; where that one cannot say its size, all sizes are tried. */
-static void look_for_second(int fd, const struct copy *first, struct copy *ret)
+static void look_for_second(const struct source *s, const struct copy *first, struct copy *ret)
 {
 	uint64_t from = first->state == QS_COPY_OK ? first->size : SIZE_MIN_COPY;
 	uint64_t to = first->state == QS_COPY_OK ? first->size : SIZE_MAX_COPY;
@@ -197,12 +253,12 @@ static void look_for_second(int fd, const struct copy *first, struct copy *ret)
 	for (uint64_t offset = from; offset <= to && ret->state != QS_COPY_OK; offset *= 2) {
 		struct copy c = {};
 
-		c.state = look(fd, 1, offset, &c);
+		c.state = look(s, 1, offset, first, &c);
 		if (rank(c.state) > rank(ret->state)) {
-			json_decref(ret->json);
+			copy_done(ret);
 			*ret = c;
 		} else {
-			json_decref(c.json);
+			copy_done(&c);
 		}
 		if (c.error == -ENOMEM) {
 			ret->error = -ENOMEM;
@@ -268,14 +324,15 @@ static void adopt(struct copies *two, struct qs_luks_header *h)
 	describe_segment(h);
 }
 
-static int read_luks2(int fd, bool both, struct qs_luks_header *h, struct qs_error *err)
+static int read_luks2(const struct source *s, bool both, struct qs_luks_header *h,
+		      struct qs_error *err)
 {
 	QS_AUTO(copies_done) struct copies two = {};
 	struct copy *first = &two.copy[0], *second = &two.copy[1];
 
-	first->state = look(fd, 0, 0, first);
+	first->state = look(s, 0, 0, NULL, first);
 	if (both || first->state != QS_COPY_OK)
-		look_for_second(fd, first, second);
+		look_for_second(s, first, second);
 	if (first->error == -ENOMEM || second->error == -ENOMEM)
 		return qs_fail(err, QS_E_MEMORY, "no memory to read the LUKS header");
 	if (first->state == QS_COPY_IO && second->state != QS_COPY_OK)
@@ -327,14 +384,15 @@ static void describe_luks1(const struct qs_luks1_binary *b, struct qs_luks_heade
 	}
 }
 
-static int read_header(int fd, bool both, struct qs_luks_header *ret, struct qs_error *err)
+static int read_header(const struct source *s, bool both, struct qs_luks_header *ret,
+		       struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) void *block = NULL;
 	struct qs_luks_header h = {};
 	const struct qs_luks1_binary *b;
 	int r;
 
-	r = read_aligned(fd, 0, BLOCK_L, &block);
+	r = read_aligned(s, 0, BLOCK_L, &block);
 	b = block;
 	if (r == 0 && memcmp(b->magic, qs_luks_magics[0], sizeof(b->magic)) == 0 &&
 	    be16toh(b->version) == 1 && is_luks1_plausible(b)) {
@@ -342,7 +400,7 @@ static int read_header(int fd, bool both, struct qs_luks_header *ret, struct qs_
 		*ret = h;
 		return 0;
 	}
-	r = read_luks2(fd, both, &h, err);
+	r = read_luks2(s, both, &h, err);
 	if (r < 0)
 		return r;
 	*ret = h;
@@ -351,12 +409,24 @@ static int read_header(int fd, bool both, struct qs_luks_header *ret, struct qs_
 
 int qs_luks_header_read(int fd, struct qs_luks_header *ret, struct qs_error *err)
 {
-	return read_header(fd, true, ret, err);
+	const struct source source = { .fd = fd };
+
+	return read_header(&source, true, ret, err);
+}
+
+int qs_luks_header_judge(const void *bytes, size_t size, struct qs_luks_header *ret,
+			 struct qs_error *err)
+{
+	const struct source source = { .fd = -1, .bytes = bytes, .size = size };
+
+	return read_header(&source, true, ret, err);
 }
 
 int qs_luks_header_peek(int fd, struct qs_luks_header *ret, struct qs_error *err)
 {
-	return read_header(fd, false, ret, err);
+	const struct source source = { .fd = fd };
+
+	return read_header(&source, false, ret, err);
 }
 
 void qs_luks_header_ask(int fd)

@@ -68,6 +68,10 @@ struct qs_luks_header {
  */
 int qs_luks_header_read(int fd, struct qs_luks_header *ret, struct qs_error *err);
 
+/* The same of SIZE bytes in memory, the beginning of a device. */
+int qs_luks_header_judge(const void *bytes, size_t size, struct qs_luks_header *ret,
+			 struct qs_error *err);
+
 /*
  * The same in half the time, for what no update of a header changes (UUID,
  * label, segment, digest): the second copy is read only when the first is not

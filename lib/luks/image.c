@@ -126,8 +126,7 @@ static int is_whole(const struct qs_header_image *image, const struct qs_luks_he
 		    struct qs_error *err)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header again = {};
-	QS_AUTO(qs_auto_close) int fd = qs_header_image_file(image, image->size, err);
-	int r = fd < 0 ? fd : qs_luks_header_read(fd, &again, err);
+	int r = qs_luks_header_judge(image->data, image->size, &again, err);
 
 	if (r < 0)
 		return r;
@@ -241,15 +240,11 @@ static int salvage_copies(int fd, const char *node, const struct qs_luks_header 
 			  struct qs_luks_header *ret, struct qs_header_image *ret_copies,
 			  struct qs_error *err)
 {
-	QS_AUTO(qs_auto_close) int file = -1;
 	int r = read_copies(fd, node, h, ret_copies, err);
 
 	if (r == 0)
 		r = mend_copies(ret_copies, h, err);
-	if (r < 0)
-		return r;
-	file = qs_header_image_file(ret_copies, ret_copies->size, err);
-	return file < 0 ? file : qs_luks_header_read(file, ret, err);
+	return r < 0 ? r : qs_luks_header_judge(ret_copies->data, ret_copies->size, ret, err);
 }
 
 /* Bytes of header and keyslots; a first copy that cannot be read is not needed. */
@@ -290,6 +285,29 @@ int qs_header_image_salvage(int fd, const char *node, struct qs_header_image *re
 	*ret = qs_header_image_move(&image);
 	*ret_header = move_header(&mended);
 	return 0;
+}
+
+/* Two copies of the usual size. Whatever is not that is read in the usual way. */
+#define USUAL_COPIES (256U << 10)
+
+int qs_header_image_alike(int fd, const char *node, struct qs_header_image *ret,
+			  struct qs_luks_header *ret_header, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	int r = qs_header_image_read_raw(fd, node, USUAL_COPIES, &image, NULL);
+
+	if (r < 0)
+		return 0;
+	r = qs_luks_header_judge(image.data, image.size, &h, err);
+	if (r < 0)
+		return r;
+	if (h.version != 2 || h.copy[0] != QS_COPY_OK || h.copy[1] != QS_COPY_OK || h.copies_differ)
+		return 0;
+	image.size = 2 * h.metadata_size;
+	*ret = qs_header_image_move(&image);
+	*ret_header = move_header(&h);
+	return 1;
 }
 
 int qs_header_image_copies(int fd, const char *node, struct qs_header_image *ret,

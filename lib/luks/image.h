@@ -59,6 +59,13 @@ bool qs_header_is_cut_update(const struct qs_luks_header *h);
 int qs_header_image_complete(int fd, const char *node, struct qs_header_image *ret,
 			     struct qs_luks_header *ret_header, struct qs_error *err);
 
+/*
+ * Both copies without the keyslots of a LUKS2 header that lacks nothing: they are read and judged
+ * once. Returns 1, or 0 when it is not such a one, or larger than usual.
+ */
+int qs_header_image_alike(int fd, const char *node, struct qs_header_image *ret,
+			  struct qs_luks_header *ret_header, struct qs_error *err);
+
 /* Both copies without the keyslots, and made alike by the better one, if one was cut off. */
 int qs_header_image_copies(int fd, const char *node, struct qs_header_image *ret,
 			   struct qs_luks_header *ret_header, struct qs_error *err);

@@ -79,14 +79,12 @@ static int load_copy(const struct qs_env *env, const struct qs_header_image *ima
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header checked = {};
 	char path[32];
-	int r;
 
 	s->fd = qs_header_image_file(image, size, err);
 	if (s->fd < 0)
 		return s->fd;
 	copy_path(s, path);
-	r = qs_luks_load_copy(env, path, s->node, name, &s->cd, &checked, err);
-	return r < 0 ? r : reread(s, err);
+	return qs_luks_load_copy(env, path, s->node, name, &s->cd, &checked, err);
 }
 
 int qs_slots_load(const struct qs_env *env, int fd, uint64_t size, const char *node,
@@ -100,6 +98,8 @@ int qs_slots_load(const struct qs_env *env, int fd, uint64_t size, const char *n
 		r = qs_header_image_read_raw(fd, node, image.size, &s.disk, err);
 	if (r == 0)
 		r = load_copy(env, &image, size, name, &s, err);
+	if (r == 0)
+		r = reread(&s, err);
 	if (r < 0)
 		return r;
 	*ret = s;
@@ -110,19 +110,41 @@ int qs_slots_load(const struct qs_env *env, int fd, uint64_t size, const char *n
 int qs_slots_load_tokens(const struct qs_env *env, int fd, uint64_t size, const char *node,
 			 const char *name, struct qs_slots *ret, struct qs_error *err)
 {
-	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_slots_done) struct qs_slots s = { .node = node, .only_tokens = true };
-	int r = qs_luks_header_read(fd, &h, err);
+	int r = qs_header_image_alike(fd, node, &s.disk, &s.header, err);
+
+	if (r == 0)
+		return qs_slots_load(env, fd, size, node, name, ret, err);
+	if (r > 0)
+		r = load_copy(env, &s.disk, size, name, &s, err);
+	if (r < 0)
+		return r;
+	*ret = s;
+	s = (struct qs_slots){};
+	return 0;
+}
+
+/* One whose update was cut off, or larger than usual: what was read is judged again. */
+static int read_disk(int fd, const char *node, struct qs_slots *s, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_header_image_done) struct qs_header_image mended = {};
+	int r = qs_header_image_copies(fd, node, &mended, &h, err);
 
 	if (r == 0)
 		r = refuse_luks1(&h, node, err);
-	if (r < 0)
-		return r;
-	if (h.copy[0] != QS_COPY_OK || h.copy[1] != QS_COPY_OK || h.copies_differ)
-		return qs_slots_load(env, fd, size, node, name, ret, err);
-	r = qs_header_image_read_raw(fd, node, 2 * h.metadata_size, &s.disk, err);
 	if (r == 0)
-		r = load_copy(env, &s.disk, size, name, &s, err);
+		r = qs_header_image_read_raw(fd, node, mended.size, &s->disk, err);
+	return r < 0 ? r : qs_luks_header_judge(s->disk.data, s->disk.size, &s->header, err);
+}
+
+int qs_slots_load_disk(int fd, const char *node, struct qs_slots *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_slots_done) struct qs_slots s = { .node = node, .only_tokens = true };
+	int r = qs_header_image_alike(fd, node, &s.disk, &s.header, err);
+
+	if (r == 0)
+		r = read_disk(fd, node, &s, err);
 	if (r < 0)
 		return r;
 	*ret = s;
@@ -138,14 +160,6 @@ int qs_slots_image(const struct qs_slots *s, struct qs_header_image *ret, struct
 int qs_slots_headers(const struct qs_slots *s, struct qs_header_image *ret, struct qs_error *err)
 {
 	return qs_header_image_read_raw(s->fd, s->node, 2 * s->header.metadata_size, ret, err);
-}
-
-int qs_slots_take_headers(struct qs_slots *s, const struct qs_header_image *copies,
-			  struct qs_error *err)
-{
-	int r = qs_file_pwrite(s->fd, copies->data, copies->size, 0);
-
-	return r < 0 ? qs_fail_errno(err, r, "cannot hold a header in memory") : reread(s, err);
 }
 
 /* ---- changes ---- */
@@ -369,23 +383,29 @@ static int write_part(const struct qs_slots *s, int fd, const struct qs_header_i
 	return r < 0 ? qs_fail_errno(err, r, "cannot write the header of %s", s->node) : 0;
 }
 
-int qs_slots_write(struct qs_slots *s, int fd, struct qs_error *err)
+int qs_slots_write_image(struct qs_slots *s, int fd, const struct qs_header_image *image,
+			 struct qs_error *err)
 {
-	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
 	QS_AUTO(qs_auto_close) int lock = -1;
 	size_t copy = s->header.metadata_size;
-	int r = s->only_tokens ? qs_slots_headers(s, &image, err) : qs_slots_image(s, &image, err);
+	int r = lock_against_library(s, fd, &lock, err);
 
-	if (r == 0)
-		r = lock_against_library(s, fd, &lock, err);
 	if (r == 0)
 		r = check_unchanged(s, fd, err);
 	if (r == 0)
-		r = write_part(s, fd, &image, 2 * copy, image.size, err);
+		r = write_part(s, fd, image, 2 * copy, image->size, err);
 	if (r == 0)
-		r = write_part(s, fd, &image, copy, 2 * copy, err);
+		r = write_part(s, fd, image, copy, 2 * copy, err);
+	return r < 0 ? r : write_part(s, fd, image, 0, copy, err);
+}
+
+int qs_slots_write(struct qs_slots *s, int fd, struct qs_error *err)
+{
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	int r = s->only_tokens ? qs_slots_headers(s, &image, err) : qs_slots_image(s, &image, err);
+
 	if (r == 0)
-		r = write_part(s, fd, &image, 0, copy, err);
+		r = qs_slots_write_image(s, fd, &image, err);
 	if (r < 0)
 		return r;
 	qs_header_image_done(&s->disk);

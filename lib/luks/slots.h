@@ -52,6 +52,12 @@ int qs_slots_load(const struct qs_env *env, int fd, uint64_t size, const char *n
 int qs_slots_load_tokens(const struct qs_env *env, int fd, uint64_t size, const char *node,
 			 const char *name, struct qs_slots *ret, struct qs_error *err);
 
+/*
+ * Only what the device holds, and its header, for qs_slots_write_image(): there is no copy that
+ * could be changed, and nothing is checked but that the header is good or its update cut off.
+ */
+int qs_slots_load_disk(int fd, const char *node, struct qs_slots *ret, struct qs_error *err);
+
 void qs_slots_done(struct qs_slots *s); /* also a QS_AUTO releaser */
 
 struct qs_slot_new {
@@ -85,16 +91,16 @@ int qs_slots_image(const struct qs_slots *s, struct qs_header_image *ret, struct
 /* The same without keyslots: both copies of the header. */
 int qs_slots_headers(const struct qs_slots *s, struct qs_header_image *ret, struct qs_error *err);
 
-/* Make both copies of the header what COPIES has, which came from qs_slots_headers(). */
-int qs_slots_take_headers(struct qs_slots *s, const struct qs_header_image *copies,
-			  struct qs_error *err);
-
 /*
  * Write the copy through FD, which must be the device's and writable. On success
  * s->disk is the copy. Returns: -EAGAIN (QS_E_TEMPORARY) another program changed
  * the header meanwhile; nothing was written, load again.
  */
 int qs_slots_write(struct qs_slots *s, int fd, struct qs_error *err);
+
+/* The same with IMAGE, of the size of s->disk, in the place of the copy; s->disk stays. */
+int qs_slots_write_image(struct qs_slots *s, int fd, const struct qs_header_image *image,
+			 struct qs_error *err);
 
 /* The keyslot of JSON whose salt is SALT (base64, as in the metadata), or -1. */
 int qs_slots_by_salt(const json_t *json, const char *salt);

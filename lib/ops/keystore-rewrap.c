@@ -30,6 +30,7 @@
 #include "keystore/provider.h"
 #include "luks/backup.h"
 #include "luks/slots.h"
+#include "luks/unlock.h"
 #include "ops/keystore.h"
 
 /* How often another program may change the header under our hands. */
@@ -55,6 +56,7 @@ struct change {
 	const struct qs_outcome *o;
 	struct qs_device *dev;
 	struct qs_slots slots;
+	bool alike; /* the backup has the header that was loaded, byte for byte */
 	int lock, disk, fd;
 };
 
@@ -115,11 +117,22 @@ static int put_token(struct change *c, const json_t *made, struct qs_error *err)
 	return made ? qs_slots_replace_token(&c->slots, number, made, err) : 0;
 }
 
+/* A backup that has the device's very bytes says the same: it need not be read as a header. */
 static int load(struct change *c, struct qs_error *err)
 {
+	int r;
+
 	qs_slots_done(&c->slots);
-	return qs_slots_load_tokens(c->b->env, c->fd, c->dev->size, c->dev->node, c->o->name,
-				    &c->slots, err);
+	r = qs_slots_load_tokens(c->b->env, c->fd, c->dev->size, c->dev->node, NULL, &c->slots,
+				 err);
+	c->alike = r == 0 && c->slots.only_tokens &&
+		   qs_backup_has(c->b->env, c->o->name, &c->slots.disk, false);
+	if (r < 0 || c->alike)
+		return r;
+	r = qs_luks_check_identity(c->b->env, &c->slots.header, c->o->name, err);
+	if (r < 0)
+		qs_error_prefix(err, "%s", c->dev->node);
+	return r;
 }
 
 /* An update of the device that was cut off is completed in memory, and so in the backup. */
@@ -140,7 +153,13 @@ static int store_backup(const struct change *c, struct qs_error *err)
 /* What the backup needs for the header in memory; an enum qs_follow. */
 static int look_at_backup(const struct change *c, struct qs_header_image *ret, struct qs_error *err)
 {
-	const struct qs_backup_follow f = { c->b->env, c->o->name, ret, &c->slots.header };
+	const struct qs_backup_follow f = {
+		.env = c->b->env,
+		.name = c->o->name,
+		.image = ret,
+		.h = &c->slots.header,
+		.was = c->slots.only_tokens ? &c->slots.disk : NULL,
+	};
 	int r;
 
 	qs_header_image_done(ret);
@@ -165,10 +184,12 @@ static int renew_backup(struct change *c, const json_t *made, struct qs_header_i
 static int begin(struct change *c, const json_t *made, json_t **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	const struct qs_backup_follow f = { c->b->env, c->o->name, &image, &c->slots.header };
+	const struct qs_backup_follow f = {
+		.env = c->b->env, .name = c->o->name, .image = &image, .h = &c->slots.header
+	};
 	int r = load(c, err);
 
-	if (r == 0)
+	if (r == 0 && !c->alike)
 		r = refuse_older(c, err);
 	if (r == 0)
 		r = put_token(c, made, err);
@@ -207,11 +228,14 @@ static int begin_job(struct qs_worker *worker, size_t i, void *cookie, json_t **
 static int check_to_come(const struct change *c, const struct qs_luks_header *h, const json_t *made,
 			 struct qs_error *err)
 {
-	QS_AUTO(qs_auto_json) json_t *now = json_deep_copy(c->slots.header.json);
+	const struct qs_luks_header *is = &c->slots.header;
+	QS_AUTO(qs_auto_json) json_t *now = json_deep_copy(is->json);
 	QS_AUTO(qs_auto_free) char *key = NULL;
 	int number = -1;
 
-	if (!qs_keystore_token_find(now, &number))
+	if (h->metadata_size != is->metadata_size || strcmp(h->uuid, is->uuid) != 0 ||
+	    strcmp(h->label, is->label) != 0 || strcmp(h->subsystem, is->subsystem) != 0 ||
+	    !qs_keystore_token_find(now, &number))
 		return meanwhile(c, err);
 	key = qs_printf("%d", number);
 	if (made)
@@ -225,14 +249,13 @@ static int write_header(struct change *c, const json_t *made, const struct qs_he
 	int r = -EAGAIN;
 
 	for (unsigned i = 0; r == -EAGAIN && i < TRIES; i++) {
-		r = load(c, err);
+		qs_slots_done(&c->slots);
+		r = qs_slots_load_disk(c->fd, c->dev->node, &c->slots, err);
 		if (r == 0)
 			r = check_to_come(c, h, made, err);
-		if (r == 0)
-			r = qs_slots_take_headers(&c->slots, image, err);
 		/* Also when nothing changed: a run that was killed may not have synced it. */
 		if (r == 0)
-			r = qs_slots_write(&c->slots, c->fd, err);
+			r = qs_slots_write_image(&c->slots, c->fd, image, err);
 	}
 	if (r < 0)
 		return r;
@@ -243,7 +266,9 @@ static int end(struct change *c, const json_t *made, struct qs_error *err)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
-	const struct qs_backup_follow f = { c->b->env, c->o->name, &image, &h };
+	const struct qs_backup_follow f = {
+		.env = c->b->env, .name = c->o->name, .image = &image, .h = &h
+	};
 	int r = qs_backup_to_come(f.env, f.name, &image, &h, err);
 
 	if (r == 0)

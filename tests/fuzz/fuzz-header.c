@@ -86,7 +86,19 @@ static void check_kinds(const struct qs_luks_header *h)
 	}
 }
 
-static void run(int fd)
+/* In memory it is judged as on the device. */
+static void check_memory(const struct qs_luks_header *h, const uint8_t *device, size_t size)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header m = {};
+
+	demand(qs_luks_header_judge(device, size, &m, NULL) == 0);
+	demand(m.version == h->version && m.seqid == h->seqid && strcmp(m.uuid, h->uuid) == 0);
+	demand(m.copy[0] == h->copy[0] && m.copy[1] == h->copy[1]);
+	demand(m.metadata_size == h->metadata_size && m.copies_differ == h->copies_differ);
+	demand(m.json == h->json || json_equal(m.json, h->json));
+}
+
+static void run(int fd, const uint8_t *device, size_t size)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_config_done) struct qs_config config;
@@ -98,6 +110,7 @@ static void run(int fd)
 	demand(qs_luks_header_read(fd, &h, &err) == 0);
 	demand((h.version == 2) == (h.json != NULL));
 	check_texts(&h);
+	check_memory(&h, device, size);
 	damage = qs_luks_header_damage(&h, fd, "node");
 	demand(h.version != 0 || damage);
 	if (h.version == 0)
@@ -123,7 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	repair_checksum(device, size, 0);
 	repair_checksum(device, size, 0x4000);
 	demand(ftruncate(fd, (off_t)size) == 0 && qs_file_pwrite(fd, device, size, 0) == 0);
-	run(fd);
+	run(fd, device, size);
 	demand(qs_file_pread(fd, after, size, 0) == 0 && memcmp(device, after, size) == 0);
 	return 0;
 }

@@ -360,6 +360,35 @@ static void test_image_without_a_link_is_its_path(void **state)
 	assert_non_null(strstr(err.text, "rename it"));
 }
 
+/* A table of all links that was taken once gives the same names, but none that is wrong by now. */
+static void test_a_table_of_links_names_nothing_that_has_moved(void **state)
+{
+	QS_AUTO(qs_links_done) struct qs_links links = {};
+	struct qs_env walk = tree;
+	char moved[PATH_MAX];
+
+	(void)state;
+	put("var/first.img", "");
+	put("var/other.img", "");
+	link_to("../../../var/first.img", "dev/disk/by-id/scsi-3first");
+	link_to("../../../var/first.img", "dev/disk/by-id/ata-first");
+	link_to("../../../var/other.img", "dev/disk/by-id/ata-other");
+	link_to("../../../var/gone.img", "dev/disk/by-id/scsi-3nowhere");
+	walk.links = &links;
+	for (unsigned i = 0; i < 2; i++) {
+		QS_AUTO(qs_auto_device) struct qs_device *first = find(&walk, "/var/first.img");
+		QS_AUTO(qs_auto_device) struct qs_device *other = find(&walk, "/var/other.img");
+
+		same(first->name, i == 0 ? "enc-scsi-3first" : "enc-ata-first");
+		same(other->name, "enc-ata-other");
+		snprintf(moved, sizeof(moved), "%s/dev/disk/by-id/scsi-3first", root);
+		if (i == 0) {
+			assert_int_equal(unlink(moved), 0);
+			link_to("../../../var/other.img", "dev/disk/by-id/scsi-3first");
+		}
+	}
+}
+
 static void test_links_out_of_the_tree(void **state)
 {
 	(void)state;
@@ -431,6 +460,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_what_is_no_device),
 		cmocka_unit_test(test_image_by_every_name),
 		cmocka_unit_test(test_image_without_a_link_is_its_path),
+		cmocka_unit_test(test_a_table_of_links_names_nothing_that_has_moved),
 		cmocka_unit_test(test_links_out_of_the_tree),
 		cmocka_unit_test(test_wait_for_a_link),
 	};
