@@ -43,6 +43,17 @@ static int prepare_one(const struct qs_env *env, const struct qs_keystore *ks,
 	return r;
 }
 
+/* What is wrong with a file is told by each use of it. */
+static void read_all(const struct qs_env *env, const struct qs_keystore *ks,
+		     const uint32_t *numbers, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		QS_AUTO(qs_secret_done) struct qs_secret kek = {};
+
+		(void)qs_keystore_kek(env, ks, numbers[i], &kek, NULL);
+	}
+}
+
 int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 			const uint32_t *generations, size_t count, bool ask, struct qs_error *err)
 {
@@ -55,6 +66,8 @@ int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 		for (size_t i = 0; i < count && n < QS_KEYSTORE_GENERATIONS; i++)
 			if (qs_keystore_provider(ks, generations[i]) == providers[p])
 				its[n++] = generations[i];
+		if (providers[p]->get && qs_keystore_session_writable(env, NULL))
+			read_all(env, ks, its, n);
 		if (n > 0 && providers[p]->fetch && !is_left(env, providers[p]))
 			r = prepare_one(env, ks, providers[p], its, n, ask, err);
 		if (n > 0 && r == 0 && providers[p]->log_in && !is_left(env, providers[p]))
@@ -150,7 +163,7 @@ int qs_keystore_kek(const struct qs_env *env, const struct qs_keystore *ks, uint
 	const struct qs_provider *p = qs_keystore_provider(ks, number);
 
 	if (p->get)
-		return p->get(env, ks, number, ret, err);
+		return qs_keystore_session_read(env, ks, number, p->get, ret, err);
 	if (p->fetch)
 		return qs_keystore_session_get(env, ks, number, p->fetch, ret, err);
 	return qs_fail(err, QS_E_FAILED, "the provider %s gives no key away", p->name);

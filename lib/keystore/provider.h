@@ -72,8 +72,8 @@ struct qs_provider {
 			 struct qs_error *err);
 
 	/*
-	 * A provider that hands out its KEKs has one of these: GET reads a file; FETCH costs as
-	 * much for many as for one, so qs_keystore_prepare() is called before workers need them.
+	 * A provider that hands out its KEKs has one of these: GET reads a file, FETCH costs as
+	 * much for many as for one. qs_keystore_prepare() is called before workers need them.
 	 */
 	qs_kek_get *get;
 	qs_kek_fetch *fetch;
@@ -146,7 +146,7 @@ int qs_keystore_prepare_devices(const struct qs_env *env, const struct qs_keysto
 int qs_keystore_prepare_wrapping(const struct qs_env *env, const struct qs_keystore *ks,
 				 uint32_t number, size_t count, bool ask, struct qs_error *err);
 
-/* Has any generation of KS something to be prepared? */
+/* Has any generation of KS something to be prepared for which devices are looked at first? */
 bool qs_keystore_wants_prepare(const struct qs_keystore *ks);
 
 /*

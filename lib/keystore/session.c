@@ -72,6 +72,37 @@ int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, st
 	return r;
 }
 
+/* What there is no room for is read again each time. */
+static void remember(struct qs_keystore_session *s, const char *store, uint32_t number,
+		     const struct qs_secret *key)
+{
+	struct qs_kek *kek = NULL;
+
+	if (key->size != sizeof(kek->bytes) ||
+	    qs_keystore_session_add(s, store, number, &kek, NULL) < 0)
+		return;
+	memcpy(kek->bytes, key->data, sizeof(kek->bytes));
+	kek->there = true;
+}
+
+int qs_keystore_session_read(const struct qs_env *env, const struct qs_keystore *ks,
+			     uint32_t number, qs_kek_get *get, struct qs_secret *ret,
+			     struct qs_error *err)
+{
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
+	const struct qs_kek *kek = NULL;
+	int r;
+
+	if (env->keystore)
+		kek = qs_keystore_session_find(env->keystore, ks->store, number);
+	if (kek)
+		return qs_keystore_session_copy(kek, ret, err);
+	r = get(env, ks, number, ret, err);
+	if (r == 0 && s)
+		remember(s, ks->store, number, ret);
+	return r;
+}
+
 int qs_keystore_session_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 				const uint32_t *numbers, size_t count, bool ask,
 				qs_kek_fetch *fetch, struct qs_error *err)

@@ -1,5 +1,5 @@
 /*
- * What one command knows of the keystore beside its files: the KEKs that the TPM gave it,
+ * What one command knows of the keystore beside its files: the KEKs that it was given,
  * what a person was asked for, and what a new keystore is to be bound to.
  *
  * KEKs lie in memory that is shared with the workers which are forked later: locked, not
@@ -121,6 +121,14 @@ int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, st
 int qs_keystore_session_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 				const uint32_t *numbers, size_t count, bool ask,
 				qs_kek_fetch *fetch, struct qs_error *err);
+
+/*
+ * One KEK out of the session, or read by GET, a provider's, and kept there where this process has
+ * one. What fails is not kept: it is a file, and each use tells what is wrong with it.
+ */
+int qs_keystore_session_read(const struct qs_env *env, const struct qs_keystore *ks,
+			     uint32_t number, qs_kek_get *get, struct qs_secret *ret,
+			     struct qs_error *err);
 
 /* One KEK out of the session, or fetched for this once. */
 int qs_keystore_session_get(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,

@@ -1,6 +1,7 @@
 /*
  * Opening: what the keystore's provider is asked before the workers begin, in one call for all
- * devices. Only for providers that have something to get (a TPM's unsealed KEK).
+ * devices. They are looked at first where a provider has to know which KEKs are needed (it is
+ * asked, or a TPM unseals them); files are read.
  */
 #include <stdlib.h>
 
@@ -76,7 +77,7 @@ int qs_open_prepare_keystore(const struct qs_env *env, const struct qs_open_requ
 	if (wanted == 0 || qs_keystore_load(env, &l.ks, NULL) < 0)
 		return 0;
 	if (!qs_keystore_wants_prepare(&l.ks))
-		return 0;
+		return qs_keystore_prepare_all(env, &l.ks, false, err);
 	l.generation = calloc(count, sizeof(*l.generation));
 	l.wrapped = calloc(count, sizeof(char *));
 	r = l.generation && l.wrapped
