@@ -109,6 +109,26 @@ sums()
 	[ "$(cd "$KEYSTORE" && echo *)" = '5.kek 6.kek keystore.json' ]
 }
 
+@test "to a key that stays at the key server, from every provider and to each" {
+	local next generation=1 vault=$BATS_TEST_TMPDIR/vault
+	"$BATS_TEST_DIRNAME/../vault-server" start "$vault" openbao
+	mkdir "$ROOT/etc/cryptconf/vault"
+	install -m 0400 "$vault/certs/ca.crt" "$ROOT/etc/cryptconf/vault/ca.pem"
+	install -m 0400 "$vault/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
+	servers "$(<"$SERVER/port")"
+	printf 'vault_servers = "localhost:%s"; vault_role_id = "%s";\n' "$(<"$vault/port")" "$(<"$vault/role-id")" \
+		>>"$ROOT/etc/cryptconf/qs-util.conf"
+	for next in kmip-wrap tpm2 kmip-wrap kmip kmip-wrap vault kmip-wrap local; do
+		run -0 qs --yes keystore migrate --provider $next
+		generation=$((generation + 1))
+		run -0 --separate-stderr qs --json keystore verify
+		[ "$(jq -c --argjson g $generation '[.devices[] | .ok and .generation == $g]' <<<"$output")" = '[true,true,true,true]' ]
+	done
+	"$BATS_TEST_DIRNAME/../vault-server" stop "$vault"
+	at 9 local
+	[ "$(providers)" = '["kmip-wrap","local"]' ]
+}
+
 @test "what cannot be gone to leaves nothing, and says why" {
 	before=$(sums)
 	servers 1

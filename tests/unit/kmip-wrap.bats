@@ -98,3 +98,149 @@ rewrite()
 	[ "$(wc -l <"$OTHER/connections")" = 1 ]
 	[ "$(<"$OTHER/items")" = $'1e 1\n20 100' ]
 }
+
+@test "a server that takes no such batch, or stops in it, is asked for less in the same connection" {
+	enrolled 1 kmip-wrap
+	copies 4
+	rewrite 2 '.[:-3] + (if .[-3:-2] == "A" then "Q" else "A" end) + "=="'
+	rm -r "$ROOT/etc/cryptconf/headers" # of what another backup says
+	opened()
+	{
+		between "$1"
+		run -7 --separate-stderr qs --json cryptopenall --test
+		[ "$(jq -c '[.devices[].ok]' <<<"$output")" = '[true,false,true,true]' ]
+		[[ $(jq -r '.devices[1].error.message' <<<"$output") == *'it was changed, or is of another key'* ]]
+		[ "$(wc -l <"$OTHER/connections")" = 1 ]
+		[ "$(tr '\n' , <"$OTHER/items")" = "1e 1,$2" ] || { cat "$OTHER/items"; return 1; }
+	}
+	opened pass '20 4,'
+	opened single '20 4,20 1,20 1,20 1,20 1,'
+	opened few:2 '20 4,20 2,20 2,'
+	opened stop '20 4,20 2,'
+}
+
+@test "answers of a server that is not what it says are sentences, and its twin is asked" {
+	enrolled 2 kmip-wrap
+	local rule
+	for rule in version:'another version' batch:'announces' cut-short:'answer' refuse:20:2a:'error of its own' \
+		refuse:20:100:'changed, or is of another key' edit:20:4200c2:gone:'no decrypted data' \
+		edit:20:420094:flip:'another key than' edit:20:420093:flip:'not asked' edit:20:420093:gone:'not asked'; do
+		between "${rule%:*}"
+		run ! qs cryptopenall --test
+		[[ $output == *"${rule##*:}"* ]] || { echo "not ${rule##*:}: $output"; return 1; }
+		case $rule in edit:20:4200*) continue ;; esac
+		servers "$OTHER" "$SERVER"
+		run -0 qs cryptopenall --test
+	done
+	# Keys of the wrong size, or another one, open nothing.
+	for rule in cut:'has 8 bytes instead of 32' flip:'the wrapped key was changed'; do
+		between "edit:20:4200c2:${rule%:*}"
+		run -2 qs cryptopen --test "${ID}1"
+		[[ $output == *"${rule#*:}"* ]] || { echo "not ${rule#*:}: $output"; return 1; }
+	done
+	DEADLINE=1 between slow
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'does not answer'* ]]
+	# What it refuses is no reason to ask another one.
+	between refuse:20:c
+	servers "$OTHER" "$SERVER"
+	run -2 qs cryptopen --test "${ID}1"
+	[[ $output == *'permission denied'* ]]
+}
+
+@test "a server that cannot wrap is refused, and nothing is left there or here" {
+	local rule before
+	before=$(keys)
+	for rule in without:1f:'operation Encrypt' without:20:'operation Decrypt' without:1:'operation Create' \
+		refuse:1:5:'Create is refused' refuse:1f:8:'Encrypt is refused' refuse:20:5:'Decrypt is refused' \
+		edit:1f:4200c2:cut:'encrypted data of 8 bytes' edit:1f:42003d:gone:'no initialization vector' \
+		edit:1f:42003d:cut:'initialization vector of 8 bytes' edit:1f:420094:flip:'another key than' \
+		edit:20:4200c2:flip:'something else than it encrypted' edit:1f:4200c2:flip:'Decrypt is refused'; do
+		between "${rule%:*}"
+		run ! qs --yes keystore enable --provider kmip-wrap
+		[[ $output == *"${rule##*:}"* ]] || { echo "not ${rule##*:}: $output"; return 1; }
+		[ ! -e "$KEYSTORE" ]
+		[ "$(keys)" = "$before" ]
+	done
+	# Where tags get lost it is AES-CBC. (It has keys that are sensitive, but does not mind.)
+	between edit:1f:4200ff:gone
+	run -0 qs --yes keystore enable --provider kmip-wrap
+	[ "$(jq -r .cipher "$KEYSTORE/1.kmip")" = aes-cbc ]
+	between refuse:20:8
+	run -1 qs keystore rotate --force
+	[[ $output == *'Decrypt is refused'* ]]
+	[ "$(jq -c .current "$KEYSTORE/keystore.json")" = 1 ]
+	servers "$SERVER"
+	run -0 qs keystore rotate --force
+	[ "$(jq -c .current "$KEYSTORE/keystore.json")" = 2 ]
+	[ "$(keys)" = $((before + 2)) ]
+	qs --yes keystore disable
+	[ "$(keys)" = "$before" ]
+}
+
+@test "a wrapped key that was changed, or taken from elsewhere, opens nothing" {
+	enrolled 2 kmip-wrap
+	local good record=$KEYSTORE/1.kmip
+	good=$(<"$record")
+	rm -r "$ROOT/etc/cryptconf/headers"
+	cp "$(image_of 1)" "$BATS_TEST_TMPDIR/good"
+	refused()
+	{
+		run -"$1" qs cryptopen --test "${ID}1"
+		[[ $output == *"$2"* ]] || { echo "not $2: $output"; return 1; }
+		cp --sparse=always "$BATS_TEST_TMPDIR/good" "$(image_of 1)"
+	}
+	rewrite 1 'split(":") | .[3] = "OTk5" | join(":")'
+	refused 2 'by another key of the server'
+	rewrite 1 '"vault:v1:AAAA"'
+	refused 4 'none of a KMIP server'
+	rewrite 1 '.[:-1]'
+	refused 4 'none of a KMIP server'
+	# That of the other disk is a good one.
+	rewrite 1 "\"$(cryptsetup token export --token-id "$(token 2)" "$(image_of 2)" | jq -r '.jwe.header["qs-wrapped"]')\""
+	refused 2 'the wrapped key was changed'
+	(umask 077 && jq -c 'del(.cipher)' <<<"$good" >"$record.new") && mv "$record.new" "$record"
+	refused 78 'how the server encrypts'
+	(umask 077 && jq -c '.cipher = "rot13"' <<<"$good" >"$record.new") && mv "$record.new" "$record"
+	refused 78 'is not usable'
+	rm "$record"
+	refused 2 'is not known'
+	(umask 077 && cat >"$record") <<<"$good"
+	# GCM needs a field that KMIP 1.3 does not have.
+	setting 'kmip_version = "1.3";'
+	refused 1 'KMIP 1.3 cannot carry'
+	servers "$SERVER"
+	setting 'kmip_version = "1.1";'
+	refused 1 'has no Encrypt'
+}
+
+@test "with AES-CBC it is the JWE that refuses what was changed" {
+	setting 'kmip_version = "1.2";'
+	enrolled 1 kmip-wrap
+	rm -r "$ROOT/etc/cryptconf/headers"
+	# A bit of the initialization vector, so that the padding stays right.
+	rewrite 1 'split(":") | .[4] = (if .[4][:1] == "A" then "B" else "A" end) + .[4][1:] | join(":")'
+	run -2 qs cryptopen --test "${ID}1"
+	[[ $output == *'the wrapped key was changed'* ]]
+}
+
+@test "a key that was made at the server wraps, by its identifier or its name, and stays" {
+	local id before
+	before=$(keys)
+	made()
+	{
+		"$BATS_TEST_DIRNAME/../kmip-admin" "$SERVER" "$@"
+	}
+	id=$(made master)
+	run -1 qs --yes keystore enable --provider kmip-wrap --key-id "$(made signs 256 sign)"
+	[[ $output == *'does not have Encrypt and Decrypt'* ]]
+	[ ! -e "$KEYSTORE" ]
+	enrolled 1 kmip-wrap
+	run -0 qs keystore rotate --force --key-id master
+	[ "$(jq -c '[.uid, .adopted, .cipher]' "$KEYSTORE/2.kmip")" = "[\"$id\",true,\"aes-gcm\"]" ]
+	run -0 --separate-stderr qs --json cryptopen --test "${ID}1"
+	[ "$(jq -c '.devices[0].keystore_generation' <<<"$output")" = 2 ]
+	rm -r "$ROOT"/dev/disk/by-id "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+	qs --yes keystore disable
+	[ "$(keys)" = $((before + 2)) ]
+}
