@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
-
 #include "base/cleanup.h"
 #include "base/env.h"
 #include "base/utf8.h"
@@ -29,19 +27,6 @@ void qs_manifest_add_device(json_t *manifest, const struct qs_manifest_device *d
 			  "in_crypttab", d->in_crypttab, "options", d->options);
 
 	(void)json_array_append_new(json_object_get(manifest, "devices"), device);
-}
-
-int qs_manifest_sum(const void *data, size_t size, char ret[QS_MANIFEST_SUM_L],
-		    struct qs_error *err)
-{
-	unsigned char sum[EVP_MAX_MD_SIZE];
-	unsigned length = 0;
-
-	if (!EVP_Digest(data, size, sum, &length, EVP_sha256(), NULL))
-		return qs_fail(err, QS_E_FAILED, "cannot compute a SHA-256 sum");
-	for (unsigned i = 0; i < length; i++)
-		(void)snprintf(ret + (size_t)2 * i, 3, "%02x", sum[i]);
-	return 0;
 }
 
 void qs_manifest_add_file(json_t *manifest, const char *name, size_t size, const char *sum)

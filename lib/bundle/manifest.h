@@ -48,11 +48,6 @@ void qs_manifest_add_device(json_t *manifest, const struct qs_manifest_device *d
 /* SUM "": none. */
 void qs_manifest_add_file(json_t *manifest, const char *name, size_t size, const char *sum);
 
-/* SHA-256 in hexadecimal digits, and a NUL. */
-#define QS_MANIFEST_SUM_L 65
-int qs_manifest_sum(const void *data, size_t size, char ret[QS_MANIFEST_SUM_L],
-		    struct qs_error *err);
-
 /*
  * Parse SIZE bytes. Refused (QS_E_FAILED): no JSON, another format, a newer
  * version, a device whose name, path or options cannot stand in a crypttab line

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/sum.h"
 #include "base/text.h"
 #include "key/keyfile.h"
 #include "keystore/provider.h"
@@ -291,12 +292,15 @@ int qs_keystore_parse(const char *text, size_t size, struct qs_keystore *ret, st
 
 	if (!json_is_object(json))
 		return bad("its text", err);
+	r = qs_sum_check(json, QS_KEYSTORE_FILE, err);
+	if (r < 0)
+		return r;
 	if (!qs_fields_number(json, "version", &version))
 		return bad("version", err);
 	if (version != VERSION)
 		return qs_fail(err, QS_E_CONFIG, "%s was written by a newer qs-util",
 			       QS_KEYSTORE_FILE);
-	if (json_object_size(json) != 6 + optional_members(json))
+	if (qs_sum_others(json) != 6 + optional_members(json))
 		return bad("a field", err);
 	r = parse_words(json, &ks, err);
 	if (r == 0)
@@ -376,7 +380,7 @@ char *qs_keystore_print(const struct qs_keystore *ks)
 	print_schedule(json, &ks->schedule);
 	if (ks->rotated)
 		(void)json_object_set_new(json, "rotated", print_time(ks->rotated));
-	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	text = qs_sum_print(json);
 	if (!text)
 		abort();
 	return text;

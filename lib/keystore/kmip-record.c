@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/sum.h"
 #include "key/keyfile.h"
 #include "keystore/kmip-internal.h"
 #include "luks/fields.h"
@@ -24,11 +25,16 @@ static int parse(const struct qs_secret *text, const char *path, struct qs_kmip_
 	json_t *json = json_loadb(text->data, text->size, JSON_REJECT_DUPLICATES, NULL);
 	const char *name = qs_fields_text(json, "name");
 	const char *uid = qs_fields_text(json, "uid");
+	const json_t *adopted = json_object_get(json, "adopted");
 	const json_t *cipher = json_object_get(json, "cipher");
 	uint64_t version;
+	int r = qs_sum_check(json, path, err);
 
-	if (!json_is_object(json) || !qs_fields_number(json, "version", &version) ||
-	    version != VERSION || !name || !uid || !*uid || strlen(uid) >= sizeof(ret->uid) ||
+	if (r < 0)
+		return r;
+	if (qs_sum_others(json) != 3U + (adopted != NULL) + (cipher != NULL) ||
+	    !qs_fields_number(json, "version", &version) || version != VERSION || !name || !uid ||
+	    !*uid || strlen(uid) >= sizeof(ret->uid) ||
 	    (cipher && !qs_kmip_cipher_parse(json_string_value(cipher))))
 		return qs_fail(err, QS_E_CONFIG,
 			       "%s is not usable: it is malformed, or was written by a newer "
@@ -38,7 +44,7 @@ static int parse(const struct qs_secret *text, const char *path, struct qs_kmip_
 		return qs_fail(err, QS_E_CONFIG, "%s is for another key (%s) than %s", path, name,
 			       ret->name);
 	memcpy(ret->uid, uid, strlen(uid) + 1);
-	ret->adopted = json_is_true(json_object_get(json, "adopted"));
+	ret->adopted = json_is_true(adopted);
 	ret->cipher = qs_kmip_cipher_parse(json_string_value(cipher));
 	return 0;
 }
@@ -78,7 +84,7 @@ int qs_kmip_record_save(const struct qs_env *env, const struct qs_keystore *ks, 
 		json_pack("{s:i,s:s,s:s,s:o*,s:s*}", "version", VERSION, "name", record->name,
 			  "uid", record->uid, "adopted", record->adopted ? json_true() : NULL,
 			  "cipher", qs_kmip_cipher_name(record->cipher));
-	QS_AUTO(qs_auto_free) char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	QS_AUTO(qs_auto_free) char *text = qs_sum_print(json);
 	struct qs_kmip_record old;
 	int r = qs_kmip_record_load(env, ks, number, &old, err);
 

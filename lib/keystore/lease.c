@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/sum.h"
 #include "key/keyfile.h"
 #include "keystore/provider.h"
 #include "keystore/token.h"
@@ -65,8 +66,9 @@ static int parse(const struct qs_secret *text, const char *path, struct lease *r
 
 	ret->json = json;
 	ret->token = token;
-	if (json_object_size(json) != 4 || !qs_fields_number(json, "version", &version) ||
-	    version != VERSION || !qs_fields_number(json, "made", &ret->made) ||
+	if (qs_sum_check(json, path, NULL) < 0 || qs_sum_others(json) != 4 ||
+	    !qs_fields_number(json, "version", &version) || version != VERSION ||
+	    !qs_fields_number(json, "made", &ret->made) ||
 	    !qs_fields_number(json, "until", &ret->until) || !store || !qs_keystore_is_uuid(store))
 		return qs_fail(err, QS_E_CONFIG, "%s is malformed: `keystore check` renews it",
 			       path);
@@ -115,7 +117,7 @@ static int write_lease(const struct qs_env *env, const struct qs_keystore *own, 
 	(void)json_object_set_new(token, "keyslots", json_pack("[s]", "0"));
 	json = json_pack("{s:i,s:I,s:I,s:o}", "version", VERSION, "made", (json_int_t)made, "until",
 			 (json_int_t)until, "token", token);
-	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	text = qs_sum_print(json);
 	if (!text)
 		return qs_fail(err, QS_E_MEMORY, "no memory for a lease");
 	return qs_key_store(env, path, &(struct qs_secret){ text, strlen(text) }, true, err);

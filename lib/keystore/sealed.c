@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/sum.h"
 #include "key/keyfile.h"
 #include "luks/fields.h"
 
@@ -71,9 +72,13 @@ int qs_sealed_kek_parse(const char *text, size_t size, const char *store, uint32
 	QS_AUTO(qs_auto_json)
 	json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
 	const char *its_store = qs_fields_text(json, "store");
+	QS_AUTO(qs_auto_free) char *path = qs_sealed_kek_path(number);
 	uint64_t version, its_number;
+	int r = qs_sum_check(json, path, err);
 
-	if (!json_is_object(json) || json_object_size(json) != 4)
+	if (r < 0)
+		return r;
+	if (!json_is_object(json) || qs_sum_others(json) != 4)
 		return bad(number, "its text is malformed", err);
 	if (!qs_fields_number(json, "version", &version) || version != VERSION)
 		return bad(number, "its version is none of ours", err);
@@ -89,7 +94,7 @@ char *qs_sealed_kek_print(const char *store, uint32_t number, const struct qs_tp
 	QS_AUTO(qs_auto_json)
 	json_t *json = json_pack("{s:i,s:s,s:i,s:o}", "version", VERSION, "store", store,
 				 "generation", (int)number, "sealed", qs_tpm2_token_write(token));
-	char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	char *text = qs_sum_print(json);
 
 	if (!text)
 		abort();

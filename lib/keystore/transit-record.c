@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/sum.h"
 #include "key/keyfile.h"
 #include "keystore/transit-internal.h"
 #include "luks/fields.h"
@@ -29,8 +30,11 @@ static int parse(const struct qs_secret *text, const char *path, struct qs_trans
 	json_t *json = json_loadb(text->data, text->size, JSON_REJECT_DUPLICATES, NULL);
 	const char *key = qs_fields_text(json, "key");
 	uint64_t version, number;
+	int r = qs_sum_check(json, path, err);
 
-	if (!json_is_object(json) || !qs_fields_number(json, "version", &version) ||
+	if (r < 0)
+		return r;
+	if (qs_sum_others(json) != 4 || !qs_fields_number(json, "version", &version) ||
 	    version != VERSION || !key || !qs_transit_is_text(key) ||
 	    strlen(key) >= sizeof(ret->key) || !qs_fields_number(json, "key_version", &number) ||
 	    number < 1 || number > INT32_MAX)
@@ -67,7 +71,7 @@ int qs_transit_record_save(const struct qs_env *env, uint32_t number,
 	json_t *json =
 		json_pack("{s:i,s:s,s:I,s:b}", "version", VERSION, "key", record->key,
 			  "key_version", (json_int_t)record->version, "adopted", record->adopted);
-	QS_AUTO(qs_auto_free) char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	QS_AUTO(qs_auto_free) char *text = qs_sum_print(json);
 
 	if (!text)
 		return qs_fail(err, QS_E_MEMORY, "no memory for %s", path);

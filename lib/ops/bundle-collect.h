@@ -11,6 +11,7 @@
 
 #include "base/env.h"
 #include "base/error.h"
+#include "base/sum.h"
 #include "bundle/manifest.h"
 #include "bundle/member.h"
 
@@ -20,7 +21,7 @@ struct qs_collected_file {
 	enum qs_member_kind kind;
 	size_t size; /* bytes */
 	time_t mtime;
-	char sum[QS_MANIFEST_SUM_L]; /* "" for now, and always for keys */
+	char sum[QS_SUM_L]; /* "" for now, and always for keys */
 };
 
 struct qs_collected {

@@ -12,18 +12,19 @@
 
 #include "base/env.h"
 #include "base/error.h"
+#include "base/sum.h"
 
 #define QS_PENDING_DIR QS_CONF_DIR "/pending"
 
 struct qs_journal {
 	char op[16]; /* "format", "destroy", "restore", "new-key", "recovery-key", "rewrap", "swap";
 			"" when there is   none */
-	char uuid[40];  /* of the LUKS header that is being made, destroyed, restored; may be "" */
-	char image[65]; /* SHA-256 of the header that is being restored, as hex, or "" */
-	char *link;     /* the device's persistent link */
-	char *key_file; /* the key the header gets; NULL at the others */
-	char *salt;     /* of a keyslot that goes when the work is finished; or NULL */
-	char *fstab;    /* of a swap: the first field of its line in fstab, or NULL */
+	char uuid[40]; /* of the LUKS header that is being made, destroyed, restored; may be "" */
+	char image[QS_SUM_L]; /* SHA-256 of the header that is being restored, as hex, or "" */
+	char *link;           /* the device's persistent link */
+	char *key_file;       /* the key the header gets; NULL at the others */
+	char *salt;           /* of a keyslot that goes when the work is finished; or NULL */
+	char *fstab;          /* of a swap: the first field of its line in fstab, or NULL */
 };
 
 /* Returns 1 found, 0 none; a file that cannot be understood is an error. */

@@ -59,7 +59,7 @@ static int add_sums(struct qs_collected *c, struct qs_error *err)
 		r = qs_collected_read(f, &content, err);
 		f->size = content.size;
 		if (r == 0)
-			r = qs_manifest_sum(content.data, content.size, f->sum, err);
+			qs_sum(content.data, content.size, f->sum);
 	}
 	return r;
 }
@@ -120,13 +120,13 @@ static int put_collected(struct qs_member_writer *w, const struct qs_collected_f
 			 struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret content = {};
-	char sum[QS_MANIFEST_SUM_L] = "";
+	char sum[QS_SUM_L] = "";
 	int r = qs_collected_read(f, &content, err);
 
-	if (r == 0 && *f->sum)
-		r = qs_manifest_sum(content.data, content.size, sum, err);
 	if (r < 0)
 		return r;
+	if (*f->sum)
+		qs_sum(content.data, content.size, sum);
 	if (strcmp(sum, f->sum) != 0)
 		return qs_fail(err, QS_E_TEMPORARY,
 			       "%s was changed while it was being read; run the command again",

@@ -10,10 +10,9 @@
 #include <strings.h>
 #include <unistd.h>
 
-#include <openssl/sha.h>
-
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/sum.h"
 #include "ops/journal.h"
 #include "ops/restore.h"
 #include "ops/retired.h"
@@ -38,15 +37,6 @@ void qs_restore_target_done(struct qs_restore_target *t)
 	qs_luks_header_done(&t->has);
 	qs_restore_backup_done(&t->best);
 	qs_restore_backup_done(&t->from);
-}
-
-void qs_restore_sum(const struct qs_header_image *image, char ret[static 65])
-{
-	unsigned char sum[SHA256_DIGEST_LENGTH];
-
-	(void)SHA256(image->data, image->size, sum);
-	for (size_t i = 0; i < sizeof(sum); i++)
-		(void)snprintf(ret + 2 * i, 3, "%02x", sum[i]);
 }
 
 /* ---- the device ---- */
@@ -314,11 +304,11 @@ static int read_begun(const struct qs_restore_run *run, const struct qs_restore_
 {
 	QS_AUTO(qs_auto_free) char *logical = qs_backup_path(run->env, t->name);
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(run->env, logical);
-	char sum[65];
+	char sum[QS_SUM_L];
 
 	if (read_backup(real, logical, ret, NULL) < 0)
 		return 0;
-	qs_restore_sum(&ret->image, sum);
+	qs_sum(ret->image.data, ret->image.size, sum);
 	return strcmp(sum, journal->image) == 0;
 }
 

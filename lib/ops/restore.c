@@ -30,6 +30,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/sum.h"
 #include "luks/unlock.h"
 #include "ops/journal.h"
 #include "ops/open.h"
@@ -135,7 +136,7 @@ static int begin(const struct qs_restore_run *run, struct qs_error *err)
 	int r;
 
 	(void)snprintf(journal.uuid, sizeof(journal.uuid), "%s", t->from.h.uuid);
-	qs_restore_sum(&t->from.image, journal.image);
+	qs_sum(t->from.image.data, t->from.image.size, journal.image);
 	r = qs_journal_write(run->env, t->name, &journal, err);
 	if (r == 0)
 		r = qs_backup_put(run->env, t->name, &t->from.image, err);

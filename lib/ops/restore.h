@@ -73,7 +73,4 @@ void qs_restore_target_done(struct qs_restore_target *t);
 /* Put what would change into O: note and details. */
 void qs_restore_describe(const struct qs_restore_target *t, struct qs_outcome *o);
 
-/* SHA-256 of an image as hex. */
-void qs_restore_sum(const struct qs_header_image *image, char ret[static 65]);
-
 #endif

@@ -41,9 +41,9 @@ def store_file(tree):
 
 
 def changed(tree, **members):
-    """keystore.json with other members; None: without it."""
+    """keystore.json with other members, as somebody edits it on purpose; None: without it."""
     store = json.loads(store_file(tree).read_text(encoding="ascii"))
-    store.update(members)
+    store.update({"sum": None, **members})
     store = {name: value for name, value in store.items() if value is not None}
     store_file(tree).write_text(json.dumps(store), encoding="ascii")
 
@@ -95,8 +95,34 @@ def cut_at_every_byte(scratch):
 
 
 def flipped_bits(scratch):
-    """a bit of keystore.json flipped: whatever a rotation makes of it, both devices' keys are still there"""
+    """a bit of keystore.json flipped: refused by all that read it, and nothing is written"""
     tree = enrolled(scratch)
+    whole = store_file(tree).read_bytes()
+    before = None
+    points = range(0, 8 * len(whole), 1 if ALL else 61)
+    for number, bit in enumerate(points):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        store_file(tree).write_bytes(content)
+        commands = (*EVERYONE, DISABLE) if number % 24 == 0 else (STATUS,)
+        if len(commands) > 1:
+            before = tree.fingerprint()
+        for words in commands:
+            done = told(tree, words, 78)
+            check("keystore.json" in done.err, f"does not say which file: {done}")
+        if len(commands) > 1:
+            check(tree.fingerprint() == before, f"bit {bit}: something was written")
+    store_file(tree).write_bytes(whole)
+    told(tree, OPEN, 0)
+    return f"{len(points)} bits"
+
+
+def flipped_bits_without_a_sum(scratch):
+    """the same where there is no sum: whatever a rotation makes of it, both devices' keys are still there"""
+    tree = enrolled(scratch)
+    changed(tree)
+    told(tree, OPEN, 0)
+    check("sum" not in json.loads(store_file(tree).read_text(encoding="ascii")), "who only looks wrote")
     whole = store_file(tree).read_bytes()
     refusals = 0
     # By the name of the store alone all devices would look like somebody else's.
@@ -275,6 +301,7 @@ def hostile_tokens(scratch):
 main(
     cut_at_every_byte,
     flipped_bits,
+    flipped_bits_without_a_sum,
     store_file_of_another_kind,
     hostile_tokens,
 )

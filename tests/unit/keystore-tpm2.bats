@@ -208,7 +208,7 @@ refused()
 	refused 78 'its text is malformed'
 	attempt()
 	{
-		jq -c "$1" <<<"$good" >"$SEALED"
+		jq -c "$1 | del(.sum)" <<<"$good" >"$SEALED"
 		refused 78 "$2"
 	}
 	attempt '.version = 2' 'its version'
@@ -229,6 +229,9 @@ refused()
 	run -0 qs cryptopen --test "${ID}1"
 	# One bit of the object's private part: the TPM refuses it.
 	jq -c '.sealed."tpm2-blob" |= (.[:40] + (if .[40:41] == "A" then "B" else "A" end) + .[41:])' <<<"$good" >"$SEALED"
+	refused 78 'remove its member "sum"'
+	jq -c 'del(.sum)' "$SEALED" >"$BATS_TEST_TMPDIR/edited"
+	cat "$BATS_TEST_TMPDIR/edited" >"$SEALED"
 	refused 2 'sealed by another TPM'
 	run -7 qs keystore verify
 }
@@ -268,7 +271,7 @@ refused()
 	[ ! -e "$SEALED" ]
 	# By itself it waits for nobody, and says what to do.
 	qs keystore schedule 1D
-	jq '.generations[].created = "2026-01-01T00:00:00Z" | .schedule.since = .generations[0].created' \
+	jq '.generations[].created = "2026-01-01T00:00:00Z" | .schedule.since = .generations[0].created | del(.sum)' \
 		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/aged"
 	cat "$BATS_TEST_TMPDIR/aged" >"$KEYSTORE/keystore.json"
 	run -2 typed -- keystore rotate --if-due

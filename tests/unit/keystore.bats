@@ -219,17 +219,19 @@ tree_sum()
 	chmod 0600 "$json"
 	printf '%s' "${good:0:60}" >"$json"
 	attempt 78 'not usable'
-	jq -c '.extra = 1' <<<"$good" >"$json"
+	jq -c '.extra = 1 | del(.sum)' <<<"$good" >"$json"
 	attempt 78 'not usable'
-	jq -c '.version = 2' <<<"$good" >"$json"
+	jq -c '.current = 2' <<<"$good" >"$json"
+	attempt 78 'remove its member "sum"'
+	jq -c '.version = 2 | del(.sum)' <<<"$good" >"$json"
 	attempt 78 'newer'
 	run -78 qs keystore status
 	run -78 qs --yes keystore disable
 	run -78 qs --yes keystore enable
-	jq -c '.store = "00000000-0000-4000-8000-000000000000"' <<<"$good" >"$json"
+	jq -c '.store = "00000000-0000-4000-8000-000000000000" | del(.sum)' <<<"$good" >"$json"
 	run -2 qs cryptopen --test "${ID}1"
 	[[ $output == *'another keystore'* ]]
-	jq -c '.current = 2 | .generations[0].number = 2' <<<"$good" >"$json"
+	jq -c '.current = 2 | .generations[0].number = 2 | del(.sum)' <<<"$good" >"$json"
 	run -2 qs cryptopen --test "${ID}1"
 	[[ $output == *'no longer has'* ]]
 	printf '%s\n' "$good" >"$json"

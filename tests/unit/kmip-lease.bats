@@ -54,6 +54,10 @@ configure()
 	cp -p "$KEYSTORE/1.lease" "$BATS_TEST_TMPDIR/lease"
 	sed 's/"until": [0-9]*/"until": 9999999999/' "$BATS_TEST_TMPDIR/lease" >"$KEYSTORE/1.lease"
 	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'1.lease is malformed'* ]]
+	[ "$(qs --json keystore status | jq '.result | has("leases")')" = false ]
+	jq '.until = 9999999999 | del(.sum)' "$BATS_TEST_TMPDIR/lease" >"$KEYSTORE/1.lease"
+	run -75 qs cryptopen --test "${ID}1"
 	[[ $output == *'was changed'* ]]
 	printf '{"version":1' >"$KEYSTORE/1.lease"
 	run -75 qs cryptopen --test "${ID}1"

@@ -24,7 +24,7 @@ valid()
 aged()
 {
 	jq --arg t "$(date -u -d "$1" +%FT%TZ)" \
-		'.current as $c | (.generations[] | select(.number <= $c)).created = $t | if .schedule then .schedule.since = $t else . end' \
+		'.current as $c | (.generations[] | select(.number <= $c)).created = $t | if .schedule then .schedule.since = $t else . end | del(.sum)' \
 		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/aged"
 	cat "$BATS_TEST_TMPDIR/aged" >"$KEYSTORE/keystore.json"
 }
@@ -256,7 +256,7 @@ mended()
 	mv "$ROOT$ID"2 "$BATS_TEST_TMPDIR/link"
 	qs keystore rotate --force
 	qs --json keystore status >/dev/null
-	jq '.generations += [{"number": 3, "created": .generations[0].created}] | .current = 3' \
+	jq '.generations += [{"number": 3, "created": .generations[0].created}] | .current = 3 | del(.sum)' \
 		"$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/json"
 	mv "$BATS_TEST_TMPDIR/link" "$ROOT$ID"2
 	cp "$KEYSTORE/2.kek" "$KEYSTORE/3.kek"
