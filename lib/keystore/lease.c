@@ -106,74 +106,94 @@ static int put(const struct qs_secret *kek, const char *bound, struct qs_secret 
 	return 0;
 }
 
-static int write_lease(const struct qs_env *env, const struct qs_keystore *own, uint32_t number,
-		       uint64_t made, uint64_t until, json_t *jwe, struct qs_error *err)
+/* A lease on its way into its file. */
+struct making {
+	uint64_t made, until;
+	struct qs_wrapping w;
+};
+
+static void making_done(struct making *m)
 {
-	json_t *token = qs_keystore_token_make(own, number, json_incref(jwe));
-	QS_AUTO(qs_auto_free) char *path = path_of(number);
+	qs_wrapping_done(&m->w);
+}
+
+/* By the TPM's key of OWN. */
+static int wrap(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		const struct qs_keystore *own, struct making *ret, struct qs_error *err)
+{
+	struct qs_wrapping *const items[] = { &ret->w };
+	QS_AUTO(qs_secret_done) struct qs_secret kek = {};
+	QS_AUTO(qs_auto_free) char *bound = NULL;
+	int r = qs_keystore_kek(env, ks, number, &kek, err);
+
+	ret->made = (uint64_t)time(NULL);
+	ret->until = ret->made + env->config.kms_lease_s;
+	ret->w.generation = number;
+	ret->w.volume = qs_keystore_volume(ks->store, SLOT);
+	bound = bound_to(ks, number, ret->made, ret->until);
+	if (r == 0)
+		r = put(&kek, bound, &ret->w.plain, err);
+	if (r == 0)
+		r = qs_provider_wrap(&qs_provider_tpm2, env, own, items, 1, err);
+	if (r == 0 && ret->w.error.kind != QS_E_NONE) {
+		*err = ret->w.error;
+		r = qs_negative(qs_kind_errno(ret->w.error.kind));
+	}
+	return r;
+}
+
+static int write_lease(const struct qs_env *env, const struct qs_keystore *own,
+		       const struct making *m, struct qs_error *err)
+{
+	json_t *token = qs_keystore_token_make(own, m->w.generation, json_incref(m->w.jwe));
+	QS_AUTO(qs_auto_free) char *path = path_of(m->w.generation);
 	QS_AUTO(qs_auto_free) char *text = NULL;
 	QS_AUTO(qs_auto_json) json_t *json = NULL;
 
 	(void)json_object_set_new(token, "keyslots", json_pack("[s]", "0"));
-	json = json_pack("{s:i,s:I,s:I,s:o}", "version", VERSION, "made", (json_int_t)made, "until",
-			 (json_int_t)until, "token", token);
+	json = json_pack("{s:i,s:I,s:I,s:o}", "version", VERSION, "made", (json_int_t)m->made,
+			 "until", (json_int_t)m->until, "token", token);
 	text = qs_sum_print(json);
 	if (!text)
 		return qs_fail(err, QS_E_MEMORY, "no memory for a lease");
 	return qs_key_store(env, path, &(struct qs_secret){ text, strlen(text) }, true, err);
 }
 
-static int make(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-		const char *store, struct qs_error *err)
-{
-	const struct qs_keystore own = beside(store);
-	uint64_t made = (uint64_t)time(NULL), until = made + env->config.kms_lease_s;
-	QS_AUTO(qs_auto_free) char *bound = bound_to(ks, number, made, until);
-	QS_AUTO(qs_wrapping_done)
-	struct qs_wrapping w = { .generation = number,
-				 .volume = qs_keystore_volume(ks->store, SLOT) };
-	struct qs_wrapping *const items[] = { &w };
-	QS_AUTO(qs_secret_done) struct qs_secret kek = {};
-	int r = qs_keystore_kek(env, ks, number, &kek, err);
-
-	if (r == 0)
-		r = put(&kek, bound, &w.plain, err);
-	if (r == 0)
-		r = qs_provider_wrap(&qs_provider_tpm2, env, &own, items, 1, err);
-	if (r == 0 && w.error.kind != QS_E_NONE) {
-		*err = w.error;
-		r = qs_negative(qs_kind_errno(w.error.kind));
-	}
-	return r < 0 ? r : write_lease(env, &own, number, made, until, w.jwe, err);
-}
-
-/* With a new key in the TPM. */
+/* With a new key in the TPM, if that can be had: the old one may be good again later. */
 static int make_anew(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		     struct qs_error *err)
 {
+	QS_AUTO(making_done) struct making m = {};
 	char store[QS_KEYSTORE_UUID_L];
 	struct qs_keystore own;
-	int r = qs_keystore_new_uuid(store, err);
+	int r = qs_provider_tpm2.health(env, err);
 
+	if (r == 0)
+		r = qs_keystore_new_uuid(store, err);
 	if (r == 0)
 		r = qs_lease_drop(env, number, err);
 	if (r < 0)
 		return r;
 	own = beside(store);
 	r = qs_provider_tpm2.create(env, &own, number, err);
-	return r < 0 ? r : make(env, ks, number, store, err);
+	if (r == 0)
+		r = wrap(env, ks, number, &own, &m, err);
+	return r < 0 ? r : write_lease(env, &own, &m, err);
 }
 
+/* One that cannot be written is no reason to give up the one that is there. */
 int qs_lease_renew(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		   struct qs_error *err)
 {
 	QS_AUTO(lease_done) struct lease old = {};
+	QS_AUTO(making_done) struct making m = {};
 	struct qs_error ignored = {};
+	bool there = load(env, number, &old, &ignored) == 1;
+	const struct qs_keystore own = beside(old.store);
 
-	/* One that this TPM gives no more, in this state, or that is damaged, is made anew. */
-	if (load(env, number, &old, &ignored) == 1 &&
-	    make(env, ks, number, old.store, &ignored) == 0)
-		return 0;
+	if (there && wrap(env, ks, number, &own, &m, &ignored) == 0)
+		return write_lease(env, &own, &m, err);
+	/* This TPM gives it no more, in this state, or it is damaged. */
 	return make_anew(env, ks, number, err);
 }
 

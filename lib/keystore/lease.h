@@ -10,6 +10,8 @@
  * makes it last longer. That it has ended is told by this machine's clock.
  *
  *   renewing                    left behind               second run
+ *   N.lease with that key       the old or the new one    renews it
+ *   or, where it cannot be had, both anew:
  *   N.sealed                    a key that wraps nothing  makes another
  *   N.lease, durable            finished                  -
  *   dropping: N.lease, then N.sealed; a second run erases the rest

@@ -15,14 +15,10 @@ def escrow_key():
     return must("openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072").out
 
 
-class Sealed(Rotate, TpmScenario):
-    """Every device and backup opens at every point, by what the TPM or the file of its generation gives."""
+class BesideTpm(Rotate, TpmScenario):
+    """A TPM takes part."""
 
     def __init__(self, scratch):
-        self.jwks = {}  # what the TPM was asked for, by what it had sealed
-        self.private, self.escrow = scratch / "escrow.key", scratch / "escrow.pub"
-        self.private.write_text(escrow_key())
-        must("openssl", "pkey", "-in", self.private, "-pubout", "-out", self.escrow)
         super().__init__(scratch)
         if self.directory_of(self.template).exists():
             self.keep_tpm(self.template)
@@ -35,6 +31,22 @@ class Sealed(Rotate, TpmScenario):
     def strike(self, tree, call, fault, log):
         self.use_tpm(tree)
         return super().strike(tree, call, fault, log)
+
+    def again(self, tree, unsynced):
+        self.use_tpm(tree)
+        super().again(tree, unsynced)
+        self.drop_tpm(self.directory_of(tree))
+
+
+class Sealed(BesideTpm):
+    """Every device and backup opens at every point, by what the TPM or the file of its generation gives."""
+
+    def __init__(self, scratch):
+        self.jwks = {}  # what the TPM was asked for, by what it had sealed
+        self.private, self.escrow = scratch / "escrow.key", scratch / "escrow.pub"
+        self.private.write_text(escrow_key())
+        must("openssl", "pkey", "-in", self.private, "-pubout", "-out", self.escrow)
+        super().__init__(scratch)
 
     def jwk(self, tree, token):
         number = token["generation"]
@@ -55,11 +67,6 @@ class Sealed(Rotate, TpmScenario):
         oaep = ("-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha256")
         must("openssl", "pkeyutl", "-decrypt", "-inkey", self.private, *oaep, "-in", exported, "-out", jwk)
         return json.loads(jwk.read_text())
-
-    def again(self, tree, unsynced):
-        self.use_tpm(tree)
-        super().again(tree, unsynced)
-        self.drop_tpm(self.directory_of(tree))
 
 
 class Migration(Rotate):

@@ -232,6 +232,10 @@ class Scenario:
 
     def __init__(self, template):
         self.template = template
+        self.calls = []  # of a run without faults
+
+    def stop(self):
+        """End whatever it has started, when all its sweeps are over."""
 
     def command(self, tree):
         return tree.command(*self.words)
@@ -303,7 +307,7 @@ class Scenario:
 
     def sweep(self, scratch, fault, choose=None):
         """Hit every point of FAULT (that CHOOSE takes). Returns what was hit, in words."""
-        calls = self.record(scratch)
+        calls = self.calls = self.calls or self.record(scratch)
         unsynced = Unsynced(self.template, self.synced_first)(calls)
         check(self.expected != 0 or not unsynced.paths, f"leaves unsynced: {sorted(unsynced.paths)}")
         points = {}
@@ -321,7 +325,8 @@ class Scenario:
         ]
         if broken:
             more = [f"and at {len(broken) - 12} more"] if len(broken) > 12 else []
-            raise Broken("\n".join([f"{len(broken)} of {len(points)} points"] + broken[:12] + more))
+            head = f"{fault.label}: {len(broken)} of {len(points)} points"
+            raise Broken("\n".join([head] + broken[:12] + more))
         return summary([point[1] for point in points])
 
     def one_point(self, scratch, fault, index, call, unsynced):
@@ -351,12 +356,25 @@ def one_in(stride):
 
 def swept(scenario, fault, what, choose=None):
     """A test that sweeps what SCENARIO makes of a scratch directory."""
+    test = swept_by(scenario, what, (fault, choose))
+    test.__name__ += "/" + fault.label.split()[0]
+    return test
+
+
+def swept_by(scenario, what, *faults):
+    """The same by several faults, each with what chooses its points: where making the scenario takes
+    longer than a few points."""
 
     def test(scratch):
-        return scenario(scratch).sweep(scratch, fault, choose)
+        made = scenario(scratch)
+        try:
+            notes = [f"{fault.label}, {made.sweep(scratch, fault, choose)}" for fault, choose in faults]
+        finally:
+            made.stop()
+        return "; ".join(notes)
 
-    test.__name__ = what.split(",")[0].replace(" ", "-") + "/" + fault.label.split()[0]
-    test.__doc__ = f"{what}; {fault.label}"
+    test.__name__ = what.split(",")[0].replace(" ", "-")
+    test.__doc__ = what
     return test
 
 

@@ -7,71 +7,42 @@ follow each other in one tree, since what is left at the server is what counts."
 
 import json
 import os
-import sqlite3
-import subprocess
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
-from faultbench import HANG_S, Tree, check, main, must
+from faultbench import Tree, check, main, must
 from keystoring import directory, files, state
+from servers import WHERE, Kmip
 
-KMIP_SERVER = Path(__file__).resolve().parent.parent / "kmip-server"
-CHANGING = {"1", "12", "13", "14"}  # Create, Activate, Revoke, Destroy, as kmip-double writes them
 STRIDE = 1 if os.environ.get("QS_FAULT_ALL") else 9
 
 
 class Bench:
-    """The real server, the double before it, and a tree with one device that asks the double."""
+    """A tree with one device that asks the double."""
 
     def __init__(self, scratch):
-        self.server, self.double = scratch / "server", scratch / "double"
+        self.server = Kmip(scratch)
         self.tree = Tree.make(scratch / "tree")
-        self.conf = self.tree.conf
 
     def start(self):
-        must(KMIP_SERVER, "start", self.server)
-        port = (self.server / "port").read_text(encoding="ascii").strip()
-        must(KMIP_SERVER, "double", self.double, self.server, f"kill:{port}", "server")
-        certs = self.conf / "kmip"
-        certs.mkdir()
-        for source, name in (("ca.crt", "ca.pem"), ("client.crt", "client.pem"), ("client.key", "client.key")):
-            must("install", "-m", "0400", self.server / "certs" / source, certs / name)
-        port = (self.double / "port").read_text(encoding="ascii").strip()
-        (self.conf / "qs-util.conf").write_text(f'kmip_servers = "localhost:{port}";\n', encoding="ascii")
+        self.server.start()
+        (self.tree.conf / "qs-util.conf").write_text(self.server.setting(self.tree), encoding="ascii")
         return self
 
-    def stop(self):
-        must(KMIP_SERVER, "stop", self.double)
-        must(KMIP_SERVER, "stop", self.server)
-
     def keys(self):
-        with closing(sqlite3.connect(self.server / "keys.db")) as base:
-            return base.execute("SELECT COUNT(*) FROM managed_objects").fetchone()[0]
+        return len(self.server.keys())
 
     def messages(self, *words):
         """The operations that a run of this command asks for."""
-        path = self.double / "messages"
-        before = len(path.read_text(encoding="ascii").splitlines()) if path.exists() else 0
+        before = len(self.server.messages())
         must(*self.tree.command(*words))
-        return path.read_text(encoding="ascii").splitlines()[before:]
+        return self.server.messages()[before:]
 
     def kill(self, words, number, where):
-        (self.double / "kill").write_text(f"{number} {where}", encoding="ascii")
-        # It leads a process group of its own, and its workers are in it.
-        command = ["sh", "-c", 'echo $$ >"$0"; exec "$@"', self.double / "victim", *self.tree.command(*words)]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=HANG_S, check=False,
-            start_new_session=True,
-        )
-        check(done.returncode == -9, f"was not killed: {done.stderr.decode()}")
+        self.server.kill(self.tree.command(*words), number, where)
 
     def points(self, operations):
         """(number, where): around whatever changes something, and every STRIDEth of the others."""
-        found = [
-            (number, where, operation in CHANGING)
-            for number, operation in enumerate(operations, 1)
-            for where in ("before", "behind")
-        ]
+        found = [(n, where, self.server.changes(one)) for n, one in enumerate(operations, 1) for where in WHERE]
         return [(n, where) for index, (n, where, always) in enumerate(found) if always or index % STRIDE == 0]
 
 
@@ -81,7 +52,7 @@ def bench(scratch):
     try:
         yield made.start()
     finally:
-        made.stop()
+        made.server.stop()
 
 
 ENABLE = ("--yes", "keystore", "enable", "--provider", "kmip")

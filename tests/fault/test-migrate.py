@@ -6,12 +6,13 @@ from faultbench import check, main
 from migrating import IntoTpm, OutOfTpm, RotateSealed
 from mounts import private_mounts, read_only
 from rotating import every
-from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, swept
+from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, swept_by
 
 
-def tested(scenario, fault, stride):
+def tested(scenario, kill, fail, read):
     what = f"{scenario.__name__}, every device opens and a second run finishes"
-    return swept(scenario, fault, what, every(stride))
+    strides = ((KILL, kill), (FULL, fail), (WRITE_ERROR, fail), (READ_ERROR, read))
+    return swept_by(scenario, what, *((fault, every(stride)) for fault, stride in strides))
 
 
 def read_only_etc(scratch):
@@ -28,21 +29,13 @@ def read_only_etc(scratch):
         check(tree.fingerprint("var") == before, f"{scenario.__name__}: something changed")
         s.everything_opens(tree)
         s.again(tree, None)
+        s.stop()
 
 
 private_mounts()
 main(
     read_only_etc,
-    tested(IntoTpm, KILL, 13),
-    tested(IntoTpm, FULL, 29),
-    tested(IntoTpm, WRITE_ERROR, 29),
-    tested(IntoTpm, READ_ERROR, 300),
-    tested(OutOfTpm, KILL, 17),
-    tested(OutOfTpm, FULL, 37),
-    tested(OutOfTpm, WRITE_ERROR, 37),
-    tested(OutOfTpm, READ_ERROR, 300),
-    tested(RotateSealed, KILL, 17),
-    tested(RotateSealed, FULL, 37),
-    tested(RotateSealed, WRITE_ERROR, 37),
-    tested(RotateSealed, READ_ERROR, 300),
+    tested(IntoTpm, 13, 29, 200),
+    tested(OutOfTpm, 17, 37, 200),
+    tested(RotateSealed, 17, 37, 200),
 )

@@ -23,12 +23,9 @@ class TpmScenario(Scenario):
         self.state = None
         super().__init__(template)
 
-    def sweep(self, scratch, fault, choose=None):
-        try:
-            return super().sweep(scratch, fault, choose)
-        finally:
-            while self.tpms:
-                self.drop_tpm(self.tpms.pop())
+    def stop(self):
+        while self.tpms:
+            self.drop_tpm(self.tpms.pop())
 
     @staticmethod
     def directory_of(tree):
