@@ -128,7 +128,7 @@ def syncing(tree, call):
 def reading(tree, call):
     """Whatever is looked at on disks and in the kernel's lists; not libraries, sockets, memory."""
     if call.name in READING | {"openat"} and re.match(r"/(proc|sys|run)/", call.path):
-        return not re.match(r"/proc/(self|\d+)/(maps|status|cmdline|fd)", call.path)
+        return not re.match(r"/proc/(self|\d+)/(maps|status|cmdline|environ|fd)", call.path)
     if not below(tree, call) or call.creates():
         return False
     return call.name in READING | LOOKING | {"openat"}
