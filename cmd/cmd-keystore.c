@@ -205,11 +205,53 @@ static const char *const recovery_lines[] = {
 	NULL
 };
 
+/* tests/unit/kmip-wrap.bats runs them. */
+static const char *const kmip_lines[] = {
+	"cd \"$(mktemp -d -p /dev/shm)\"",
+	"number=$(cryptsetup luksDump /dev/sdj | sed -n 's/^ *\\([0-9]*\\): qs-keystore$/\\1/p')",
+	"cryptsetup token export --token-id \"$number\" --json-file token.json /dev/sdj",
+	"jose fmt -j token.json -g jwe -o jwe.json",
+	"cat >decrypt.py <<'END'",
+	"import base64, json",
+	"from kmip.core import enums, objects",
+	"from kmip.core.messages.payloads import DecryptRequestPayload",
+	"from kmip.pie.client import ProxyKmipClient",
+	"wrapped = json.load(open(\"jwe.json\"))[\"header\"][\"qs-wrapped\"].split(\":\")",
+	"uid, iv, data, *tag = map(base64.b64decode, wrapped[3:])",
+	"how = objects.CryptographicParameters(",
+	"    block_cipher_mode=enums.BlockCipherMode.GCM if tag else enums.BlockCipherMode.CBC,",
+	"    padding_method=None if tag else enums.PaddingMethod.PKCS5,",
+	"    cryptographic_algorithm=enums.CryptographicAlgorithm.AES)",
+	"request = DecryptRequestPayload(uid.decode(), how, data, iv, auth_tag=tag[0] if tag else None)",
+	"version = enums.KMIPVersion.KMIP_1_4 if tag else enums.KMIPVersion.KMIP_1_2",
+	"with ProxyKmipClient(config_file=\"/root/pykmip.conf\", kmip_version=version) as client:",
+	"    key = client.proxy.send_request_payload(enums.Operation.DECRYPT, request).data",
+	"key = base64.urlsafe_b64encode(key).decode().rstrip(\"=\")",
+	"print(json.dumps({\"kty\": \"oct\", \"k\": key}))",
+	"END",
+	"python3 decrypt.py >content.jwk",
+	"jose jwe dec -i jwe.json -k content.jwk | cryptsetup open --key-file - --keyfile-size 64 "
+	"/dev/sdj enc-sdj",
+	NULL
+};
+
+static const struct qs_recipe kmip_recovery = {
+	.title = "Recovery with the KMIP server alone",
+	.about =
+		"Where the provider is kmip-wrap there is nothing to export. The disk, the server and a "
+		"certificate that it takes for this machine's are enough on any Linux machine that has "
+		"PyKMIP, jose and cryptsetup; /root/pykmip.conf is PyKMIP's (its section [client] has "
+		"host, port, certfile, keyfile and ca_certs). With the provider kmip the server gives out "
+		"the key itself, whose identifier is in N.kmip.",
+	.lines = kmip_lines,
+};
+
 static const struct qs_recipe recovery = {
 	.title = "Recovery without qs-util",
 	.about = "With the disk, an exported key and the private key that it was encrypted to, any "
 		 "Linux machine that has openssl, jose and cryptsetup opens the device:",
 	.lines = recovery_lines,
+	.next = &kmip_recovery,
 };
 
 static const struct qs_status statuses[] = {

@@ -48,8 +48,9 @@ struct qs_status {
 /* Commands of other programs that belong together, in the order in which they are typed. */
 struct qs_recipe {
 	const char *title;
-	const char *about;        /* a paragraph */
-	const char *const *lines; /* NULL-terminated */
+	const char *about;            /* a paragraph */
+	const char *const *lines;     /* NULL-terminated */
+	const struct qs_recipe *next; /* or NULL */
 };
 
 /* A file that commands share, described once. A list ends with an empty row. */

@@ -184,8 +184,8 @@ static void page(FILE *out, const struct qs_command *c)
 	head_line(out, c);
 	fputs(".SH DESCRIPTION\n", out);
 	about(out, c->about);
-	if (c->recipe)
-		recipe(out, c->recipe);
+	for (const struct qs_recipe *r = c->recipe; r; r = r->next)
+		recipe(out, r);
 	fputs(".SH OPTIONS\n", out);
 	options(out, c->options);
 	fprintf(out, "%sThe options that every command takes are in \\fBqs\\-util\\fR(8).\n",

@@ -58,8 +58,7 @@ refused()
 
 @test "the manual's recovery opens the device, word by word, without us" {
 	local recipe
-	recipe=$(sed -n '/^\.EX/,/^\.EE/{/^\.E/d;s/\\-/-/g;s/\\(aq/'\''/g;s/\\e/\\/g;p}' \
-		"$BATS_TEST_DIRNAME/../../man/qs-util-keystore.8")
+	recipe=$(recipe 'Recovery without')
 	[[ $recipe == *pkeyutl*jose* ]]
 	qs cryptformat --no-open "${ID}1"
 	qs --yes keystore enable

@@ -244,3 +244,28 @@ rewrite()
 	qs --yes keystore disable
 	[ "$(keys)" = $((before + 2)) ]
 }
+
+@test "the manual's recovery opens the device by the server alone" {
+	local recipe text version
+	text=$(recipe 'Recovery with the KMIP')
+	[[ $text == *ProxyKmipClient*jose* ]]
+	printf '[client]\nhost=127.0.0.1\nport=%s\ncertfile=%s\nkeyfile=%s\nca_certs=%s\n' "$(<"$SERVER/port")" \
+		"$SERVER/certs/client.crt" "$SERVER/certs/client.key" "$SERVER/certs/ca.crt" >"$BATS_TEST_TMPDIR/pykmip.conf"
+	mkdir "$BATS_TEST_TMPDIR/shm"
+	for version in 1.2 2.0; do
+		rm -rf "$ROOT/etc" "$BATS_TEST_TMPDIR/keys" && mkdir -p "$ROOT/etc/cryptconf/kmip"
+		truncate -s 0 "$(image_of 1)" && truncate -s 64M "$(image_of 1)"
+		identity client
+		servers "$SERVER"
+		setting "kmip_version = \"$version\";"
+		enrolled 1 kmip-wrap
+		recipe=${text//\/root\/pykmip.conf/$BATS_TEST_TMPDIR\/pykmip.conf}
+		recipe=${recipe//\/dev\/sdj/$(image_of 1)}
+		recipe=${recipe//\/dev\/shm/$BATS_TEST_TMPDIR\/shm}
+		recipe=${recipe//python3 /\/usr\/bin\/python3 }
+		recipe=${recipe/cryptsetup open/cryptsetup open --test-passphrase}
+		run -0 bash -euo pipefail -c "$recipe"
+	done
+	rewrite 1 '.[:-3] + (if .[-3:-2] == "A" then "Q" else "A" end) + "=="'
+	run ! bash -euo pipefail -c "$recipe"
+}

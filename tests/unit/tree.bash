@@ -48,6 +48,13 @@ qs_input()
 	printf '%s\n' "$text" | timeout 120 "$QS_UTIL" --root="$ROOT" "$@"
 }
 
+# recipe TITLE: the lines of a recipe in the manual of keystore.
+recipe()
+{
+	sed -n "/^\.SS $1/,/^\.EE/"'{/^\.EX/,/^\.EE/{/^\.E/d;s/\\-/-/g;s/\\(aq/'\''/g;s/\\e/\\/g;p}}' \
+		"$BATS_TEST_DIRNAME/../../man/qs-util-keystore.8"
+}
+
 # key_of N, backup_of N, image_of N: the files of disk N.
 key_of()
 {
