@@ -26,7 +26,7 @@ def state(tree):
 
 
 # How the file of a generation ends, by its provider.
-ENDINGS = {"local": "kek", "tpm2": "sealed", "kmip": "kmip", "vault": "vault"}
+ENDINGS = {"local": "kek", "tpm2": "sealed", "kmip": "kmip", "kmip-wrap": "kmip", "vault": "vault"}
 
 
 def files_of(store):

@@ -85,8 +85,10 @@ class Rotate(Scenario):
         """Where its providers find what they need."""
 
     def record(self, scratch):
-        tree = self.template.copy(scratch / "recorded")
-        log = scratch / "record.log"
+        return self.recorded(self.template.copy(scratch / "recorded"), scratch / "record.log")
+
+    def recorded(self, tree, log):
+        """The calls of a run on TREE."""
         tracing = ("-f", "-y", "-s", "0", "-e", f"trace={','.join(sorted(RECORDED))}")
         done = run_main(tree.command(*self.words), log, *tracing)
         check(done.status == 0, f"without any fault: {done}")

@@ -55,37 +55,37 @@ def bench(scratch):
         made.server.stop()
 
 
-ENABLE = ("--yes", "keystore", "enable", "--provider", "kmip")
+ENABLE = ("--yes", "keystore", "enable", "--provider")
 DISABLE = ("--yes", "keystore", "disable")
 ROTATE = ("keystore", "rotate", "--force")
 
 
-def enabled(scratch):
-    """enabling and disabling at a key server, killed at every message"""
+def enable_and_disable(scratch, provider):
+    enable = (*ENABLE, provider)
     with bench(scratch) as b:
-        asked = b.messages(*ENABLE), b.messages(*DISABLE)
+        asked = b.messages(*enable), b.messages(*DISABLE)
         check(b.keys() == 0, "a key is left")
         for number, where in b.points(asked[0]):
-            b.kill(ENABLE, number, where)
-            done = b.tree.qs(*ENABLE)
+            b.kill(enable, number, where)
+            done = b.tree.qs(*enable)
             check(done.status == 0 or state(b.tree) == "enabled", f"{number} {where}: the second run: {done}")
             check(b.keys() == 1, f"{number} {where}: the server has {b.keys()} keys")
             must(*b.tree.command(*DISABLE))
             check(b.keys() == 0, f"{number} {where}: a key is left")
         for number, where in b.points(asked[1]):
-            must(*b.tree.command(*ENABLE))
+            must(*b.tree.command(*enable))
             b.kill(DISABLE, number, where)
             must(*b.tree.command(*DISABLE))
             check(b.keys() == 0 and not files(b.tree), f"{number} {where}: {b.keys()} keys, {files(b.tree)}")
         return f"{len(b.points(asked[0]))} and {len(b.points(asked[1]))} points"
 
 
-def rotated(scratch):
-    """a rotation at a key server, killed at every message: the device opens, and nothing is left"""
+def rotate(scratch, provider):
+    enable = (*ENABLE, provider)
     with bench(scratch) as b:
         link = b.tree.link()
         must(*b.tree.command("cryptformat", "--no-open", link))
-        must(*b.tree.command(*ENABLE))
+        must(*b.tree.command(*enable))
         must(*b.tree.command("cryptenroll", link, "--keystore"))
         b.tree.key().unlink()
         must(*b.tree.command(*ROTATE))
@@ -103,4 +103,24 @@ def rotated(scratch):
         return f"{len(b.points(asked))} points"
 
 
-main(enabled, rotated)
+def enabled(scratch):
+    """enabling and disabling at a key server, killed at every message"""
+    return enable_and_disable(scratch, "kmip")
+
+
+def enabled_there(scratch):
+    """the same with a key that stays there"""
+    return enable_and_disable(scratch, "kmip-wrap")
+
+
+def rotated(scratch):
+    """a rotation at a key server, killed at every message: the device opens, and nothing is left"""
+    return rotate(scratch, "kmip")
+
+
+def rotated_there(scratch):
+    """the same with keys that stay there"""
+    return rotate(scratch, "kmip-wrap")
+
+
+main(enabled, enabled_there, rotated, rotated_there)
