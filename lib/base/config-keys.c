@@ -93,6 +93,16 @@ const struct qs_config_row qs_config_rows[] = {
 	  .offset = AT(kmip_key),
 	  .text = "/etc/cryptconf/kmip/client.key",
 	  .help = "The private key of kmip_certificate in PEM form, without a passphrase." },
+	{ .name = "kmip_user",
+	  .type = QS_CONFIG_USER,
+	  .offset = AT(kmip_user),
+	  .text = "",
+	  .help = "For servers that want a user name and a password beside the certificate." },
+	{ .name = "kmip_password_file",
+	  .type = QS_CONFIG_PROGRAM,
+	  .offset = AT(kmip_password_file),
+	  .text = "/etc/cryptconf/kmip/password",
+	  .help = "The file with the password of kmip_user, one line, readable by root alone." },
 	{ .name = "kmip_version",
 	  .type = QS_CONFIG_KMIP,
 	  .offset = AT(kmip_version),
@@ -363,6 +373,7 @@ void qs_config_allowed(const struct qs_config_row *row, char ret[QS_CONFIG_ALLOW
 				  "blanks or quotes",
 		[QS_CONFIG_SERVERS] = "\"\", or HOST or HOST:PORT, and more of them behind commas",
 		[QS_CONFIG_NAME] = "\"\", or letters, digits, '_', '-', '.' and single '/' inside",
+		[QS_CONFIG_USER] = "\"\", or visible ASCII without quotes and '\\'",
 		[QS_CONFIG_KMIP] = "auto, 1.0, 1.1, 1.2, 1.3, 1.4 or 2.0",
 		[QS_CONFIG_OPTIONS] = "a list with commas and without blanks or quotes; nothing "
 				      "that makes the device other than LUKS or overwrites it",
@@ -388,6 +399,7 @@ static void print_default(const struct qs_config_row *row, FILE *out)
 	case QS_CONFIG_TPM:
 	case QS_CONFIG_SERVERS:
 	case QS_CONFIG_NAME:
+	case QS_CONFIG_USER:
 	case QS_CONFIG_KMIP:
 	case QS_CONFIG_OPTIONS:
 	case QS_CONFIG_CIPHER:

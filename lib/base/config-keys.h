@@ -16,6 +16,7 @@ enum qs_config_type {
 	QS_CONFIG_TPM,     /* char *: auto, none, or what tss2 knows it by */
 	QS_CONFIG_SERVERS, /* char *: HOST[:PORT],... or "" */
 	QS_CONFIG_NAME,    /* char *: a name or path at a key server, or "" */
+	QS_CONFIG_USER,    /* char *: a name of a user, or "" */
 	QS_CONFIG_KMIP,    /* char *: auto, or a version of KMIP */
 	QS_CONFIG_OPTIONS, /* char *: crypttab's fourth field */
 	QS_CONFIG_CIPHER,  /* char * */

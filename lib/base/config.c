@@ -46,7 +46,8 @@ static bool is_text(const struct qs_config_row *row)
 	return row->type == QS_CONFIG_DIR || row->type == QS_CONFIG_PROGRAM ||
 	       row->type == QS_CONFIG_OPTIONS || row->type == QS_CONFIG_CIPHER ||
 	       row->type == QS_CONFIG_TPM || row->type == QS_CONFIG_SERVERS ||
-	       row->type == QS_CONFIG_KMIP || row->type == QS_CONFIG_NAME;
+	       row->type == QS_CONFIG_KMIP || row->type == QS_CONFIG_NAME ||
+	       row->type == QS_CONFIG_USER;
 }
 
 static void free_names(char ***names)
@@ -224,6 +225,15 @@ static bool is_good_name(const char *text)
 	       !strstr(text, "//") && *text != '/' && (length == 0 || text[length - 1] != '/');
 }
 
+/* Visible ASCII that libconfig does not escape. */
+static bool is_good_user(const char *text)
+{
+	for (const char *c = text; *c; c++)
+		if (*c < '!' || *c > '~' || *c == '"' || *c == '\\')
+			return false;
+	return strlen(text) <= MAX_DIR;
+}
+
 static bool is_good_kmip(const char *text)
 {
 	static const char *const all[] = { "auto", "1.0", "1.1", "1.2", "1.3", "1.4", "2.0" };
@@ -251,6 +261,8 @@ static int store_text(const struct assignment *a, struct qs_error *err)
 		good = is_good_servers(text);
 	else if (text && a->row->type == QS_CONFIG_NAME)
 		good = is_good_name(text);
+	else if (text && a->row->type == QS_CONFIG_USER)
+		good = is_good_user(text);
 	else if (text && a->row->type == QS_CONFIG_KMIP)
 		good = is_good_kmip(text);
 	else if (text)

@@ -27,9 +27,11 @@ struct qs_config {
 	bool tpm2_self_heal;      /* seal anew what PCRs moved away from; default false */
 	char *kmip_servers;       /* "HOST[:PORT],..."; default "": none */
 	char *kmip_ca, *kmip_certificate, *kmip_key; /* logical; PEM files */
-	char *kmip_version;                          /* "auto" (default), or "1.4" */
-	unsigned kmip_deadline_s;                    /* for all key servers together; default 10 */
-	char *vault_servers;                         /* "HOST[:PORT],..."; default "": none */
+	char *kmip_user;                             /* default "": the certificate is enough */
+	char *kmip_password_file;              /* logical; default below /etc/cryptconf/kmip */
+	char *kmip_version;                    /* "auto" (default), or "1.4" */
+	unsigned kmip_deadline_s;              /* for all key servers together; default 10 */
+	char *vault_servers;                   /* "HOST[:PORT],..."; default "": none */
 	char *vault_ca, *vault_secret_id_file; /* logical; default below /etc/cryptconf/vault */
 	char *vault_role_id, *vault_namespace, *vault_key; /* default "" */
 	char *vault_mount,

@@ -18,7 +18,7 @@
 
 #define QS_KMIP_MODULE_NAME "kmip"
 #define QS_KMIP_MODULE_SYMBOL "qs_kmip_module"
-#define QS_KMIP_MODULE_VERSION 4
+#define QS_KMIP_MODULE_VERSION 5
 
 #define QS_KMIP_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -32,7 +32,8 @@ struct qs_kmip_access {
 	const char *servers; /* "HOST[:PORT],...", IPv6 addresses in brackets */
 	const char *version; /* "auto", or "1.4" */
 	struct qs_kmip_pem ca, certificate, key;
-	unsigned deadline_ms; /* for all servers together */
+	struct qs_kmip_login login; /* goes to servers that the authority vouches for, only */
+	unsigned deadline_ms;       /* for all servers together */
 	bool *denied; /* get: set when a server's answer is no, for whatever reason; may be NULL */
 };
 

@@ -86,13 +86,12 @@ int qs_kmip_ask_all(struct qs_kmip_session *s, const struct qs_kmip_request *req
 		    struct qs_kmip_answer *answers, struct qs_error *err)
 {
 	unsigned char request[REQUEST_L];
-	int size =
-		qs_kmip_request_write(s->version, requests, count, request, sizeof(request), err);
+	int size = qs_kmip_request_write(s->version, &s->link.access->login, requests, count,
+					 request, sizeof(request), err);
 
-	if (size < 0)
-		return size;
-	size = qs_kmip_exchange(&s->link, request, (size_t)size, &s->buffer, err);
-	explicit_bzero(request, sizeof(request)); /* Register has a key in it */
+	if (size >= 0)
+		size = qs_kmip_exchange(&s->link, request, (size_t)size, &s->buffer, err);
+	explicit_bzero(request, sizeof(request)); /* keys and a password were in it */
 	if (size < 0)
 		return size;
 	return qs_kmip_response_read(s->buffer.data, (size_t)size, s->version, requests, count,

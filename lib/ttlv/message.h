@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/secret.h"
 #include "ttlv/ttlv.h"
 
 #define QS_KMIP_UID_L 256     /* a unique identifier with its NUL; UUIDs have 36 bytes */
@@ -86,13 +87,21 @@ struct qs_kmip_request {
 	bool sensitive;                            /* Create: not to be handed out; from 1.4 on */
 };
 
+/* Who we are beside our certificate: a credential of username and password. */
+struct qs_kmip_login {
+	const char *user;                 /* NULL or "": the certificate is enough */
+	const struct qs_secret *password; /* text without a NUL */
+};
+
 /*
  * One message with COUNT (1 to QS_KMIP_BATCH_MAX) requests into BUFFER. A failure of one does not
- * end a batch of Encrypt or Decrypt, if the server keeps to that. Returns its bytes;
+ * end a batch of Encrypt or Decrypt, if the server keeps to that. LOGIN may be NULL. Returns its
+ * bytes;
  * QS_E_FAILED: SIZE is too little.
  */
-int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_request *requests,
-			  size_t count, void *buffer, size_t size, struct qs_error *err);
+int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_login *login,
+			  const struct qs_kmip_request *requests, size_t count, void *buffer,
+			  size_t size, struct qs_error *err);
 
 /* What an answer means for us, out of many result reasons. */
 enum qs_kmip_verdict {

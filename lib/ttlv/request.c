@@ -224,24 +224,41 @@ static void put_payload(struct qs_ttlv_writer *w, struct qs_kmip_version version
 		put_crypt(w, request);
 }
 
+static void put_login(struct qs_ttlv_writer *w, const struct qs_kmip_login *login)
+{
+	qs_ttlv_begin(w, TAG_AUTHENTICATION);
+	qs_ttlv_begin(w, TAG_CREDENTIAL);
+	qs_ttlv_enumeration(w, TAG_CREDENTIAL_TYPE, CREDENTIAL_PASSWORD);
+	qs_ttlv_begin(w, TAG_CREDENTIAL_VALUE);
+	qs_ttlv_text(w, TAG_USERNAME, login->user);
+	qs_ttlv_text_bytes(w, TAG_PASSWORD, login->password->data, login->password->size);
+	qs_ttlv_end(w);
+	qs_ttlv_end(w);
+	qs_ttlv_end(w);
+}
+
 static void put_header(struct qs_ttlv_writer *w, struct qs_kmip_version version,
-		       const struct qs_kmip_request *requests, size_t count)
+		       const struct qs_kmip_login *login, const struct qs_kmip_request *requests,
+		       size_t count)
 {
 	qs_ttlv_begin(w, TAG_REQUEST_HEADER);
 	put_version(w, version);
+	if (login && login->user && *login->user)
+		put_login(w, login);
 	if (count > 1 && requests->encrypted)
 		qs_ttlv_enumeration(w, TAG_BATCH_ERRORS, ERRORS_CONTINUE);
 	qs_ttlv_integer(w, TAG_BATCH_COUNT, (int32_t)count);
 	qs_ttlv_end(w);
 }
 
-int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_request *requests,
-			  size_t count, void *buffer, size_t size, struct qs_error *err)
+int qs_kmip_request_write(struct qs_kmip_version version, const struct qs_kmip_login *login,
+			  const struct qs_kmip_request *requests, size_t count, void *buffer,
+			  size_t size, struct qs_error *err)
 {
 	struct qs_ttlv_writer w = { .data = buffer, .size = size };
 
 	qs_ttlv_begin(&w, TAG_REQUEST);
-	put_header(&w, version, requests, count);
+	put_header(&w, version, login, requests, count);
 	for (size_t i = 0; i < count; i++) {
 		const unsigned char id = (unsigned char)i;
 

@@ -106,6 +106,11 @@ void qs_ttlv_text(struct qs_ttlv_writer *w, uint32_t tag, const char *value)
 	put(w, tag, QS_TTLV_TEXT, value, strlen(value));
 }
 
+void qs_ttlv_text_bytes(struct qs_ttlv_writer *w, uint32_t tag, const void *value, size_t size)
+{
+	put(w, tag, QS_TTLV_TEXT, value, size);
+}
+
 void qs_ttlv_bytes(struct qs_ttlv_writer *w, uint32_t tag, const void *value, size_t size)
 {
 	put(w, tag, QS_TTLV_BYTES, value, size);

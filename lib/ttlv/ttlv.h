@@ -48,6 +48,7 @@ void qs_ttlv_integer(struct qs_ttlv_writer *w, uint32_t tag, int32_t value);
 void qs_ttlv_enumeration(struct qs_ttlv_writer *w, uint32_t tag, uint32_t value);
 void qs_ttlv_boolean(struct qs_ttlv_writer *w, uint32_t tag, bool value);
 void qs_ttlv_text(struct qs_ttlv_writer *w, uint32_t tag, const char *value);
+void qs_ttlv_text_bytes(struct qs_ttlv_writer *w, uint32_t tag, const void *value, size_t size);
 void qs_ttlv_bytes(struct qs_ttlv_writer *w, uint32_t tag, const void *value, size_t size);
 
 /* ---- reading ---- */

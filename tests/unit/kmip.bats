@@ -168,7 +168,7 @@ exported()
 		kmip double "$OTHER" "$SERVER" "${rule%%:*}" server
 		servers "$OTHER"
 		run ! qs --yes keystore enable --provider kmip
-		[[ $output == *"${rule#*:}"* ]]
+		[[ $output == *"${rule#*:}"* ]] || { echo "not ${rule#*:}: $output"; return 1; }
 		[ ! -e "$KEYSTORE" ]
 		kmip stop "$OTHER"
 	done
@@ -383,4 +383,43 @@ made()
 	servers "$SERVER"
 	run -0 qs --yes keystore disable
 	[ "$(keys)" = "$before" ]
+}
+
+@test "a user and his password go to servers that want them, from a file of root's alone" {
+	local file=$ROOT/etc/cryptconf/kmip/password
+	kmip double "$OTHER" "$SERVER" "login:qs@x:two words:$(<"$SERVER/port")" server
+	refused()
+	{
+		run -"$1" qs --yes keystore enable --provider kmip
+		[[ $output == *"$2"* ]] || { echo "not $2: $output"; return 1; }
+		[[ $output != *words* ]]
+		[ ! -e "$KEYSTORE" ]
+	}
+	servers "$OTHER"
+	refused 2 'does not accept who we are'
+	setting 'kmip_user = "qs@x";'
+	refused 2 'kmip_password_file'
+	echo 'two words' >"$file"
+	chmod 0644 "$file"
+	refused 2 'can be read'
+	chmod 0400 "$file"
+	run -0 qs --yes keystore enable --provider kmip
+	run -0 --separate-stderr qs --json keystore status
+	[ "$(jq .result.server.reachable <<<"$output")" = true ]
+	[[ $output != *words* ]]
+	qs --yes keystore disable
+	printf 'other words' >"$file"
+	refused 2 'does not accept who we are'
+	printf 'two\nwords' >"$file"
+	refused 2 'one line of a password'
+	: >"$file"
+	refused 2 'password'
+	printf 'kmip_user = "a b";\n' >"$ROOT/etc/cryptconf/qs-util.conf"
+	run -78 qs keystore status
+	# The real one takes them, too.
+	servers "$SERVER"
+	setting 'kmip_user = "qs@x";'
+	echo 'two words' >"$file"
+	run -0 qs --yes keystore enable --provider kmip
+	qs --yes keystore disable
 }

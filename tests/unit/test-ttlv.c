@@ -263,10 +263,11 @@ static void expect_request(struct qs_kmip_version version, enum qs_kmip_operatio
 
 	for (size_t i = 0; i < sizeof(key); i++)
 		key[i] = (unsigned char)i; /* as registered in the recordings */
-	size = qs_kmip_request_write(version, &request, 1, data, sizeof(data), NULL);
+	size = qs_kmip_request_write(version, NULL, &request, 1, data, sizeof(data), NULL);
 	if (size != (int)e->request.size || memcmp(data, e->request.data, (size_t)size) != 0)
 		fail_msg("%s, %s: our request is another one", e->file, e->name);
-	assert_true(qs_kmip_request_write(version, &request, 1, data, (size_t)size - 1, NULL) < 0);
+	assert_true(qs_kmip_request_write(version, NULL, &request, 1, data, (size_t)size - 1,
+					  NULL) < 0);
 }
 
 static struct qs_kmip_answer read_one(const struct exchange *e, struct qs_kmip_version version,
@@ -399,7 +400,7 @@ static void test_a_batch_of_decrypt(void **state)
 			.about = "0b8f7a5e-0c0f-4e9b-9b1f-3f1b2a6d7c11",
 			.encrypted = &e,
 		};
-	size = qs_kmip_request_write(version_of("1.2"), requests, QS_KMIP_BATCH_MAX, data,
+	size = qs_kmip_request_write(version_of("1.2"), NULL, requests, QS_KMIP_BATCH_MAX, data,
 				     sizeof(data), NULL);
 	assert_true(size > 0);
 	assert_int_equal(qs_ttlv_check(data, (size_t)size, &message, NULL), 0);
@@ -409,10 +410,34 @@ static void test_a_batch_of_decrypt(void **state)
 	while (qs_ttlv_next(&message, &at, &item))
 		items += item.tag == 0x42000f;
 	assert_int_equal(items, QS_KMIP_BATCH_MAX);
-	size = qs_kmip_request_write(version_of("1.2"), requests, 1, data, sizeof(data), NULL);
+	size = qs_kmip_request_write(version_of("1.2"), NULL, requests, 1, data, sizeof(data),
+				     NULL);
 	assert_int_equal(qs_ttlv_check(data, (size_t)size, &message, NULL), 0);
 	assert_true(qs_ttlv_find_structure(&message, 0x420077, &header));
 	assert_false(qs_ttlv_find_enumeration(&header, 0x42000e, &option));
+}
+
+/* As PyKMIP's own client sends it. */
+static void test_a_login(void **state)
+{
+	static const char hex[] = "42000c0100000048420023010000004042002405000000040000000100000000"
+				  "42002501000000284200990700000004757365720000000042"
+				  "00a1070000000c7061737320776f72642e2e2e00000000";
+	struct qs_secret password = { (void *)(uintptr_t) "pass word...", 12 };
+	const struct qs_kmip_login login = { "user", &password };
+	const struct qs_kmip_request request = { .operation = QS_KMIP_QUERY };
+	unsigned char data[512];
+	struct bytes wanted_bytes = {};
+	int with, without;
+
+	(void)state;
+	add_hex(&wanted_bytes, hex);
+	with = qs_kmip_request_write(version_of("1.0"), &login, &request, 1, data, sizeof(data),
+				     NULL);
+	assert_non_null(memmem(data, (size_t)with, wanted_bytes.data, wanted_bytes.size));
+	without = qs_kmip_request_write(version_of("1.0"), &(struct qs_kmip_login){ .user = "" },
+					&request, 1, data, sizeof(data), NULL);
+	assert_int_equal(with, without + (int)wanted_bytes.size);
 }
 
 static void test_attributes_have_names(void **state)
@@ -565,7 +590,8 @@ static void test_batches(void **state)
 	struct bytes b = batch("second-fails");
 
 	(void)state;
-	assert_true(qs_kmip_request_write(v, requests, 3, request, sizeof(request), NULL) > 0);
+	assert_true(qs_kmip_request_write(v, NULL, requests, 3, request, sizeof(request), NULL) >
+		    0);
 	assert_int_equal(qs_kmip_response_read(b.data, b.size, v, requests, 3, answers, NULL), 0);
 	assert_int_equal(answers[0].verdict, QS_KMIP_DONE);
 	assert_int_equal(answers[1].verdict, QS_KMIP_NOT_FOUND);
@@ -653,6 +679,7 @@ int main(void)
 		cmocka_unit_test(test_life_in_every_version),
 		cmocka_unit_test(test_encrypted_and_back),
 		cmocka_unit_test(test_a_batch_of_decrypt),
+		cmocka_unit_test(test_a_login),
 		cmocka_unit_test(test_attributes_have_names),
 		cmocka_unit_test(test_keys_that_fit),
 		cmocka_unit_test(test_versions_and_servers),
