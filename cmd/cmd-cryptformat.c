@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "command.h"
 #include "key/keyfile.h"
+#include "kms-key.h"
 
 /*
  * Below /dev (but for /dev/shm), a block device, or a file larger than any key file may be: an
@@ -60,6 +61,19 @@ static int ask(const struct qs_context *ctx, const char *const *devices, size_t 
 	return 0;
 }
 
+static int take_kms_key(const struct qs_context *ctx, struct qs_keystore_key *key,
+			struct qs_format_options *options, struct qs_error *err)
+{
+	int r = qs_kms_key_option(ctx, key, err);
+
+	if (r <= 0)
+		return r;
+	options->key = key;
+	return options->key_file || options->key_file_only
+		       ? qs_fail(err, QS_E_USAGE, "--kms-key and a key file exclude each other")
+		       : 0;
+}
+
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
 	struct qs_format_options options = {
@@ -75,8 +89,11 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 	const char *const *devices = (const char *const *)argv;
 	size_t count = take_key_file(ctx, argc, argv, &options);
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
-	int r = qs_ask_keystore_pin(ctx, &pin, err);
+	struct qs_keystore_key key;
+	int r = take_kms_key(ctx, &key, &options, err);
 
+	if (r == 0)
+		r = qs_ask_keystore_pin(ctx, &pin, err);
 	ctx->done = "formatted as";
 	if (r == 0 && options.force && !ctx->yes)
 		r = ask(ctx, devices, count, err);
@@ -94,6 +111,10 @@ static const struct qs_option options[] = {
 	  .help = "use this key instead of generating one; every argument is then a DEVICE" },
 	{ .name = "key-file-only",
 	  .help = "generate a key file, though the keystore or key_command would give a key" },
+	{ .name = "kms-key",
+	  .arg = "KEY",
+	  .help = "let the keystore wrap their keys with this key of the Vault server's" },
+	QS_KMS_KEY_OPTIONS,
 	QS_PIN_OPTIONS,
 	{ .name = "force", .help = "overwrite what is on the device; asks first" },
 	{ .name = "no-open", .help = "do not open the device afterwards" },
@@ -156,7 +177,9 @@ const struct qs_command qs_row_cryptformat = {
 		"While the keystore is enabled (qs-util-keystore(8)), it is the keystore that opens the "
 		"devices: the key is random, in no file, and lies in the header, wrapped; the line gets "
 		"'none' and noauto. If the keystore cannot wrap a key now, nothing is touched. A key file "
-		"that is given, --key-file-only and key_command go before it.\n"
+		"that is given, --key-file-only and key_command go before it. With --kms-key the keystore wraps "
+		"with that key of the transit engine of the Vault server in qs-util.conf(5), for these "
+		"devices only, whatever provider the keystore itself has: see qs-util-keystore(8).\n"
 		"If it is interrupted, the same command again finishes what was begun, with the "
 		"same key.\n",
 	.examples = examples,

@@ -8,6 +8,7 @@
 #include "command.h"
 #include "keystore-actions.h"
 #include "keystore/keystore.h"
+#include "kms-key.h"
 
 /* ---- subcommands ---- */
 
@@ -34,8 +35,22 @@ static int disable(struct qs_context *ctx, struct qs_error *err)
 /* An action has its own arguments, behind its name. */
 static int rewrap(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
+	bool own = qs_option_given(ctx, "cluster-key");
+	struct qs_keystore_key key;
+	int r = qs_kms_key_option(ctx, &key, err);
+
+	if (r < 0)
+		return r;
 	if ((argc == 1) != qs_option_given(ctx, "all"))
 		return qs_fail(err, QS_E_USAGE, "keystore rewrap: name devices, or give --all");
+	if (own && r == 1)
+		return qs_fail(err, QS_E_USAGE, "keystore rewrap: --kms-key or --cluster-key");
+	if (own || r == 1) {
+		ctx->done = "has another key of the keystore:";
+		return qs_keystore_change_key(&ctx->env, (const char *const *)argv + 1,
+					      (size_t)argc - 1, own ? NULL : &key, &ctx->outcomes,
+					      err);
+	}
 	ctx->done = "keeps in the keystore the key of";
 	return qs_keystore_rewrap_devices(&ctx->env, (const char *const *)argv + 1,
 					  (size_t)argc - 1, &ctx->outcomes, err);
@@ -69,10 +84,15 @@ static const struct {
 static const struct {
 	const char *option, *actions[4], *words;
 } only[] = {
+	{ "kms-namespace", { "rewrap", "rotate" }, "rewrap and rotate" },
+	{ "role-id", { "rewrap", "rotate" }, "rewrap and rotate" },
+	{ "secret-id-file", { "rewrap", "rotate" }, "rewrap and rotate" },
 	{ "provider", { "enable", "migrate" }, "enable and migrate" },
 	{ "pcrs", { "enable", "migrate" }, "enable and migrate" },
 	{ "pin", { "enable", "migrate" }, "enable and migrate" },
 	{ "key-id", { "enable", "rotate", "migrate" }, "enable, rotate and migrate" },
+	{ "kms-key", { "rewrap", "rotate" }, "rewrap and rotate" },
+	{ "cluster-key", { "rewrap" }, "rewrap" },
 	{ "public-key", { "export" }, "export" },
 	{ "generation", { "export" }, "export" },
 	{ "output", { "export" }, "export" },
@@ -154,6 +174,11 @@ static const struct qs_option options[] = {
 	{ .name = "key-id",
 	  .arg = "ID",
 	  .help = "enable, rotate, migrate: take this key of the key server's (its identifier or name) instead of making one" },
+	{ .name = "kms-key",
+	  .arg = "KEY",
+	  .help = "rewrap, rotate: this key of the Vault server's, which is for some devices only" },
+	QS_KMS_KEY_OPTIONS,
+	{ .name = "cluster-key", .help = "rewrap: back to the keystore's own key" },
 	{ .name = "public-key",
 	  .arg = "PEM",
 	  .help = "export: of who may open it; RSA of at least 3072 bits" },
@@ -378,6 +403,21 @@ const struct qs_command qs_row_keystore = {
 		"-field=plaintext transit/decrypt/KEY ciphertext=TEXT`, where TEXT is the member qs-wrapped of the "
 		"JWE's header; in base64url it is the k of the JWK, {\"kty\":\"oct\",\"k\":...}, with which jose "
 		"goes on as below.\n"
+		"--kms-key gives some devices a key of their own, a key of the transit engine that somebody has "
+		"made: cryptformat and rewrap take it, whatever provider the keystore has, and rewrap "
+		"--cluster-key takes devices back. It may have a namespace (--kms-namespace) and credentials "
+		"(--role-id, --secret-id-file: the file is not copied, but read whenever one of its devices "
+		"opens); without, those of qs-util.conf(5) are used, the role's in its namespace. The same "
+		"key, namespace and credentials named again are the same key. Such a device is left there by "
+		"rotate, migrate and rewrap --all; rotate --kms-key makes a new version of its key at the "
+		"server (the role needs update of transit/keys/KEY/rotate; without it, the administrator "
+		"rotates first) and brings its devices to that. status tells which devices have it. All "
+		"devices of one key open with one request. When nothing needs it any more it is forgotten "
+		"here; at the server it is never changed otherwise.\n"
+		"No token of a Vault server's is kept: a command logs in once for all that it does, and again "
+		"when its token ends meanwhile. A token in a file would be one more secret outside the "
+		"administrator's credentials; a secret-id with a limited number of uses should have enough of "
+		"them for every command and every boot.\n"
 		"Where libcryptsetup-token-qs-keystore.so is installed (make install-token-plugin), plain "
 		"`cryptsetup open DEVICE NAME` and a line in /etc/crypttab with none as its key file open "
 		"the device, too, with the same checks of header and identity. They ask for a passphrase "

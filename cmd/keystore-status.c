@@ -29,6 +29,23 @@ static void print_elsewhere(FILE *out, const json_t *object, const char *usual)
 		fprintf(out, " (provider %s)", provider);
 }
 
+/* Which key of the server's it is. */
+static void print_key(FILE *out, const json_t *key)
+{
+	const char *problem = json_string_value(json_object_get(key, "problem"));
+	const char *space = json_string_value(json_object_get(key, "namespace"));
+	const char *role = json_string_value(json_object_get(key, "role_id"));
+
+	if (problem)
+		fprintf(out, "; %s", problem);
+	else if (key)
+		fprintf(out, "; version %d of %s%s%s%s%s",
+			(int)json_integer_value(json_object_get(key, "version")),
+			json_string_value(json_object_get(key, "name")),
+			space ? ", namespace " : "", space ? space : "", role ? ", role " : "",
+			role ? role : "");
+}
+
 static void print_generation(FILE *out, const json_t *g, const char *provider)
 {
 	int devices = (int)json_integer_value(json_object_get(g, "devices"));
@@ -36,9 +53,12 @@ static void print_generation(FILE *out, const json_t *g, const char *provider)
 
 	fprintf(out, "  generation %d", (int)json_integer_value(json_object_get(g, "number")));
 	print_elsewhere(out, g, provider);
+	if (json_object_get(g, "line"))
+		fputs(", a key for some devices only", out);
 	fprintf(out, ", of %s, for %d device%s and %d header backup%s",
 		json_string_value(json_object_get(g, "created")), devices, devices == 1 ? "" : "s",
 		backups, backups == 1 ? "" : "s");
+	print_key(out, json_object_get(g, "key"));
 	print_tpm2(out, json_object_get(g, "tpm2"));
 }
 

@@ -26,7 +26,7 @@ static int look(struct qs_hcvault_link *link, void *cookie, struct qs_error *err
 {
 	static const struct qs_hcvault_request request = {
 		"GET", "sys/health?standbyok=true&perfstandbyok=true", .token = "",
-		.about = "asking for its state"
+		.about = "asking for its state", .server = true
 	};
 	struct qs_hcvault_description *d = cookie;
 	struct qs_transit_answer answer;

@@ -17,7 +17,7 @@
 
 #define QS_HCVAULT_MODULE_NAME "hcvault"
 #define QS_HCVAULT_MODULE_SYMBOL "qs_hcvault_module"
-#define QS_HCVAULT_MODULE_VERSION 1
+#define QS_HCVAULT_MODULE_VERSION 2
 
 #define QS_HCVAULT_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -33,7 +33,8 @@ struct qs_hcvault_login {
 
 struct qs_hcvault_access {
 	const char *servers;      /* "HOST[:PORT],..." */
-	const char *name_space;   /* "": none */
+	const char *name_space;   /* "": none; of keys */
+	const char *login_space;  /* likewise, of the role */
 	const char *mount, *auth; /* where transit and AppRole are */
 	const char *role;         /* role-id */
 	const struct qs_secret *secret_id;

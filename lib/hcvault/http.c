@@ -192,6 +192,7 @@ static int add_headers(const struct qs_hcvault_link *link, const struct qs_hcvau
 		       struct curl_slist **ret)
 {
 	const char *token = request->token ? request->token : link->access->login->token;
+	const char *space = request->token ? link->access->login_space : link->access->name_space;
 	int r = add_header(ret, "X-Vault-Request", "true");
 
 	/* libcurl would wait for a 100 before a long body. */
@@ -201,8 +202,8 @@ static int add_headers(const struct qs_hcvault_link *link, const struct qs_hcvau
 		r = add_header(ret, "Content-Type", "application/json");
 	if (r == 0 && *token)
 		r = add_header(ret, "X-Vault-Token", token);
-	if (r == 0 && *link->access->name_space)
-		r = add_header(ret, "X-Vault-Namespace", link->access->name_space);
+	if (r == 0 && *space && !request->server)
+		r = add_header(ret, "X-Vault-Namespace", space);
 	return r;
 }
 

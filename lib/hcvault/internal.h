@@ -28,6 +28,7 @@ struct qs_hcvault_request {
 	const char *token;            /* NULL: that of the login; "": none */
 	const char *about;            /* in words */
 	bool login;
+	bool server; /* it is about the server, which takes no namespace for that */
 };
 
 int64_t qs_hcvault_now(void); /* ms */

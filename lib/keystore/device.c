@@ -21,8 +21,10 @@ int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keysto
 		return qs_fail(err, QS_E_NO_KEY,
 			       "its key was wrapped by generation %u, which the keystore %s (%s)",
 			       (unsigned)token->generation,
-			       token->generation > qs_keystore_wraps_with(ks) ? "does not have yet"
-									      : "no longer has",
+			       ks->count == 0 || token->generation >
+							 ks->generations[ks->count - 1].number
+				       ? "does not have yet"
+				       : "no longer has",
 			       QS_KEYSTORE_FILE);
 	provider = qs_keystore_provider_name(ks, token->generation);
 	if (strcmp(token->provider, provider) != 0)
@@ -93,12 +95,11 @@ static int prove(const struct qs_env *env, const struct qs_keystore *ks, struct 
 	return r;
 }
 
-int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
+int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		     struct crypt_device *cd, int slot, const struct qs_secret *device_key,
 		     json_t **ret, struct qs_error *err)
 {
-	QS_AUTO(qs_wrapping_done)
-	struct qs_wrapping w = { .generation = qs_keystore_wraps_with(ks) };
+	QS_AUTO(qs_wrapping_done) struct qs_wrapping w = { .generation = number };
 	QS_AUTO(qs_auto_json) json_t *token = NULL;
 	struct qs_identity identity = {};
 	int r = qs_identity_take(cd, slot, device_key, &identity, err);

@@ -14,11 +14,11 @@
 struct crypt_device;
 
 /*
- * Wrap DEVICE_KEY, which opens keyslot SLOT of the loaded header CD, with the current
- * generation. It is unwrapped again from the text that the header will hold, and its
+ * Wrap DEVICE_KEY, which opens keyslot SLOT of the loaded header CD, with
+ * generation NUMBER. It is unwrapped again from the text that the header will hold, and its
  * identity checked, before this returns. *ret: the token without "keyslots".
  */
-int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks,
+int qs_keystore_wrap(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		     struct crypt_device *cd, int slot, const struct qs_secret *device_key,
 		     json_t **ret, struct qs_error *err);
 
@@ -39,6 +39,7 @@ int qs_keystore_unwrap(const struct qs_env *env, const struct qs_keystore *ks,
 struct qs_rewrap {
 	const char *uuid;      /* of the volume; the caller's, as the next */
 	const json_t *token;   /* as its header has it */
+	uint32_t target;       /* the generation that it goes to */
 	bool keep;             /* it is at that generation: only prove that it unwraps */
 	json_t *made;          /* as its header shall have it; a new reference */
 	struct qs_error error; /* of this one; QS_E_NONE: done */
@@ -48,7 +49,7 @@ struct qs_rewrap {
 #define QS_REWRAP_BATCH 100
 
 /*
- * Wrap what COUNT tokens hold with the generation that wraps now. Each is unwrapped again from
+ * Wrap what COUNT tokens hold with the generations that they go to. Each is unwrapped again from
  * the text that its header will hold, and compared, before this returns. Three calls of each
  * provider for each QS_REWRAP_BATCH of them.
  */

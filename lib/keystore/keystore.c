@@ -82,6 +82,31 @@ const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keys
 	return NULL;
 }
 
+const struct qs_keystore_generation *qs_keystore_last_own(const struct qs_keystore *ks)
+{
+	for (size_t i = ks->count; i > 0; i--)
+		if (!ks->generations[i - 1].line)
+			return &ks->generations[i - 1];
+	return NULL;
+}
+
+const struct qs_keystore_generation *qs_keystore_head(const struct qs_keystore *ks, uint32_t line)
+{
+	for (size_t i = ks->count; i > 0; i--)
+		if (ks->generations[i - 1].line == line && !ks->generations[i - 1].begun)
+			return &ks->generations[i - 1];
+	return NULL;
+}
+
+uint32_t qs_keystore_successor(const struct qs_keystore *ks, uint32_t number)
+{
+	const struct qs_keystore_generation *g = qs_keystore_generation(ks, number);
+	const struct qs_keystore_generation *head =
+		g && g->line ? qs_keystore_head(ks, g->line) : NULL;
+
+	return head ? head->number : qs_keystore_wraps_with(ks);
+}
+
 const char *qs_keystore_provider_name(const struct qs_keystore *ks, uint32_t number)
 {
 	const struct qs_keystore_generation *g = qs_keystore_generation(ks, number);
@@ -124,23 +149,49 @@ static int parse_provider(const json_t *json, const struct qs_keystore *ks,
 	return 0;
 }
 
+/* Absent: of the keystore's own key. Returns how many members are its, or -EINVAL. */
+static int parse_line(const json_t *json, uint64_t number, struct qs_keystore_generation *g)
+{
+	const json_t *begun = json_object_get(json, "begun");
+	uint64_t line = 0;
+
+	if (!json_object_get(json, "line"))
+		return begun ? -EINVAL : 0;
+	if (!qs_fields_number(json, "line", &line) || line < 1 || line > number ||
+	    (begun && !json_is_true(begun)) || !qs_provider_find(g->provider)->is_key)
+		return -EINVAL;
+	g->line = (uint32_t)line;
+	g->begun = begun != NULL;
+	return 1 + (begun != NULL);
+}
+
 static int parse_generation(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
 {
 	struct qs_keystore_generation *g = &ks->generations[ks->count];
+	size_t members = 2U + (json_object_get(json, "provider") != NULL);
 	uint64_t number;
+	int r;
 
-	if (ks->count >= QS_KEYSTORE_GENERATIONS ||
-	    json_object_size(json) != 2U + (json_object_get(json, "provider") != NULL) ||
-	    !qs_fields_number(json, "number", &number) || number < 1 ||
-	    number > QS_KEYSTORE_GENERATION_MAX ||
+	if (ks->count >= QS_KEYSTORE_GENERATIONS || !qs_fields_number(json, "number", &number) ||
+	    number < 1 || number > QS_KEYSTORE_GENERATION_MAX ||
 	    qs_keystore_parse_time(qs_fields_text(json, "created"), &g->created) < 0 ||
 	    parse_provider(json, ks, g->provider) < 0)
+		return bad("a generation", err);
+	r = parse_line(json, number, g);
+	if (r < 0 || json_object_size(json) != members + (size_t)r)
 		return bad("a generation", err);
 	if (ks->count > 0 && g[-1].number >= number)
 		return bad("the order of the generations", err);
 	g->number = (uint32_t)number;
 	ks->count++;
 	return 0;
+}
+
+static bool is_own(const struct qs_keystore *ks, uint32_t number)
+{
+	const struct qs_keystore_generation *g = qs_keystore_generation(ks, number);
+
+	return g && !g->line;
 }
 
 static int parse_generations(const json_t *json, struct qs_keystore *ks, struct qs_error *err)
@@ -157,7 +208,7 @@ static int parse_generations(const json_t *json, struct qs_keystore *ks, struct 
 		return bad("current", err);
 	ks->current = (uint32_t)current;
 	if (ks->state == QS_KEYSTORE_ENABLING ? current != 0 || ks->count > 0
-					      : !qs_keystore_generation(ks, ks->current))
+					      : !is_own(ks, ks->current))
 		return bad("current", err);
 	if (strcmp(qs_keystore_provider_name(ks, ks->current), ks->provider) != 0)
 		return bad("provider", err);
@@ -202,12 +253,13 @@ static int parse_rotation(const json_t *json, struct qs_keystore *ks, struct qs_
 	    target > QS_KEYSTORE_GENERATION_MAX)
 		return bad("rotation", err);
 	ks->target = (uint32_t)target;
-	/* It is in the list from when it is proven, and it is the last one. */
-	if (ks->generations[ks->count - 1].number !=
+	/* It is in the list from when it is proven, and it is the last one of the own key. */
+	if (qs_keystore_last_own(ks)->number !=
 	    (ks->rotation == QS_ROTATION_REWRAPPING ? ks->target : ks->current))
 		return bad("rotation", err);
-	if (ks->rotation == QS_ROTATION_REWRAPPING &&
-	    strcmp(ks->generations[ks->count - 1].provider, ks->target_provider) != 0)
+	if (ks->rotation == QS_ROTATION_REWRAPPING
+		    ? strcmp(qs_keystore_last_own(ks)->provider, ks->target_provider) != 0
+		    : ks->generations[ks->count - 1].number >= ks->target)
 		return bad("rotation", err);
 	return 0;
 }
@@ -339,6 +391,10 @@ static json_t *print_generation(const struct qs_keystore *ks,
 		json_pack("{s:i,s:o}", "number", (int)g->number, "created", print_time(g->created));
 
 	print_provider(ks, g->provider, json);
+	if (g->line)
+		(void)json_object_set_new(json, "line", json_integer(g->line));
+	if (g->begun)
+		(void)json_object_set_new(json, "begun", json_true());
 	return json;
 }
 

@@ -6,6 +6,10 @@
  *   /etc/cryptconf/keystore/N.kek           provider "local": generation N, 32 bytes, 0400
  *
  * Devices name store and generation in a token of theirs (keystore/token.h).
+ *
+ * Besides the keystore's own key, which rotates and migrates, there may be keys for some devices
+ * only, kept by the provider vault: the generations of such a key are a line of their own. Numbers
+ * are shared by all lines.
  */
 #ifndef QS_KEYSTORE_KEYSTORE_H
 #define QS_KEYSTORE_KEYSTORE_H
@@ -52,6 +56,8 @@ struct qs_keystore_generation {
 	uint32_t number;
 	time_t created;
 	char provider[QS_KEYSTORE_PROVIDER_L]; /* where its KEK lives; "": the keystore's */
+	uint32_t line; /* 0: of the keystore's own key; else the number of the first of its line */
+	bool begun;    /* with a line: not proven yet, nothing is wrapped by it */
 };
 
 struct qs_keystore {
@@ -103,10 +109,20 @@ char *qs_keystore_print(const struct qs_keystore *ks);
 const struct qs_keystore_generation *qs_keystore_generation(const struct qs_keystore *ks,
 							    uint32_t number);
 
+/* The last generation of the keystore's own key; NULL: there is none yet. */
+const struct qs_keystore_generation *qs_keystore_last_own(const struct qs_keystore *ks);
+
+/* The last generation of the key whose line is LINE that is proven; NULL: there is none. */
+const struct qs_keystore_generation *qs_keystore_head(const struct qs_keystore *ks, uint32_t line);
+
+/* The generation that devices of generation NUMBER are brought to: of the same key. */
+uint32_t qs_keystore_successor(const struct qs_keystore *ks, uint32_t number);
+
 /* The provider's name of generation NUMBER, which KS has or makes. */
 const char *qs_keystore_provider_name(const struct qs_keystore *ks, uint32_t number);
 
-/* The generation that wraps what is wrapped now: the target once it is proven, else the current. */
+/* The generation of the keystore's own key that wraps what is wrapped now: the target once it is
+ * proven, else the current. */
 uint32_t qs_keystore_wraps_with(const struct qs_keystore *ks);
 
 /* The word for it; static. */

@@ -85,13 +85,15 @@ static json_t *describe_server(const struct qs_env *env, bool there)
 	return qs_server_describe(json, r, &err);
 }
 
-static json_t *describe(const struct qs_env *env)
+static json_t *describe(const struct qs_env *env, uint32_t number)
 {
+	(void)number;
 	return describe_server(env, false);
 }
 
-static json_t *describe_there(const struct qs_env *env)
+static json_t *describe_there(const struct qs_env *env, uint32_t number)
 {
+	(void)number;
 	return describe_server(env, true);
 }
 

@@ -71,7 +71,7 @@ int qs_keystore_prepare(const struct qs_env *env, const struct qs_keystore *ks,
 		if (n > 0 && providers[p]->fetch && !is_left(env, providers[p]))
 			r = prepare_one(env, ks, providers[p], its, n, ask, err);
 		if (n > 0 && r == 0 && providers[p]->log_in && !is_left(env, providers[p]))
-			r = providers[p]->log_in(env, err);
+			r = providers[p]->log_in(env, ks, its, n, err);
 	}
 	return r;
 }

@@ -52,6 +52,14 @@ typedef int qs_kek_fetch(const struct qs_env *env, struct qs_keystore_session *s
 typedef int qs_content_keys(const struct qs_env *env, const struct qs_keystore *ks,
 			    struct qs_content_key *items, size_t count, struct qs_error *err);
 
+/* A key for some devices only, as somebody names it. */
+struct qs_keystore_key {
+	const char *name;
+	const char *name_space; /* NULL: vault_namespace in qs-util.conf */
+	const char *role;       /* NULL: the keystore's own credentials */
+	const char *secret_id_file;
+};
+
 struct qs_provider {
 	const char *name;
 	bool network; /* a server is asked: not where the session is local */
@@ -85,8 +93,27 @@ struct qs_provider {
 	qs_content_keys *wrap;
 	qs_content_keys *unwrap;
 
-	/* Log in, once for the workers that will wrap or unwrap. May be NULL. */
-	int (*log_in)(const struct qs_env *env, struct qs_error *err);
+	/*
+	 * Log in for those of COUNT generations that are of the keystore's own key, once for the
+	 * workers that will wrap or unwrap. May be NULL.
+	 */
+	int (*log_in)(const struct qs_env *env, const struct qs_keystore *ks,
+		      const uint32_t *numbers, size_t count, struct qs_error *err);
+
+	/*
+	 * Is generation NUMBER one of KEY? Where KEY names no credentials and LOOSE, they may be
+	 * any. Returns 1 yes, 0 no, or it is not known which it is of. NULL where generations have
+	 * no line.
+	 */
+	int (*is_key)(const struct qs_env *env, uint32_t number, const struct qs_keystore_key *key,
+		      bool loose, struct qs_error *err);
+
+	/*
+	 * Which key of the server's generation NUMBER is: "name", "version", "namespace",
+	 * "role_id", "secret_id_file"; or "problem". Reads files only. A new reference; NULL: there
+	 * is no record of it. The function may be NULL.
+	 */
+	json_t *(*key)(const struct qs_env *env, uint32_t number);
 
 	/*
 	 * What the KEK of generation NUMBER is bound to: "pcrs" ("0+7"), "bank" (not without PCRs),
@@ -100,11 +127,11 @@ struct qs_provider {
 		      struct qs_error *err);
 
 	/*
-	 * What keystore status says of the server where the KEK is: fields of "server", a new
-	 * reference. NULL where there is none. Of all that ends (certificates, credentials)
-	 * "expires" has an object each: "what" (as a sentence begins) and "time".
+	 * What keystore status says of the server where the KEK of generation NUMBER is: fields of
+	 * "server", a new reference. NULL where there is none. Of all that ends (certificates,
+	 * credentials) "expires" has an object each: "what" (as a sentence begins) and "time".
 	 */
-	json_t *(*describe)(const struct qs_env *env);
+	json_t *(*describe)(const struct qs_env *env, uint32_t number);
 };
 
 extern const struct qs_provider qs_provider_local, qs_provider_tpm2, qs_provider_kmip,

@@ -61,7 +61,7 @@ static void begin(const struct batch *b, size_t i)
 		return;
 	b->old[i].generation = t.generation;
 	b->old[i].jwe = json_incref((json_t *)t.jwe);
-	b->new[i].generation = b->again[i].generation = qs_keystore_wraps_with(b->ks);
+	b->new[i].generation = b->again[i].generation = item->target;
 	b->new[i].volume = qs_keystore_volume(item->uuid, t.slot);
 }
 

@@ -29,10 +29,43 @@ static bool is_named(const struct qs_rotation_view *view, uint32_t number)
 	return false;
 }
 
+/* How many of its line come after it. */
+static size_t later(const struct qs_keystore *ks, const struct qs_keystore_generation *g)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < ks->count; i++)
+		count +=
+			ks->generations[i].line == g->line && ks->generations[i].number > g->number;
+	return count;
+}
+
+/* Devices that are away and name an older one of its line shall find it. */
+static bool line_is_named(const struct qs_keystore *ks, const struct qs_rotation_view *view,
+			  uint32_t line)
+{
+	bool named = false;
+
+	for (size_t i = 0; i < ks->count; i++)
+		named |= ks->generations[i].line == line &&
+			 is_named(view, ks->generations[i].number);
+	return named;
+}
+
+static bool may_go(const struct qs_keystore *ks, const struct qs_rotation_view *view,
+		   const struct qs_keystore_generation *g)
+{
+	if (is_named(view, g->number))
+		return false;
+	if (!g->line)
+		return later(ks, g) >= 2;
+	return g->begun || later(ks, g) > 0 || !line_is_named(ks, view, g->line);
+}
+
 uint32_t qs_rotation_retirable(const struct qs_keystore *ks, const struct qs_rotation_view *view)
 {
-	for (size_t i = 0; !view->unknown && i + 2 < ks->count; i++)
-		if (!is_named(view, ks->generations[i].number))
+	for (size_t i = 0; !view->unknown && i < ks->count; i++)
+		if (may_go(ks, view, &ks->generations[i]))
 			return ks->generations[i].number;
 	return 0;
 }
@@ -60,7 +93,7 @@ enum qs_rotation_step qs_rotation_next(const struct qs_keystore *ks,
 
 /* ---- what it does to the keystore ---- */
 
-static void drop(struct qs_keystore *ks, uint32_t number)
+void qs_rotation_drop(struct qs_keystore *ks, uint32_t number)
 {
 	size_t kept = 0;
 
@@ -89,18 +122,25 @@ static int save(struct run *run, const struct qs_keystore *changed, struct qs_er
 	return 0;
 }
 
+int qs_rotation_check_room(const struct qs_keystore *ks, uint32_t number, struct qs_error *err)
+{
+	if (ks->count < QS_KEYSTORE_GENERATIONS && number <= QS_KEYSTORE_GENERATION_MAX)
+		return 0;
+	return qs_fail(err, QS_E_FORBIDDEN,
+		       "the keystore has %zu generations, all of which a device or header "
+		       "backup needs: rewrap or remove what `qs-util keystore status` shows "
+		       "for the old ones",
+		       ks->count);
+}
+
 static int begin(struct run *run, uint32_t number, const struct qs_rotation_wish *wish,
 		 struct qs_error *err)
 {
 	struct qs_keystore changed = *run->ks;
+	int r = qs_rotation_check_room(run->ks, number, err);
 
-	if (changed.count >= QS_KEYSTORE_GENERATIONS || number > QS_KEYSTORE_GENERATION_MAX)
-		return qs_fail(
-			err, QS_E_FORBIDDEN,
-			"the keystore has %zu generations, all of which a device or header "
-			"backup needs: rewrap or remove what `qs-util keystore status` shows "
-			"for the old ones",
-			changed.count);
+	if (r < 0)
+		return r;
 	changed.rotation = QS_ROTATION_DISTRIBUTING;
 	changed.target = number;
 	(void)snprintf(changed.target_provider, sizeof(changed.target_provider), "%s",
@@ -195,7 +235,7 @@ static int retire(struct run *run, uint32_t number, struct qs_error *err)
 
 	if (r < 0)
 		return r;
-	drop(run->ks, number);
+	qs_rotation_drop(run->ks, number);
 	run->unsaved = true;
 	return 0;
 }

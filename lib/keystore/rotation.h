@@ -49,8 +49,18 @@ struct qs_rotation_view {
 /* Note that something names GENERATION. A number that finds no room makes the view unknown. */
 void qs_rotation_view_add(struct qs_rotation_view *view, uint32_t generation);
 
-/* The oldest generation that neither wraps, nor is the one before that, nor is named; 0: none. */
+/*
+ * The oldest generation that neither wraps, nor is the one before that, nor is named; of a key for
+ * some devices only one that is not named, unless it wraps and an older one of its line is. 0:
+ * none.
+ */
 uint32_t qs_rotation_retirable(const struct qs_keystore *ks, const struct qs_rotation_view *view);
+
+/* Has KS room for a generation NUMBER? QS_E_FORBIDDEN. */
+int qs_rotation_check_room(const struct qs_keystore *ks, uint32_t number, struct qs_error *err);
+
+/* Take generation NUMBER out of the list. */
+void qs_rotation_drop(struct qs_keystore *ks, uint32_t number);
 
 enum qs_rotation_step {
 	QS_ROTATION_DONE,   /* nothing is left to do */

@@ -14,7 +14,10 @@ void qs_keystore_session_done(struct qs_keystore_session *s)
 	qs_secret_unshare(s->keks, SIZE);
 	qs_secret_unshare(s->got, s->got_count * sizeof(*s->got));
 	qs_secret_unshare(s->ready, sizeof(*s->ready));
-	qs_secret_unshare(s->login, sizeof(*s->login));
+	for (size_t i = 0; i < s->login_count; i++) {
+		qs_secret_unshare(s->logins[i].login, sizeof(*s->logins[i].login));
+		free(s->logins[i].who);
+	}
 	for (size_t i = 0; i < s->got_count; i++)
 		free(s->got_wrapped[i]);
 	free(s->got_wrapped);

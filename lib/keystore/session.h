@@ -47,6 +47,12 @@ struct qs_ready_keys {
 
 struct qs_hcvault_login;
 
+/* At a Vault server; shared with workers, which may log in anew. */
+struct qs_keystore_login {
+	char *who; /* role, namespace and credentials in one text */
+	struct qs_hcvault_login *login;
+};
+
 struct qs_keystore_session {
 	pid_t owner; /* the process that adds to it and asks; its children only read */
 	/* Content keys, in memory that is shared with workers, and how each is wrapped. */
@@ -54,8 +60,8 @@ struct qs_keystore_session {
 	char **got_wrapped;
 	size_t got_count;
 	struct qs_ready_keys *ready; /* shared with workers; NULL: none */
-	struct qs_hcvault_login
-		*login; /* at a Vault server; shared with workers, which may add it */
+	struct qs_keystore_login logins[QS_KEYSTORE_GENERATIONS];
+	size_t login_count;
 	struct qs_kek *keks;
 	size_t count;
 	/* TPM: the PIN that an option gave, or what was asked; it is tried once. */
@@ -69,6 +75,8 @@ struct qs_keystore_session {
 	bool want_pin;
 	/* Key servers: the key there that the next generation is to be; NULL: one is made. */
 	const char *key_id;
+	/* The key that the generation of another line is to be, while that is made. */
+	const struct qs_keystore_key *key;
 	/* Ask none of them: what only they open is left to a later turn (QS_E_TEMPORARY). */
 	bool local;
 	bool no_lease; /* what they say themselves is wanted, and no lease (keystore/lease.h) */

@@ -22,8 +22,15 @@
 /* The module keeps its own deadlines; its worker is killed when it does not. */
 #define MARGIN_MS 1000U
 
+/* Whose credentials, and where: of the configuration, or of a key for some devices only. */
+struct identity {
+	const char *role, *secret_id_file, *setting; /* of the file, in sentences */
+	const char *login_space, *name_space;
+};
+
 struct call {
 	const struct qs_env *env;
+	struct identity identity;
 	qs_transit_job *job;
 	void *cookie;
 	struct qs_hcvault_login *login;
@@ -39,12 +46,40 @@ static void credentials_done(struct credentials *c)
 	qs_secret_done(&c->secret_id);
 }
 
+static struct identity identify(const struct qs_env *env, const struct qs_transit_record *record)
+{
+	const struct qs_config *config = &env->config;
+	struct identity id = {
+		.role = config->vault_role_id,
+		.secret_id_file = config->vault_secret_id_file,
+		.setting = "vault_secret_id_file",
+		.login_space = config->vault_namespace,
+		.name_space = config->vault_namespace,
+	};
+
+	if (record && *record->name_space)
+		id.name_space = record->name_space;
+	if (record && *record->role) {
+		id.role = record->role;
+		id.secret_id_file = record->secret_id_file;
+		id.setting = "its secret-id file";
+		id.login_space = id.name_space;
+	}
+	return id;
+}
+
+bool qs_transit_same_login(const struct qs_transit_record *a, const struct qs_transit_record *b)
+{
+	return strcmp(a->role, b->role) == 0 && strcmp(a->secret_id_file, b->secret_id_file) == 0 &&
+	       (!*a->role || strcmp(a->name_space, b->name_space) == 0);
+}
+
 /* One line of visible ASCII that can stand in JSON as it is. */
-static int load_line(const struct qs_env *env, const char *path, struct qs_secret *ret,
+static int load_line(const struct call *call, const char *path, struct qs_secret *ret,
 		     struct qs_error *err)
 {
 	const char *text;
-	int r = qs_server_credential(env, path, "vault_secret_id_file", ret, err);
+	int r = qs_server_credential(call->env, path, call->identity.setting, ret, err);
 
 	if (r < 0)
 		return r;
@@ -60,11 +95,11 @@ static int load_line(const struct qs_env *env, const char *path, struct qs_secre
 }
 
 static int unwrap_secret_id(const struct qs_hcvault_functions *module,
-			    const struct qs_hcvault_access *how, const struct qs_env *env,
+			    const struct qs_hcvault_access *how, const struct call *call,
 			    const char *wrapped, struct qs_error *err)
 {
-	const char *path = env->config.vault_secret_id_file;
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+	const char *path = call->identity.secret_id_file;
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(call->env, path);
 	QS_AUTO(qs_secret_done) struct qs_secret token = {};
 	QS_AUTO(qs_secret_done) struct qs_secret secret_id = {};
 	int r;
@@ -72,27 +107,27 @@ static int unwrap_secret_id(const struct qs_hcvault_functions *module,
 	/* Both: a run that was killed had it already. */
 	if (access(real, F_OK) == 0)
 		return 0;
-	r = load_line(env, wrapped, &token, err);
+	r = load_line(call, wrapped, &token, err);
 	if (r == 0)
 		r = module->unwrap(how, &token, &secret_id, err);
-	return r < 0 ? r : qs_key_store(env, path, &secret_id, false, err);
+	return r < 0 ? r : qs_key_store(call->env, path, &secret_id, false, err);
 }
 
 static int get_secret_id(const struct qs_hcvault_functions *module,
-			 const struct qs_hcvault_access *how, const struct qs_env *env,
+			 const struct qs_hcvault_access *how, const struct call *call,
 			 struct credentials *c, struct qs_error *err)
 {
-	const char *path = env->config.vault_secret_id_file;
+	const char *path = call->identity.secret_id_file;
 	QS_AUTO(qs_auto_free) char *wrapped = qs_printf("%s.wrapped", path);
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, wrapped);
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(call->env, wrapped);
 	int r = 0;
 
 	if (access(real, F_OK) == 0) {
-		r = unwrap_secret_id(module, how, env, wrapped, err);
+		r = unwrap_secret_id(module, how, call, wrapped, err);
 		if (r == 0)
 			r = qs_file_erase(real, err);
 	}
-	return r < 0 ? r : load_line(env, path, &c->secret_id, err);
+	return r < 0 ? r : load_line(call, path, &c->secret_id, err);
 }
 
 static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
@@ -102,10 +137,11 @@ static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_e
 	QS_AUTO(credentials_done) struct credentials c = {};
 	struct qs_hcvault_access how = {
 		.servers = config->vault_servers,
-		.name_space = config->vault_namespace,
+		.name_space = call->identity.name_space,
+		.login_space = call->identity.login_space,
 		.mount = config->vault_mount,
 		.auth = config->vault_auth_mount,
-		.role = config->vault_role_id,
+		.role = call->identity.role,
 		.secret_id = &c.secret_id,
 		.ca_path = config->vault_ca,
 		.ca = &c.ca,
@@ -129,51 +165,66 @@ static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_e
 		r = qs_module_load(QS_HCVAULT_MODULE_NAME, QS_HCVAULT_MODULE_SYMBOL,
 				   QS_HCVAULT_MODULE_VERSION, &module, err);
 	if (r == 0)
-		r = get_secret_id((const struct qs_hcvault_functions *)module, &how, call->env, &c,
-				  err);
+		r = get_secret_id((const struct qs_hcvault_functions *)module, &how, call, &c, err);
 	if (r < 0)
 		return r;
 	return call->job((const struct qs_hcvault_functions *)module, &how, call->cookie, ret, err);
 }
 
+/* The session's login of WHO, in memory that it shares; NULL: it has none. */
+static struct qs_hcvault_login *known_login(const struct qs_env *env, const char *who)
+{
+	const struct qs_keystore_session *s = env->keystore;
+
+	for (size_t i = 0; s && i < s->login_count; i++)
+		if (strcmp(s->logins[i].who, who) == 0)
+			return s->logins[i].login;
+	return NULL;
+}
+
 /* The login that this process may use for more than this call, or one for this call in *OWN. */
-static int find_login(const struct qs_env *env, struct qs_hcvault_login **own,
+static int find_login(const struct call *call, struct qs_hcvault_login **own,
 		      struct qs_hcvault_login **ret, struct qs_error *err)
 {
-	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
+	struct qs_keystore_session *s = qs_keystore_session_writable(call->env, NULL);
+	QS_AUTO(qs_auto_free)
+	char *who = qs_printf("%s %s %s", call->identity.role, call->identity.login_space,
+			      call->identity.secret_id_file);
 	void *memory = NULL;
 	int r;
 
-	*ret = env->keystore ? env->keystore->login : NULL;
+	*ret = known_login(call->env, who);
 	if (*ret)
 		return 0;
 	r = qs_secret_share(&memory, sizeof(**ret), err);
 	if (r < 0)
 		return r;
 	*ret = memory;
-	if (s)
-		s->login = memory;
+	if (s && s->login_count < QS_ARRAY_SIZE(s->logins))
+		s->logins[s->login_count++] = (struct qs_keystore_login){ QS_TAKE(who), memory };
 	else
 		*own = memory;
 	return 0;
 }
 
-int qs_transit_call(const struct qs_env *env, qs_transit_job *what, void *cookie, json_t **ret,
-		    struct qs_error *err)
+int qs_transit_call(const struct qs_env *env, const struct qs_transit_record *record,
+		    qs_transit_job *what, void *cookie, json_t **ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free)
 	char *late = qs_printf("no Vault server answered within %u seconds (vault_deadline in "
 			       "qs-util.conf)",
 			       env->config.vault_deadline_s);
 	struct qs_hcvault_login *own = NULL;
-	struct call call = { .env = env, .job = what, .cookie = cookie };
+	struct call call = {
+		.env = env, .identity = identify(env, record), .job = what, .cookie = cookie
+	};
 	const struct qs_task task = {
 		.deadline_ms = env->config.vault_deadline_s * 1000 + MARGIN_MS,
 		.late = late,
 		.job = job,
 		.cookie = &call,
 	};
-	int r = find_login(env, &own, &call.login, err);
+	int r = find_login(&call, &own, &call.login, err);
 
 	if (r == 0)
 		r = qs_task_run(&task, ret, NULL, err);

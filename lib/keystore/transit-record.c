@@ -23,6 +23,31 @@ void qs_transit_own_key(const char *store, char ret[QS_TRANSIT_NAME_L])
 	(void)snprintf(ret, QS_TRANSIT_NAME_L, "qs-util-%s", store);
 }
 
+/* Absent: "". */
+static bool parse_text(const json_t *json, const char *field, char ret[QS_TRANSIT_NAME_L])
+{
+	const char *text = qs_fields_text(json, field);
+
+	if (!json_object_get(json, field))
+		return true;
+	if (!text || !qs_transit_is_text(text) || strlen(text) >= QS_TRANSIT_NAME_L)
+		return false;
+	memcpy(ret, text, strlen(text) + 1);
+	return true;
+}
+
+static bool parse_dedicated(const json_t *json, struct qs_transit_record *ret)
+{
+	ret->dedicated = json_is_true(json_object_get(json, "dedicated"));
+	return parse_text(json, "namespace", ret->name_space) &&
+	       parse_text(json, "role_id", ret->role) &&
+	       parse_text(json, "secret_id_file", ret->secret_id_file) &&
+	       !*ret->role == !*ret->secret_id_file &&
+	       (ret->dedicated || !(*ret->name_space || *ret->role)) &&
+	       qs_sum_others(json) ==
+		       4U + ret->dedicated + (*ret->name_space != '\0') + 2U * (*ret->role != '\0');
+}
+
 static int parse(const struct qs_secret *text, const char *path, struct qs_transit_record *ret,
 		 struct qs_error *err)
 {
@@ -34,10 +59,10 @@ static int parse(const struct qs_secret *text, const char *path, struct qs_trans
 
 	if (r < 0)
 		return r;
-	if (qs_sum_others(json) != 4 || !qs_fields_number(json, "version", &version) ||
-	    version != VERSION || !key || !qs_transit_is_text(key) ||
-	    strlen(key) >= sizeof(ret->key) || !qs_fields_number(json, "key_version", &number) ||
-	    number < 1 || number > INT32_MAX)
+	if (!qs_fields_number(json, "version", &version) || version != VERSION || !key ||
+	    !qs_transit_is_text(key) || strlen(key) >= sizeof(ret->key) ||
+	    !qs_fields_number(json, "key_version", &number) || number < 1 || number > INT32_MAX ||
+	    !parse_dedicated(json, ret))
 		return qs_fail(err, QS_E_CONFIG,
 			       "%s is not usable: it is malformed, or was written by a newer "
 			       "qs-util; take it from a key bundle (keyrestore)",
@@ -63,6 +88,12 @@ int qs_transit_record_load(const struct qs_env *env, uint32_t number, struct qs_
 	return r < 0 ? r : 1;
 }
 
+static void add_text(json_t *json, const char *field, const char *text)
+{
+	if (*text)
+		(void)json_object_set_new(json, field, json_string(text));
+}
+
 int qs_transit_record_save(const struct qs_env *env, uint32_t number,
 			   const struct qs_transit_record *record, struct qs_error *err)
 {
@@ -71,8 +102,14 @@ int qs_transit_record_save(const struct qs_env *env, uint32_t number,
 	json_t *json =
 		json_pack("{s:i,s:s,s:I,s:b}", "version", VERSION, "key", record->key,
 			  "key_version", (json_int_t)record->version, "adopted", record->adopted);
-	QS_AUTO(qs_auto_free) char *text = qs_sum_print(json);
+	QS_AUTO(qs_auto_free) char *text = NULL;
 
+	if (record->dedicated)
+		(void)json_object_set_new(json, "dedicated", json_true());
+	add_text(json, "namespace", record->name_space);
+	add_text(json, "role_id", record->role);
+	add_text(json, "secret_id_file", record->secret_id_file);
+	text = qs_sum_print(json);
 	if (!text)
 		return qs_fail(err, QS_E_MEMORY, "no memory for %s", path);
 	return qs_key_store(env, path, &(struct qs_secret){ text, strlen(text) }, false, err);

@@ -55,52 +55,62 @@ static int make_keystore(struct qs_enroll *e, struct qs_error *err)
 	return qs_secret_random(&e->secret, QS_DEVICE_KEY_L, err);
 }
 
-/* The slot's number is known only now, and the wrapping is bound to it. */
-static int wrap_keystore(struct qs_enroll *e, const char *salt, struct qs_error *err)
-{
-	struct qs_keystore ks;
-	int r = qs_keystore_load_enabled(e->env, &ks, err);
-
-	(void)salt;
-	json_decref(e->token);
-	e->token = NULL;
-	if (r == 0)
-		r = qs_keystore_wrap(e->env, &ks, e->slots.cd, e->slot, &e->secret, &e->token, err);
-	if (r == 0)
-		r = qs_slots_set_token(&e->slots, e->token, e->slot, err);
-	if (r == 0)
-		(void)json_object_set_new(e->result, "generation",
-					  json_integer(qs_keystore_wraps_with(&ks)));
-	return r;
-}
-
-/* The salt of another keyslot whose one token is of this store, or NULL. */
-static const char *find_old(const struct qs_enroll *e, const char *store)
+/* Another keyslot's one token that is of this store. */
+static bool find_old(const struct qs_enroll *e, const char *store, struct qs_keystore_token *ret)
 {
 	json_t *tokens = json_object_get(e->slots.header.json, "tokens"), *json;
 	const char *number;
 
 	json_object_foreach(tokens, number, json)
 	{
-		struct qs_keystore_token t;
-
 		if (qs_keystore_token_is(json) &&
-		    qs_keystore_token_parse(json, e->slots.header.uuid, &t, NULL) == 0 &&
-		    t.slot != e->slot && strcmp(t.store, store) == 0)
-			return qs_slots_salt(e->slots.header.json, t.slot);
+		    qs_keystore_token_parse(json, e->slots.header.uuid, ret, NULL) == 0 &&
+		    ret->slot != e->slot && strcmp(ret->store, store) == 0)
+			return true;
 	}
-	return NULL;
+	return false;
+}
+
+/* That of a key for some devices only stays with that key. */
+static uint32_t choose_generation(const struct qs_enroll *e, const struct qs_keystore *ks)
+{
+	struct qs_keystore_token old;
+
+	return find_old(e, ks->store, &old) ? qs_keystore_successor(ks, old.generation)
+					    : qs_keystore_wraps_with(ks);
+}
+
+/* The slot's number is known only now, and the wrapping is bound to it. */
+static int wrap_keystore(struct qs_enroll *e, const char *salt, struct qs_error *err)
+{
+	struct qs_keystore ks;
+	uint32_t number = 0;
+	int r = qs_keystore_load_enabled(e->env, &ks, err);
+
+	(void)salt;
+	json_decref(e->token);
+	e->token = NULL;
+	if (r == 0) {
+		number = choose_generation(e, &ks);
+		r = qs_keystore_wrap(e->env, &ks, number, e->slots.cd, e->slot, &e->secret,
+				     &e->token, err);
+	}
+	if (r == 0)
+		r = qs_slots_set_token(&e->slots, e->token, e->slot, err);
+	if (r == 0)
+		(void)json_object_set_new(e->result, "generation", json_integer(number));
+	return r;
 }
 
 static int replace_old(struct qs_enroll *e, struct qs_error *err)
 {
+	struct qs_keystore_token old;
 	struct qs_keystore ks;
-	const char *salt;
 	int r = qs_keystore_load_enabled(e->env, &ks, err);
 
-	while (r == 0 && (salt = find_old(e, ks.store))) {
+	while (r == 0 && find_old(e, ks.store, &old)) {
 		free(e->drop);
-		e->drop = qs_strdup(salt);
+		e->drop = qs_strdup(qs_slots_salt(e->slots.header.json, old.slot));
 		r = qs_enroll_drop(e, err);
 	}
 	return r;

@@ -175,7 +175,7 @@ static int wrap(void *cookie, struct crypt_device *cd, json_t **ret, struct qs_e
 {
 	const struct wrapping *w = cookie;
 
-	return qs_keystore_wrap(w->f->env, &w->f->ks, cd, 0, w->key, ret, err);
+	return qs_keystore_wrap(w->f->env, &w->f->ks, w->f->generation, cd, 0, w->key, ret, err);
 }
 
 static int write_header(const struct qs_format_run *f, const struct qs_format_target *t, int fd,
@@ -321,6 +321,16 @@ static int start_over(const struct qs_format_run *f, const struct qs_format_targ
 	return r < 0 ? r : from_the_start(f, t, fd, worker, err);
 }
 
+/* The one that the run before has wrapped it with. */
+static void tell_generation(const struct qs_luks_header *h, json_t *result)
+{
+	int number;
+	json_t *found = json_object_get(qs_keystore_token_find(h->json, &number), "generation");
+
+	if (found)
+		(void)json_object_set(result, "keystore_generation", found);
+}
+
 int qs_format_device(struct qs_worker *worker, size_t i, void *cookie, json_t **ret,
 		     struct qs_error *err)
 {
@@ -339,8 +349,7 @@ int qs_format_device(struct qs_worker *worker, size_t i, void *cookie, json_t **
 		return r;
 	*ret = json_pack("{s:s}", "uuid", t->uuid);
 	if (t->keystore)
-		(void)json_object_set_new(*ret, "keystore_generation",
-					  json_integer(qs_keystore_wraps_with(&f->ks)));
+		(void)json_object_set_new(*ret, "keystore_generation", json_integer(f->generation));
 	half = is_half_written(f, t, fd, &header, err);
 	if (half < 0)
 		return half;
@@ -348,6 +357,8 @@ int qs_format_device(struct qs_worker *worker, size_t i, void *cookie, json_t **
 	    ((t->resume || t->ours) && header.version == 2 && strcmp(header.uuid, t->uuid) == 0)) {
 		(void)json_object_set_new(*ret, "note",
 					  json_string("continued an unfinished format"));
+		if (!half)
+			tell_generation(&header, *ret);
 		return half ? start_over(f, t, fd, worker, err) : go_on(f, t, fd, worker, err);
 	}
 	r = refuse_known(f, t, err);

@@ -194,10 +194,9 @@ static int look_at_key(const struct qs_env *env, const void *cookie, struct qs_e
 static int take_keystore(struct qs_format_run *f, size_t count, struct qs_error *err)
 {
 	const struct qs_env *env = f->env;
-	uint32_t number;
 	int r;
 
-	if (!qs_keystore_is_there(env))
+	if (!qs_keystore_is_there(env) && !f->options->key)
 		return 0;
 	f->lock = qs_keystore_lock(env, env->config.lock_wait_s * 1000, err);
 	r = f->lock < 0 ? f->lock : qs_keystore_load_enabled(env, &f->ks, err);
@@ -206,11 +205,15 @@ static int take_keystore(struct qs_format_run *f, size_t count, struct qs_error 
 		return r;
 	}
 	f->keystore = true;
-	number = qs_keystore_wraps_with(&f->ks);
+	f->generation = qs_keystore_wraps_with(&f->ks);
+	if (f->options->key)
+		r = qs_keystore_take_key(env, &f->ks, f->options->key, &f->generation, err);
+	if (r < 0)
+		return r;
 	/* One for each device, and the probe's. */
-	r = qs_keystore_prepare_wrapping(env, &f->ks, number, count + 1, true, err);
+	r = qs_keystore_prepare_wrapping(env, &f->ks, f->generation, count + 1, true, err);
 	if (r == 0)
-		r = qs_keystore_probe(env, &f->ks, number, err);
+		r = qs_keystore_probe(env, &f->ks, f->generation, err);
 	if (r < 0)
 		qs_error_prefix(err, "the keystore wraps no key now");
 	return r;
@@ -228,7 +231,7 @@ static int check_key_source(struct qs_format_run *f, size_t count, struct qs_err
 		what = qs_printf("the key file %s", options->key_file);
 		return qs_key_in_time(env, what, look_at_key, options->key_file, err);
 	}
-	if (!options->key_file_only && qs_key_command_is_set(env))
+	if (!options->key_file_only && !options->key && qs_key_command_is_set(env))
 		return qs_key_command_check(env, err);
 	r = options->key_file_only ? 0 : take_keystore(f, count, err);
 	return r < 0 || f->keystore ? r : qs_key_check_new(env, err);

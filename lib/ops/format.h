@@ -28,7 +28,8 @@ struct qs_format_run {
 	struct qs_format_target *targets;
 	bool keystore; /* keys that no option names are the keystore's */
 	struct qs_keystore ks;
-	int lock; /* the keystore's, so that it is not disabled meanwhile; or -1 */
+	uint32_t generation; /* that wraps them */
+	int lock;            /* the keystore's, so that it is not disabled meanwhile; or -1 */
 };
 
 /* Does a key file belong to T? */

@@ -43,11 +43,14 @@ static void warn(json_t *list, const json_t *one, time_t now)
 /* Of the generation that wraps, else of the last other one that has a server. */
 static json_t *describe(const struct qs_env *env, const struct qs_keystore *ks)
 {
-	const struct qs_provider *p = qs_keystore_provider(ks, qs_keystore_wraps_with(ks));
+	uint32_t number = qs_keystore_wraps_with(ks);
+	const struct qs_provider *p = qs_keystore_provider(ks, number);
 
-	for (size_t i = ks->count; !p->describe && i > 0; i--)
-		p = qs_keystore_provider(ks, ks->generations[i - 1].number);
-	return p->describe ? p->describe(env) : NULL;
+	for (size_t i = ks->count; !p->describe && i > 0; i--) {
+		number = ks->generations[i - 1].number;
+		p = qs_keystore_provider(ks, number);
+	}
+	return p->describe ? p->describe(env, number) : NULL;
 }
 
 /* ---- when the keys were had last ---- */
@@ -196,7 +199,8 @@ int qs_keystore_check(const struct qs_env *env, json_t **ret, struct qs_error *e
 		return r;
 	tried = json_array();
 	for (size_t i = 0; i < ks.count; i++)
-		try_generation(env, &ks, ks.generations[i].number, tried, &failed);
+		if (!ks.generations[i].begun)
+			try_generation(env, &ks, ks.generations[i].number, tried, &failed);
 	save_state(env, failed.kind == QS_E_NONE);
 	*ret = json_pack("{s:s,s:s,s:i,s:o}", "state", qs_keystore_state_name(ks.state), "provider",
 			 ks.provider, "generation", (int)ks.current, "tried", tried);

@@ -25,7 +25,8 @@ static bool is_behind(const struct qs_env *env, const struct qs_keystore *ks, co
 	if (!token || qs_keystore_token_parse(token, h.uuid, &t, NULL) < 0 ||
 	    strcmp(t.store, ks->store) != 0)
 		return false;
-	return t.generation != qs_keystore_wraps_with(ks) || qs_header_is_cut_update(&h);
+	return t.generation != qs_keystore_successor(ks, t.generation) ||
+	       qs_header_is_cut_update(&h);
 }
 
 static bool is_present(const struct qs_env *env, const char *name)

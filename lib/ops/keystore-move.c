@@ -7,9 +7,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "key/place.h"
+#include "keystore/provider.h"
 #include "ops/journal.h"
 #include "ops/keystore.h"
+#include "tab/crypttab.h"
 
 /* Has it a key file that is ours to move? What cannot be found out is left to the move itself. */
 static bool has_key_file(const struct qs_env *env, struct qs_outcome *o)
@@ -41,8 +44,8 @@ static bool is_told(const struct qs_outcomes *list, const struct qs_outcome *o)
 }
 
 /* Those without a key file have a note, unless they were rewrapped just now. */
-int qs_keystore_move(const struct qs_env *env, struct qs_outcomes *asked, struct qs_outcomes *ret,
-		     struct qs_error *err)
+static int move(const struct qs_env *env, struct qs_outcomes *asked, struct qs_outcomes *ret,
+		struct qs_error *err)
 {
 	const struct qs_enroll_options options = { .method = "keystore-move" };
 	QS_AUTO(qs_auto_free) const char **devices = calloc(asked->count + 1, sizeof(*devices));
@@ -70,4 +73,40 @@ int qs_keystore_move(const struct qs_env *env, struct qs_outcomes *asked, struct
 		moved.items[i] = (struct qs_outcome){};
 	}
 	return r;
+}
+
+/* Let go of the lock again, which the move takes for itself. */
+static int bring_all(const struct qs_env *env, struct qs_outcomes *report, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close)
+	int lock = qs_keystore_lock(env, env->config.lock_wait_s * 1000, err);
+	struct qs_keystore ks;
+	int r = lock < 0 ? lock : qs_keystore_load_enabled(env, &ks, err);
+
+	if (r == 0)
+		r = qs_keystore_prepare_all(env, &ks, true, err);
+	return r < 0 ? r : qs_keystore_settle(env, &ks, report, NULL, err);
+}
+
+int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devices, size_t count,
+			       struct qs_outcomes *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *table = qs_env_path(env, QS_CRYPTTAB);
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes asked = {};
+	struct qs_error own = {};
+	int r = bring_all(env, ret, &own);
+
+	if (r < 0 && own.kind != QS_E_PARTIAL) {
+		*err = own;
+		return r;
+	}
+	r = qs_outcomes_init(&asked, devices, count, err);
+	if (r == 0 && count == 0)
+		r = qs_outcomes_add_ours(env, &asked, err);
+	if (r == 0)
+		r = move(env, &asked, ret, err);
+	/* A run that was killed may have finished all of it but these. */
+	if (r >= 0)
+		r = qs_journal_sync(env, err);
+	return r < 0 ? r : qs_file_sync_parent(table, err);
 }

@@ -1,5 +1,5 @@
 /*
- * Devices brought to the generation that wraps now. What a crash after each step of one device
+ * Devices brought to another generation. What a crash after each step of one device
  * leaves, and what a second run does:
  *
  *   step                                  left behind                  second run
@@ -47,6 +47,11 @@ struct bring {
 static bool is_true(const struct qs_outcome *o, const char *key)
 {
 	return json_is_true(json_object_get(o->details, key));
+}
+
+static uint32_t target_of(const struct qs_outcome *o)
+{
+	return (uint32_t)json_integer_value(json_object_get(o->details, "target"));
 }
 
 /* ---- in a worker: the second copy of the backup ---- */
@@ -381,7 +386,6 @@ static int run_jobs(struct bring *b, struct qs_error *err)
  */
 static int make_tokens(struct bring *b, struct qs_error *err)
 {
-	const uint32_t target = qs_keystore_wraps_with(b->ks);
 	QS_AUTO(qs_auto_free)
 	struct qs_rewrap *items = calloc(b->found->count + 1, sizeof(*items));
 	QS_AUTO(qs_auto_free) size_t *of = calloc(b->found->count + 1, sizeof(*of));
@@ -396,8 +400,9 @@ static int make_tokens(struct bring *b, struct qs_error *err)
 		if (!b->todo[i])
 			continue;
 		of[n] = i;
+		items[n].target = target_of(o);
 		items[n].keep = json_integer_value(json_object_get(o->details, "generation")) ==
-				(json_int_t)target;
+				(json_int_t)items[n].target;
 		items[n].uuid = o->uuid;
 		items[n++].token = json_object_get(o->details, "token");
 	}
@@ -424,8 +429,7 @@ static void tell(const struct bring *b, const bool *tried, struct qs_outcomes *r
 		qs_outcome_set(&o->uuid, from->uuid);
 		o->error = from->error;
 		if (o->error.kind == QS_E_NONE)
-			qs_outcome_detail(o, "generation",
-					  json_integer(qs_keystore_wraps_with(b->ks)));
+			qs_outcome_detail(o, "generation", json_integer(target_of(from)));
 	}
 }
 

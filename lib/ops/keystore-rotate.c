@@ -6,16 +6,13 @@
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "key/place.h"
 #include "keystore/provider.h"
 #include "keystore/rotation.h"
 #include "keystore/session.h"
-#include "ops/journal.h"
 #include "ops/keystore-record.h"
 #include "ops/keystore.h"
 
@@ -159,9 +156,8 @@ static const struct qs_rotation_functions functions = {
 
 /* ---- the commands ---- */
 
-static int refuse_interval(const struct qs_keystore *ks, struct qs_error *err)
+int qs_keystore_refuse_interval(const struct qs_keystore_generation *g, struct qs_error *err)
 {
-	const struct qs_keystore_generation *g = qs_keystore_generation(ks, ks->current);
 	time_t age = time(NULL) - g->created;
 
 	/* A generation of the future is a clock that was wrong, and no reason to wait. */
@@ -235,7 +231,7 @@ static int run(struct rotate *ro, struct qs_keystore *ks, const struct qs_rotati
 	return r;
 }
 
-static json_t *describe(const struct qs_keystore *ks, const json_t *retired)
+json_t *qs_keystore_describe_rotation(const struct qs_keystore *ks, const json_t *retired)
 {
 	json_t *result = json_pack("{s:s,s:i,s:s*,s:O}", "state", qs_keystore_state_name(ks->state),
 				   "generation", (int)ks->current, "provider",
@@ -308,7 +304,7 @@ static int rotate(struct rotate *ro, const struct qs_rotate_options *options,
 	if (r == 0 && options->provider)
 		return migrate(ro, options->provider, ks, err);
 	if (idle && !options->force && !options->if_due)
-		r = refuse_interval(ks, err);
+		r = qs_keystore_refuse_interval(qs_keystore_generation(ks, ks->current), err);
 	if (r < 0)
 		return r;
 	return run(ro, ks, idle && (!options->if_due || qs_keystore_is_due(ks)) ? &wish : NULL,
@@ -345,18 +341,19 @@ int qs_keystore_rotate(const struct qs_env *env, const struct qs_rotate_options 
 	if (options->if_due)
 		r = look_for_work(env, &ks, &work, err);
 	if (r == 0 && work)
-		r = rotate(&ro, options, &ks, err);
+		r = options->key ? qs_keystore_rotate_key(env, options, &ks, ret, retired, err)
+				 : rotate(&ro, options, &ks, err);
 	if (options->if_due)
 		qs_rotation_tell_overdue(env, &ks);
 	if (ks.state != QS_KEYSTORE_DISABLED || r == 0)
-		*ret_result = describe(&ks, retired);
+		*ret_result = qs_keystore_describe_rotation(&ks, retired);
 	qs_outcomes_done(&ro.found);
 	return r;
 }
 
 /* ---- after a purge ---- */
 
-/* Most keystores have two generations, and no header is read. */
+/* A new keystore has one generation, and no header is read. */
 static int may_retire(const struct qs_env *env, const struct qs_keystore *ks, bool *ret,
 		      struct qs_error *err)
 {
@@ -365,7 +362,7 @@ static int may_retire(const struct qs_env *env, const struct qs_keystore *ks, bo
 	int r;
 
 	*ret = false;
-	if (ks->state != QS_KEYSTORE_ENABLED || ks->rotation != QS_ROTATION_IDLE || ks->count < 3)
+	if (ks->state != QS_KEYSTORE_ENABLED || ks->rotation != QS_ROTATION_IDLE || ks->count < 2)
 		return 0;
 	r = qs_keystore_scan(env, ks, QS_SCAN_BACKUPS, &found, err);
 	for (size_t i = 0; r == 0 && i < found.count; i++)
@@ -411,9 +408,10 @@ int qs_keystore_retire(const struct qs_env *env, json_t *ret, struct qs_error *e
 static bool is_behind(const struct qs_keystore *ks, const struct qs_outcome *o)
 {
 	const json_t *generation = json_object_get(o->details, "keystore_generation");
+	uint32_t number = (uint32_t)json_integer_value(generation);
 
 	return o->error.kind == QS_E_NONE && generation &&
-	       json_integer_value(generation) != (json_int_t)qs_keystore_wraps_with(ks);
+	       number != qs_keystore_successor(ks, number);
 }
 
 static bool any_behind(const struct qs_env *env, const struct qs_outcomes *list)
@@ -467,47 +465,17 @@ void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *l
 	json_decref(ro.retired);
 }
 
-/* ---- rewrap ---- */
+/* ---- for those who change devices, or keys, themselves ---- */
 
-/* Let go of the lock again, which the move takes for itself. */
-static int bring_all(struct rotate *ro, struct qs_error *err)
+int qs_keystore_settle(const struct qs_env *env, struct qs_keystore *ks, struct qs_outcomes *report,
+		       json_t *retired, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_close)
-	int lock = qs_keystore_lock(ro->env, ro->env->config.lock_wait_s * 1000, err);
-	struct qs_keystore ks;
-	int r = lock < 0 ? lock : qs_keystore_load_enabled(ro->env, &ks, err);
+	QS_AUTO(qs_auto_json) json_t *own = json_array();
+	struct rotate ro = { .env = env, .report = report, .retired = retired ? retired : own };
+	int r = qs_rotation_run(ks, &functions, &ro, NULL, err);
 
-	if (r == 0)
-		r = qs_keystore_prepare_all(ro->env, &ks, true, err);
-	if (r < 0)
-		return r;
-	return qs_rotation_run(&ks, &functions, ro, NULL, err);
-}
-
-int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devices, size_t count,
-			       struct qs_outcomes *ret, struct qs_error *err)
-{
-	struct rotate ro = { .env = env, .report = ret, .retired = json_array() };
-	QS_AUTO(qs_auto_free) char *table = qs_env_path(env, QS_CRYPTTAB);
-	QS_AUTO(qs_outcomes_done) struct qs_outcomes asked = {};
-	struct qs_error own = {};
-	int r = bring_all(&ro, &own);
-
-	if (own.kind == QS_E_PARTIAL)
+	if (r < 0 && err->kind == QS_E_PARTIAL)
 		tell_unreadable(&ro);
 	qs_outcomes_done(&ro.found);
-	json_decref(ro.retired);
-	if (r < 0 && own.kind != QS_E_PARTIAL) {
-		*err = own;
-		return r;
-	}
-	r = qs_outcomes_init(&asked, devices, count, err);
-	if (r == 0 && count == 0)
-		r = qs_outcomes_add_ours(env, &asked, err);
-	if (r == 0)
-		r = qs_keystore_move(env, &asked, ret, err);
-	/* A run that was killed may have finished all of it but these. */
-	if (r >= 0)
-		r = qs_journal_sync(env, err);
-	return r < 0 ? r : qs_file_sync_parent(table, err);
+	return r;
 }

@@ -118,6 +118,7 @@ static int describe(const struct scan *s, const struct qs_outcome *o, const stru
 	QS_AUTO(qs_auto_free) char *link = NULL;
 	QS_AUTO(qs_auto_free) char *name = NULL;
 	uint64_t generation = 0;
+	uint32_t target;
 	bool alike;
 	int r = qs_device_find(s->env, o->device, &dev, err);
 
@@ -129,11 +130,13 @@ static int describe(const struct scan *s, const struct qs_outcome *o, const stru
 	if (alike)
 		(void)json_object_set_new(ret, "alike", json_true());
 	(void)qs_fields_number(token, "generation", &generation);
+	target = qs_keystore_successor(s->ks, (uint32_t)generation);
 	(void)json_object_set_new(ret, "name", json_string(name));
 	(void)json_object_set(ret, "token", (json_t *)token);
-	(void)json_object_set_new(ret, "behind",
-				  json_boolean(generation != qs_keystore_wraps_with(s->ks) ||
-					       (!alike && !agrees(s, name, &seen->h))));
+	(void)json_object_set_new(ret, "target", json_integer(target));
+	(void)json_object_set_new(
+		ret, "behind",
+		json_boolean(generation != target || (!alike && !agrees(s, name, &seen->h))));
 	return 0;
 }
 

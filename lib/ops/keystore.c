@@ -284,7 +284,8 @@ static json_t *rotation(const struct qs_keystore *ks, const struct qs_outcomes *
 	json_int_t total = 0;
 
 	for (size_t i = 0; i < ks->count; i++)
-		total += count_of(found, ks->generations[i].number, false);
+		if (!ks->generations[i].line)
+			total += count_of(found, ks->generations[i].number, false);
 	return json_pack("{s:s,s:i,s:s,s:I,s:I}", "state", qs_rotation_state_name(ks->rotation),
 			 "generation", (int)ks->target, "provider",
 			 qs_keystore_provider_name(ks, ks->target), "done",
@@ -296,11 +297,15 @@ static json_t *generation(const struct qs_env *env, const struct qs_keystore *ks
 {
 	const struct qs_provider *provider = qs_keystore_provider(ks, g->number);
 	json_t *tpm2 = provider->binding ? provider->binding(env, ks, g->number) : NULL;
+	json_t *key = provider->key ? provider->key(env, g->number) : NULL;
+	json_t *json = json_pack("{s:i,s:o,s:s,s:I,s:I,s:o*,s:o*}", "number", (int)g->number,
+				 "created", qs_json_time(g->created), "provider", provider->name,
+				 "devices", count_of(found, g->number, false), "backups",
+				 count_of(found, g->number, true), "tpm2", tpm2, "key", key);
 
-	return json_pack("{s:i,s:o,s:s,s:I,s:I,s:o*}", "number", (int)g->number, "created",
-			 qs_json_time(g->created), "provider", provider->name, "devices",
-			 count_of(found, g->number, false), "backups",
-			 count_of(found, g->number, true), "tpm2", tpm2);
+	if (g->line)
+		(void)json_object_set_new(json, "line", json_integer(g->line));
+	return json;
 }
 
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err)

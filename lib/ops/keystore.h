@@ -9,6 +9,7 @@
 
 #include "base/pool.h"
 #include "keystore/keystore.h"
+#include "keystore/provider.h"
 #include "ops/internal.h"
 #include "ops/open.h"
 
@@ -47,25 +48,45 @@ enum qs_keystore_scan {
  * (device: its path). outcome.details: "generation" and "provider" of a key that KS
  * wrapped, absent without one; "elsewhere": that of one which another keystore wrapped; "backup"
  * (true for backups). With QS_SCAN_WRAPPED "wrapped", where there is one. With QS_SCAN_REWRAP
- * devices have their name in outcome.name, and "token" (as in the header), "behind" (device or
- * backup is not, or not wholly, at the generation that wraps). Never writes.
+ * devices have their name in outcome.name, and "token" (as in the header), "target" (the generation
+ * that they are brought to), "behind" (device or backup is not, or not wholly, at the generation
+ * that wraps). Never writes.
  */
 int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 		     enum qs_keystore_scan how, struct qs_outcomes *ret, struct qs_error *err);
 
 /*
- * Bring those of FOUND (of a scan with QS_SCAN_REWRAP) that are behind to the generation that
- * wraps now; the caller holds the keystore's lock. REPORT gets an outcome for each of them.
+ * Bring those of FOUND (of a scan with QS_SCAN_REWRAP) that are behind to their target; the caller
+ * holds the keystore's lock. REPORT gets an outcome for each of them.
  */
 int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
 		      struct qs_outcomes *found, struct qs_outcomes *report, struct qs_error *err);
 
 /*
- * Move the devices ASKED from their key files into the keystore. What is told of each goes from
- * there to RET, where those that were brought along just now are.
+ * With the keystore's lock: go on with a rotation of KS, if one is under way, bring along what is
+ * behind, and retire what nothing names. REPORT gets devices, RETIRED (may be NULL) the numbers of
+ * generations. QS_E_PARTIAL: some devices are not where they belong.
  */
-int qs_keystore_move(const struct qs_env *env, struct qs_outcomes *asked, struct qs_outcomes *ret,
-		     struct qs_error *err);
+int qs_keystore_settle(const struct qs_env *env, struct qs_keystore *ks, struct qs_outcomes *report,
+		       json_t *retired, struct qs_error *err);
+
+/* Is G too young for the next one? QS_E_REFUSED. */
+int qs_keystore_refuse_interval(const struct qs_keystore_generation *g, struct qs_error *err);
+
+/* The result of qs_keystore_rotate(); a new reference. */
+json_t *qs_keystore_describe_rotation(const struct qs_keystore *ks, const json_t *retired);
+
+/* qs_keystore_rotate() of a key for some devices only. KS is kept as it is written. */
+int qs_keystore_rotate_key(const struct qs_env *env, const struct qs_rotate_options *options,
+			   struct qs_keystore *ks, struct qs_outcomes *ret, json_t *retired,
+			   struct qs_error *err);
+
+/*
+ * With the keystore's lock: the generation that wraps with KEY, a key for some devices only, which
+ * is made if there is none (steps: ops/keystore-key.c). KS is kept as it is written.
+ */
+int qs_keystore_take_key(const struct qs_env *env, struct qs_keystore *ks,
+			 const struct qs_keystore_key *key, uint32_t *ret, struct qs_error *err);
 
 /* Read the header of NODE (a real path) anew, and open by what KS wrapped in it. Never writes. */
 int qs_keystore_prove(const struct qs_env *env, const struct qs_keystore *ks, const char *node,

@@ -17,6 +17,8 @@
 #include "base/secret.h"
 #include "luks/tpm2-token.h"
 
+struct qs_keystore_key;
+
 /* What became of one device. error.kind is QS_E_NONE on success. */
 struct qs_outcome {
 	char *device; /* as the user typed it, or its node */
@@ -72,6 +74,7 @@ struct qs_format_options {
 	bool force;           /* overrides QS_E_REFUSED */
 	bool no_open;
 	bool no_crypttab;
+	const struct qs_keystore_key *key; /* of the keystore, for these devices only; or NULL */
 };
 
 /* The seven steps of ops/format.c, each device in a worker process. */
@@ -296,9 +299,11 @@ struct qs_rotate_options {
 	 * for the TPM. QS_E_EXISTS: it does already; not available, and nothing is left behind:
 	 * as its health(). NULL: with the current one's. */
 	const char *provider;
-	bool force;  /* also before the minimum interval, which is QS_E_REFUSED */
-	bool if_due; /* begin one only if the schedule says so; devices that were away are brought
-			along. Without a keystore, and with nothing to do, a success */
+	const struct qs_keystore_key
+		*key; /* rotate this one, for some devices only; NULL: the own */
+	bool force;   /* also before the minimum interval, which is QS_E_REFUSED */
+	bool if_due;  /* begin one only if the schedule says so; devices that were away are brought
+			 along. Without a keystore, and with nothing to do, a success */
 };
 
 /*
@@ -342,6 +347,15 @@ int qs_keystore_purge(const struct qs_env *env, bool all, struct qs_outcomes *re
  */
 int qs_keystore_rewrap_devices(const struct qs_env *env, const char *const *devices, size_t count,
 			       struct qs_outcomes *ret, struct qs_error *err);
+
+/*
+ * Bring DEVICES (COUNT 0: all of the keystore's that are present) to KEY, a key for some devices
+ * only, or (NULL) back to the keystore's own: steps in ops/keystore-key.c. outcome.details:
+ * "generation".
+ */
+int qs_keystore_change_key(const struct qs_env *env, const char *const *devices, size_t count,
+			   const struct qs_keystore_key *key, struct qs_outcomes *ret,
+			   struct qs_error *err);
 
 /* Prove what the keystore holds, as qs_keystore_scan() does (ops/keystore.h). Reads only. */
 int qs_keystore_verify(const struct qs_env *env, struct qs_outcomes *ret, struct qs_error *err);

@@ -92,6 +92,8 @@ static enum qs_transit_verdict cannot(const struct qs_transit_answer *a, const c
 			a->status);
 	else if (a->status == 501)
 		(void)qs_fail(err, QS_E_TEMPORARY, "it is not initialised");
+	else if (a->status == 503 && strstr(words, "namespace"))
+		(void)qs_fail(err, QS_E_TEMPORARY, "the namespace is locked or sealed (%s)", words);
 	else if (a->status == 503 && strstr(words, "sealed"))
 		(void)qs_fail(err, QS_E_TEMPORARY, "it is sealed");
 	else

@@ -2,87 +2,12 @@
 # The keystore's provider vault, with the double of Vault and OpenBao in several ages.
 
 load tree
+load vault
 
 setup()
 {
 	make_tree 2
-	KEYSTORE=$ROOT/etc/cryptconf/keystore
-	SERVER=$BATS_TEST_TMPDIR/server
-	OTHER=$BATS_TEST_TMPDIR/other
-	mkdir -p "$ROOT/etc/cryptconf/vault"
-}
-
-teardown()
-{
-	double stop "$SERVER"
-	double stop "$OTHER"
-}
-
-double()
-{
-	"$BATS_TEST_DIRNAME/../vault-server" "$@"
-}
-
-# started AGE: the server, and what this machine knows of it.
-started()
-{
-	double start "$SERVER" "$1"
-	install -m 0400 "$SERVER/certs/ca.crt" "$ROOT/etc/cryptconf/vault/ca.pem"
-	install -m 0400 "$SERVER/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
-	servers "$SERVER"
-}
-
-# servers DIR...: those to ask, in that order.
-servers()
-{
-	local dir list=
-	for dir; do list+=,localhost:$(<"$dir/port"); done
-	printf 'vault_servers = "%s"; vault_deadline = 3; vault_role_id = "%s";\n' "${list#,}" \
-		"$(<"$SERVER/role-id")" >"$ROOT/etc/cryptconf/qs-util.conf"
-}
-
-setting()
-{
-	echo "$*" >>"$ROOT/etc/cryptconf/qs-util.conf"
-}
-
-# rules LINE...: how the server misbehaves from now on; counts anew.
-rules()
-{
-	printf '%s\n' "$@" >"$SERVER/rules.new"
-	mv "$SERVER/rules.new" "$SERVER/rules"
-	: >"$SERVER/requests"
-}
-
-# asked REGEX: how often the server has been, since the rules were set.
-asked()
-{
-	grep -cE "$1" "$SERVER/requests" || true
-}
-
-# admin METHOD PATH [BODY]: somebody with all rights asks the server.
-admin()
-{
-	curl -sS --fail-with-body --cacert "$SERVER/certs/ca.crt" -H "X-Vault-Token: $(<"$SERVER/token")" \
-		-X "$1" ${3+--data "$3"} "https://localhost:$(<"$SERVER/port")/v1/$2"
-}
-
-own_key()
-{
-	echo "qs-util-$(jq -r .store "$KEYSTORE/keystore.json")"
-}
-
-# enrolled COUNT: that many devices, enabled and enrolled, without another key.
-enrolled()
-{
-	local n devices=()
-	for ((n = 1; n <= $1; n++)); do devices+=("$ID$n"); done
-	qs cryptformat --no-open "${devices[@]}"
-	qs --yes keystore enable --provider vault
-	qs cryptenroll "${devices[@]}" --keystore
-	rm -rf "$BATS_TEST_TMPDIR/keys"
-	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
-	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+	vault_setup
 }
 
 @test "a key of the server's own opens devices at every age, and is deleted in the end" {
@@ -91,7 +16,7 @@ enrolled()
 		started $age
 		rm -rf "$ROOT"/etc/cryptconf/{keys,headers,retired} "$ROOT/etc/crypttab" "$ROOT/img"/*
 		truncate -s 64M "$ROOT/img/d1" "$ROOT/img/d2"
-		enrolled 2
+		enrolled_with vault 2
 		key=$(own_key)
 		[ "$(stat -c '%a' "$KEYSTORE/1.vault")" = 400 ]
 		[ "$(jq -c '[.key, .key_version, .adopted]' "$KEYSTORE/1.vault")" = "[\"$key\",1,false]" ]
@@ -120,21 +45,9 @@ enrolled()
 	done
 }
 
-# copied FROM NUMBER...: those devices are copies of that one.
-copied()
-{
-	local n line
-	line=$(grep "scsi-3000$1" "$ROOT/etc/crypttab")
-	for n in "${@:2}"; do
-		cp --sparse=always "$(image_of "$1")" "$ROOT/img/d$n"
-		ln -sfn "$ROOT/img/d$n" "$ROOT${ID}$n"
-		echo "${line//scsi-3000$1/scsi-3000$n}" >>"$ROOT/etc/crypttab"
-	done
-}
-
 @test "a hundred devices open, and are verified, with one login and one request" {
 	started 1.14
-	enrolled 1
+	enrolled_with vault 1
 	copied 1 {2..100}
 	# Each request takes a while: how often that is waited for is what is counted.
 	rules 'slow seconds=0.05'
@@ -246,7 +159,7 @@ copied()
 
 @test "a busy server is waited for, and a token that is not valid any more replaced once" {
 	started openbao
-	enrolled 1
+	enrolled_with vault 1
 	rules 'status code=429 times=1' 'status code=503 text="namespace is busy" times=0'
 	run -0 qs cryptopen --test "${ID}1"
 	rules 'expired times=1 path=transit'
@@ -259,7 +172,7 @@ copied()
 
 @test "the next server answers when one is down, silent, sealed, a standby or not itself" {
 	started 1.14
-	enrolled 1
+	enrolled_with vault 1
 	double start "$OTHER" 1.14
 	ln -sfn "$SERVER/certs" "$OTHER/certs.same"
 	rm -r "$OTHER/certs" && mv "$OTHER/certs.same" "$OTHER/certs"
@@ -300,7 +213,7 @@ copied()
 		rules ''
 		rm -rf "$ROOT"/etc/cryptconf/{keys,headers,keystore} "$ROOT/etc/crypttab" "$ROOT/img"/*
 		truncate -s 64M "$ROOT/img/d1" "$ROOT/img/d2"
-		enrolled 2
+		enrolled_with vault 2
 		# Another key's, as the server sees it: well-formed, and not authentic.
 		local text=$BATS_TEST_TMPDIR/token
 		local number
@@ -345,7 +258,7 @@ END
 	admin DELETE transit/keys/qs-shared
 	admin POST transit/keys/qs-shared '{}'
 	admin POST transit/keys/qs-shared/rotate '{}'
-	enrolled 1
+	enrolled_with vault 1
 	[ "$(jq -c '[.key, .key_version, .adopted]' "$KEYSTORE/1.vault")" = '["qs-shared",2,true]' ]
 	# One that the administrator has rotated is taken as it is.
 	admin POST transit/keys/qs-shared/rotate '{}'
@@ -396,7 +309,7 @@ END
 @test "without qs-util: whoever may decrypt at the server opens the device by curl, jose and cryptsetup" {
 	local number text
 	started 1.14
-	enrolled 1
+	enrolled_with vault 1
 	run -1 qs keystore export --public-key /nowhere
 	cd "$BATS_TEST_TMPDIR"
 	number=$(cryptsetup luksDump "$(image_of 1)" | sed -n 's/^ *\([0-9]*\): qs-keystore$/\1/p')
@@ -407,42 +320,6 @@ END
 		base64 -d | jose b64 enc -I - | jq -R '{kty: "oct", k: .}' >content.jwk
 	jose jwe dec -i jwe.json -k content.jwk >plain
 	cryptsetup open --test-passphrase --key-file plain --keyfile-size 64 "$(image_of 1)"
-}
-
-# killed_at N before|after ARGUMENT...: all processes of a command, when it has sent its Nth request
-# and the server has (not) done it. Fails when it ends with fewer.
-killed_at()
-{
-	local pid n
-	rm -f "$SERVER/held"
-	rules "hold nth=$1 when=$2"
-	setsid "$QS_UTIL" --root="$ROOT" "${@:3}" </dev/null >"$BATS_TEST_TMPDIR/killed" 2>&1 &
-	pid=$!
-	until [ -e "$SERVER/held" ]; do
-		kill -0 "$pid" 2>/dev/null || { wait "$pid" || return 2; return 1; }
-		sleep 0.02
-	done
-	kill -9 -- "-$pid"
-	wait "$pid" || true
-	rules ''
-}
-
-# exchanges ARGUMENT...: how many requests the command makes.
-exchanges()
-{
-	rules ''
-	"$QS_UTIL" --root="$ROOT" "$@" </dev/null >&2
-	wc -l <"$SERVER/requests"
-}
-
-# swept COUNT: the points at which to kill, half of them unless QS_FAULT_ALL is set.
-swept()
-{
-	local n
-	for ((n = 1; n <= $1; n++)); do
-		[ -z "${QS_FAULT_ALL-}" ] || printf "%s\n" "$n before" "$n after"
-		[ -n "${QS_FAULT_ALL-}" ] || { ((n % 2)) && echo "$n after" || echo "$n before"; }
-	done
 }
 
 @test "enabling that is killed at any exchange is finished by a second run, and leaves no other key" {
@@ -464,7 +341,7 @@ swept()
 @test "a rotation that is killed at any exchange opens the device, and is finished by a second run" {
 	local count n when before
 	started openbao
-	enrolled 1
+	enrolled_with vault 1
 	count=$(exchanges keystore rotate --force)
 	((count >= 6))
 	while read -r n when; do

@@ -31,13 +31,7 @@ setting()
 # enrolled COUNT [PROVIDER]: that many devices, enabled and enrolled, without another key.
 enrolled()
 {
-	local n devices=()
-	for ((n = 1; n <= $1; n++)); do devices+=("$ID$n"); done
-	qs cryptformat --no-open "${devices[@]}"
-	qs --yes keystore enable --provider "${2-kmip}"
-	qs cryptenroll "${devices[@]}" --keystore
-	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
-	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+	enrolled_with "${2-kmip}" "$1"
 }
 
 # The keys that the server has.

@@ -97,3 +97,16 @@ sum()
 {
 	sha256sum <"$1"
 }
+
+# enrolled_with PROVIDER COUNT: that many devices, enabled and enrolled, without another key.
+enrolled_with()
+{
+	local n devices=()
+	for ((n = 1; n <= $2; n++)); do devices+=("$ID$n"); done
+	qs cryptformat --no-open "${devices[@]}"
+	qs --yes keystore enable --provider "$1"
+	qs cryptenroll "${devices[@]}" --keystore
+	rm -rf "$BATS_TEST_TMPDIR/keys"
+	mv "$ROOT/etc/cryptconf/keys" "$BATS_TEST_TMPDIR/keys"
+	mkdir -m 0700 "$ROOT/etc/cryptconf/keys"
+}

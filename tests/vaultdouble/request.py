@@ -31,6 +31,7 @@ class Request:
         self.now = server.now()
         self.token = None
         self.space = server.spaces[""]
+        self.prefix = ""
         self.new = server.age != "1.8"
 
     def answer(self):
@@ -66,6 +67,9 @@ class Request:
         if name not in self.server.spaces:
             raise Answer(404, "namespace not found")
         self.space = self.server.spaces[name]
+        # Also where the namespace alone is sealed, from 2.6 on.
+        if self.space.state:
+            raise Answer(503, self.space.state)
 
     def quota(self):
         s, headers = self.server, {}
@@ -95,6 +99,7 @@ class Request:
         if "expired" in self.rules:
             self.server.tokens.pop(text, None)
         token = self.server.find_token(text)
+        self.reach(token)
         if token.uses:
             token.uses -= 1
             if token.uses == 0:
@@ -103,11 +108,19 @@ class Request:
         if not self.allowed():
             raise Answer(403, DENIED)
 
+    def reach(self, token):
+        """A token is good in its namespace and below; its policies name paths from there."""
+        home, here = token.home, self.space.name
+        if here != home and home and not here.startswith(home + "/"):
+            raise Answer(403, DENIED)
+        self.prefix = (here[len(home):].lstrip("/") + "/").lstrip("/")
+
     def capabilities(self, path):
         if "root" in self.token.policies:
             return {"root"}
+        policies = self.server.spaces[self.token.home].policies
         return set().union(
-            *(p.capabilities(path) for n, p in self.space.policies.items() if n in self.token.policies)
+            *(p.capabilities(self.prefix + path) for n, p in policies.items() if n in self.token.policies)
         )
 
     def allowed(self):
@@ -207,7 +220,7 @@ class Request:
                 del space.secrets[self.body["secret_id"]]
         token = s.new_token(
             role["policies"], role["ttl"], top=role["top"], meta={"role_name": role["name"]},
-            path=self.path, uses=role["num_uses"],
+            path=self.path, uses=role["num_uses"], home=space.name,
         )
         return envelope(auth=token.auth())
 
@@ -253,7 +266,7 @@ class Request:
             ttl = seconds(self.body.get("ttl")) or 2764800
             made = s.new_token(
                 self.body.get("policies", []), ttl, uses=self.body.get("num_uses", 0),
-                top=seconds(self.body.get("explicit_max_ttl")),
+                top=seconds(self.body.get("explicit_max_ttl")), home=self.space.name,
             )
             return envelope(auth=made.auth())
         if action == "renew-self":
@@ -287,8 +300,16 @@ class Request:
         if rest == "seal":
             s.sealed = True
         elif parts[0] == "namespaces" and s.age == "openbao":
-            s.spaces[parts[1]] = Namespace()
-            return envelope({"path": parts[1] + "/"})
+            name = "/".join(filter(None, [self.space.name, parts[1]]))
+            if len(parts) > 2:
+                s.spaces[name].state = {
+                    "lock": "API access to this namespace has been locked by an administrator - "
+                            f'"{name}/" must be unlocked to gain access.',
+                    "seal": "namespace is sealed",
+                }.get(parts[2], "")
+                return None
+            s.spaces[name] = Namespace(name)
+            return envelope({"path": name + "/"})
         elif parts[0] == "mounts" and self.method == "GET":
             return {**{m + "/": {"type": "transit"} for m in self.space.mounts}, **envelope({})}
         elif parts[0] == "mounts":

@@ -69,6 +69,7 @@ class Token:
         self.renewable = rest.get("renewable", True)
         self.entity = str(uuid.uuid4()) if self.meta else ""
         self.wraps = rest.get("wraps")
+        self.home = rest.get("home", "")  # its namespace
 
     def auth(self):
         return {
@@ -192,7 +193,8 @@ class Key:
 class Namespace:
     """What a namespace has of its own; a server without them has one."""
 
-    def __init__(self):
+    def __init__(self, name=""):
+        self.name, self.state = name, ""
         self.mounts, self.auths, self.policies, self.roles = {}, {}, {}, {}
         self.keys = {}
         self.secrets = {}

@@ -1,0 +1,189 @@
+#!/usr/bin/env bats
+# Keys of a Vault server's for some devices only, beside the keystore's own.
+
+load tree
+load vault
+
+setup()
+{
+	make_tree 4
+	vault_setup
+}
+
+# generation_of N, key_of_device N: what opens disk N.
+generation_of()
+{
+	qs --json cryptopen --test "${ID}$1" | jq '.devices[0].keystore_generation'
+}
+
+# own_namespace: "team", whose role's secret-id is in the file $SECRET.
+own_namespace()
+{
+	namespace team >/dev/null
+	SECRET=/etc/cryptconf/vault/team
+	install -m 0400 "$SERVER/team.secret" "$ROOT$SECRET"
+	OWN=(--kms-namespace team --role-id "$(<"$SERVER/team.role")" --secret-id-file "$SECRET")
+	within team POST transit/keys/finance '{}' >/dev/null
+}
+
+@test "devices are formatted with a key of theirs, changed to another and taken back" {
+	started openbao
+	own_namespace
+	admin POST transit/keys/qs-one '{}'
+	qs --yes keystore enable
+	run -0 --separate-stderr qs --json cryptformat --no-open --kms-key finance "${OWN[@]}" "${ID}1" "${ID}2"
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[2,2]' ]
+	qs cryptformat --no-open "${ID}3"
+	# The same key and credentials are the same generation, another key another.
+	run -0 qs cryptformat --no-open --kms-key finance "${OWN[@]}" "${ID}4"
+	[ "$(generation_of 4)" = 2 ]
+	run -0 --separate-stderr qs --json keystore rewrap --kms-key qs-one "${ID}3" "${ID}4"
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.devices[].generation]' <<<"$output")" = '[3,3]' ]
+	[ "$(generation_of 3)$(generation_of 4)$(generation_of 1)" = 332 ]
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.result.generations[] | [.number, .devices, .line, .key.name, .key.namespace]]' <<<"$output")" = \
+		'[[1,0,null,null,null],[2,2,2,"finance","team"],[3,2,3,"qs-one",null]]' ]
+	run -0 qs keystore status
+	[[ $output == *'version 1 of finance, namespace team, role '* ]]
+	[ "$(stat -c %a "$KEYSTORE/2.vault")" = 400 ]
+	! grep -rqF "$(<"$SERVER/team.secret")" "$KEYSTORE" || false
+	# All of them stay where they are.
+	run -0 qs keystore rotate --force
+	run -0 qs --yes keystore migrate --provider vault
+	run -0 qs keystore rewrap --all
+	[ "$(generation_of 1)$(generation_of 3)" = 23 ]
+	run -0 qs keystore verify
+	run -0 qs keystore check
+	# And back: what no device has any more is forgotten, and the key at the server untouched.
+	run -0 qs keystore rewrap --cluster-key "${ID}3" "${ID}4"
+	[ "$(generation_of 3)$(generation_of 4)" = 55 ]
+	[ ! -e "$KEYSTORE/3.vault" ]
+	run -0 qs keystore rewrap --cluster-key "${ID}3"
+	[[ $output == *'already'* ]]
+	[ "$(admin GET transit/keys/qs-one | jq -c '.data | [.latest_version, .min_decryption_version]')" = '[1,1]' ]
+	run -0 qs keystore rewrap --all --cluster-key
+	[ "$(jq -c '[.generations[].number]' "$KEYSTORE/keystore.json")" = '[4,5]' ]
+	run -0 qs --json cryptopenall --test
+}
+
+@test "a key of theirs is rotated with its devices, and nothing else" {
+	started 1.14
+	admin POST transit/keys/qs-one '{}'
+	qs --yes keystore enable --provider vault
+	qs cryptformat --no-open --kms-key qs-one "${ID}1" "${ID}2"
+	qs cryptformat --no-open "${ID}3"
+	run -6 qs keystore rotate --kms-key qs-one
+	mv "$(image_of 2)" "$BATS_TEST_TMPDIR/away"
+	run -0 --separate-stderr qs --json keystore rotate --force --kms-key qs-one
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(generation_of 1)$(generation_of 3)" = 31 ]
+	[ "$(jq -c '[.key, .key_version]' "$KEYSTORE/3.vault")" = '["qs-one",2]' ]
+	# The device that was away comes along when it returns, and its generation goes.
+	[ -e "$KEYSTORE/2.vault" ]
+	mv "$BATS_TEST_TMPDIR/away" "$(image_of 2)"
+	[ "$(generation_of 2)" = 2 ]
+	run -0 qs keystore rotate --if-due
+	[ "$(generation_of 2)" = 3 ]
+	[ ! -e "$KEYSTORE/2.vault" ]
+	run -2 qs keystore rotate --force --kms-key qs-none
+	# What the administrator has rotated is the next version.
+	admin POST transit/keys/qs-one/rotate '{}'
+	run -0 qs keystore rotate --force --kms-key qs-one
+	[ "$(jq .key_version "$KEYSTORE/4.vault")" = 3 ]
+	run -0 qs keystore verify
+}
+
+@test "what cannot be is refused, and nothing is made" {
+	local before
+	started openbao
+	own_namespace
+	run -1 qs cryptformat --no-open --kms-key finance "${ID}1"
+	[[ $output == *'keystore enable'* ]]
+	qs --yes keystore enable
+	before=$(<"$KEYSTORE/keystore.json")
+	refused()
+	{
+		run qs cryptformat --no-open "${@:3}" "${ID}1"
+		[ "$status" = "$1" ] || { echo "$status, not $1 $2: $output"; return 1; }
+		[[ $output == *"$2"* ]] || { echo "not $2: $output"; return 1; }
+		[ "$(<"$KEYSTORE/keystore.json")" = "$before" ]
+		[ "$(ls "$KEYSTORE")" = "$(printf '1.kek\nkeystore.json')" ]
+		[ -z "$(blkid -p "$(image_of 1)")" ]
+	}
+	refused 64 'are for --kms-key' "${OWN[@]}"
+	refused 64 'go together' --kms-key finance --role-id x
+	refused 64 'begin with /' --kms-key finance --role-id x --secret-id-file y
+	refused 64 'exclude each other' --kms-key finance --key-file-only
+	refused 64 'no name of a key' --kms-key a/b
+	refused 64 "keystore's own key" --kms-key "$(own_key)"
+	refused 2 'vault write -f transit/keys/qs-none' --kms-key qs-none
+	refused 2 'vault write -f transit/keys/none' --kms-key none "${OWN[@]}"
+	refused 78 'no such namespace' --kms-key finance --kms-namespace nowhere
+	refused 2 'policy' --kms-key finance
+	# The credentials are read as key files are.
+	chmod 0644 "$ROOT$SECRET"
+	refused 2 "$SECRET" --kms-key finance "${OWN[@]}"
+	rm -f "$ROOT$SECRET"
+	refused 2 "$SECRET" --kms-key finance "${OWN[@]}"
+	(umask 077 && echo wrong >"$ROOT$SECRET")
+	refused 2 'secret-id' --kms-key finance "${OWN[@]}"
+	rules sealed
+	refused 75 'it is sealed' --kms-key finance "${OWN[@]}"
+	run -64 qs keystore rewrap --kms-key finance --cluster-key "${ID}1"
+	run -64 qs keystore status --kms-key finance
+	run -64 qs keystore verify --role-id x
+	rules ''
+	qs cryptformat --no-open --key-file-only "${ID}2"
+	run -6 qs keystore rewrap --cluster-key "${ID}2"
+	[[ $output == *"keystore rewrap ${ID}2"* ]]
+}
+
+@test "the keystore's credentials reach a key in a namespace below theirs" {
+	started openbao
+	own_namespace
+	qs --yes keystore enable --provider vault
+	run -2 qs cryptformat --no-open --kms-key finance --kms-namespace team "${ID}1"
+	admin POST sys/policies/acl/qs "$(policy qs | jq '.policy += "\npath \"team/transit/+/finance\" { capabilities = [\"update\",\"read\"] }"')"
+	run -0 qs cryptformat --no-open --kms-key finance --kms-namespace team "${ID}1"
+	rules ''
+	run -0 qs cryptopen --test "${ID}1"
+	[ "$(cat "$SERVER/requests")" = 'POST auth/approle/login - 200
+POST transit/decrypt/finance team 200' ]
+	# Its namespace locked, or sealed, is like a server that is.
+	for state in lock seal; do
+		admin POST "sys/namespaces/team/$state"
+		run -75 qs cryptopen --test "${ID}1"
+		[[ $output == *'namespace is locked or sealed'* ]]
+		admin POST sys/namespaces/team/unlock
+	done
+	run -0 qs cryptopen --test "${ID}1"
+}
+
+@test "a hundred devices of three keys open with one login of each and one request for each key" {
+	started openbao
+	own_namespace
+	admin POST transit/keys/qs-one '{}'
+	qs --yes keystore enable --provider vault
+	qs cryptformat --no-open "${ID}1"
+	qs cryptformat --no-open --kms-key qs-one "${ID}2"
+	qs cryptformat --no-open --kms-key finance "${OWN[@]}" "${ID}3"
+	copied 1 {11..102}
+	copied 2 {103..105}
+	copied 3 {106..108}
+	rules ''
+	run -0 --separate-stderr qs --json cryptopenall --test
+	[ "$(jq -c '[.devices[].keystore_generation] | [length, (unique | length)]' <<<"$output")" = '[101,3]' ]
+	[ "$(LC_ALL=C sort "$SERVER/requests")" = "POST auth/approle/login - 200
+POST auth/approle/login team 200
+POST transit/decrypt/finance team 200
+POST transit/decrypt/qs-one - 200
+POST transit/decrypt/$(own_key) - 200" ]
+	# One key that is out of reach is its devices' failure, and no other's.
+	admin POST sys/namespaces/team/lock
+	run -7 --separate-stderr qs --json cryptopenall --test
+	[ "$(jq '[.devices[] | select(.ok)] | length' <<<"$output")" = 97 ]
+	[ "$(jq '[.devices[] | select(.ok | not)] | length' <<<"$output")" = 4 ]
+}
