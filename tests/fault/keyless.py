@@ -41,9 +41,16 @@ class FormatKeyless(Format):
 
     def __init__(self, scratch):
         tree = KeylessTree.make(scratch / "template")
+        self.prepare(tree)
         must(*tree.command("--yes", "keystore", "enable"))
         super().__init__(tree)
         self.kek = (directory(tree) / "1.kek").read_bytes()
+
+    def prepare(self, tree):
+        """What this machine has before the keystore."""
+
+    def opens(self, tree, place):
+        return opens_by_keystore(tree, place)
 
     def inspect(self, tree, done, call, fault):
         data_is_untouched(tree)
@@ -51,9 +58,9 @@ class FormatKeyless(Format):
         check(not list((tree.conf / "keys").iterdir()), "a key file was made")
         check((directory(tree) / "1.kek").read_bytes() == self.kek, "the keystore was written to")
         if is_luks(tree.image()):
-            check(opens_by_keystore(tree, tree.image()), "it is LUKS, but the keystore does not open it")
+            check(self.opens(tree, tree.image()), "it is LUKS, but the keystore does not open it")
         if tree.backup().exists():
-            check(opens_by_keystore(tree, tree.backup()), "the keystore does not open the backup")
+            check(self.opens(tree, tree.backup()), "the keystore does not open the backup")
         if done.status == 0:
             self.is_done(tree)
         self.ends_well(tree, done, call, fault)
@@ -65,7 +72,7 @@ class FormatKeyless(Format):
             tree.backup().read_bytes() == read_part(tree.image(), 0, HEADER_SIZE),
             "the header backup differs from the header",
         )
-        check(opens_by_keystore(tree, tree.image()), "the keystore does not open the device")
+        check(self.opens(tree, tree.image()), "the keystore does not open the device")
         check(tree.line() in tree.tab(), f"crypttab: {tree.tab()}")
         nothing_is_left_over(tree)
 
