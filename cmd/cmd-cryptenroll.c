@@ -314,11 +314,14 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 static char *keystore_opener(const json_t *keystore)
 {
 	const char *problem = json_string_value(json_object_get(keystore, "problem"));
+	const char *key =
+		json_string_value(json_object_get(json_object_get(keystore, "key"), "name"));
 
 	if (problem)
 		return qs_printf("not by the keystore: %s", problem);
-	return qs_printf("the keystore, generation %d",
-			 (int)json_integer_value(json_object_get(keystore, "generation")));
+	return qs_printf("the keystore, generation %d%s%s",
+			 (int)json_integer_value(json_object_get(keystore, "generation")),
+			 key ? ", key " : "", key ? key : "");
 }
 
 /* A key file at hand, the TPM, or why the TPM does not. */

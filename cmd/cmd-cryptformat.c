@@ -90,6 +90,7 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 	size_t count = take_key_file(ctx, argc, argv, &options);
 	QS_AUTO(qs_secret_done) struct qs_secret pin = {};
 	struct qs_keystore_key key;
+	bool server;
 	int r = take_kms_key(ctx, &key, &options, err);
 
 	if (r == 0)
@@ -99,7 +100,10 @@ static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *e
 		r = ask(ctx, devices, count, err);
 	if (r < 0)
 		return r;
-	return qs_format(&ctx->env, devices, count, &options, &ctx->outcomes, err);
+	server = qs_keystore_has_server(&ctx->env);
+	r = qs_format(&ctx->env, devices, count, &options, &ctx->outcomes, err);
+	qs_keystore_follow_units(&ctx->env, server);
+	return r;
 }
 
 static const char *const pbkdf_choices[] = { "pbkdf2", "argon2i", "argon2id", NULL };

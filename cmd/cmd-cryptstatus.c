@@ -88,6 +88,21 @@ static char *tpm2_state(const json_t *slot)
 			 problem ? ", not now: " : ", opens now", problem ? problem : "");
 }
 
+/* ", generation 2, key finance in team". */
+static char *keystore_state(const json_t *slot)
+{
+	const json_t *keystore = json_object_get(slot, "keystore");
+	const json_t *key = json_object_get(keystore, "key");
+	const char *name = text_at(key, "name"), *space = text_at(key, "namespace");
+
+	if (!keystore)
+		return qs_strdup("");
+	return qs_printf(", generation %lld%s%s%s%s",
+			 (long long)json_integer_value(json_object_get(keystore, "generation")),
+			 name ? ", key " : "", name ? name : "", space ? " in " : "",
+			 space ? space : "");
+}
+
 static char *slots(const json_t *device)
 {
 	const json_t *list = json_object_get(device, "keyslots"), *slot;
@@ -98,10 +113,12 @@ static char *slots(const json_t *device)
 	{
 		const char *opener = text_at(slot, "opened_by"), *kdf = text_at(slot, "kdf");
 		QS_AUTO(qs_auto_free) char *tpm2 = tpm2_state(slot);
-		char *more = qs_printf(
-			"%s%lld: %s, %s%s\n", text,
-			(long long)json_integer_value(json_object_get(slot, "number")),
-			kdf ? kdf : "unknown", opener ? opener : "opened by an unknown key", tpm2);
+		QS_AUTO(qs_auto_free) char *keystore = keystore_state(slot);
+		char *more =
+			qs_printf("%s%lld: %s, %s%s%s\n", text,
+				  (long long)json_integer_value(json_object_get(slot, "number")),
+				  kdf ? kdf : "unknown",
+				  opener ? opener : "opened by an unknown key", tpm2, keystore);
 
 		free(text);
 		text = more;

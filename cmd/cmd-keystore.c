@@ -35,7 +35,7 @@ static int disable(struct qs_context *ctx, struct qs_error *err)
 /* An action has its own arguments, behind its name. */
 static int rewrap(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
 {
-	bool own = qs_option_given(ctx, "cluster-key");
+	bool own = qs_option_given(ctx, "cluster-key"), server;
 	struct qs_keystore_key key;
 	int r = qs_kms_key_option(ctx, &key, err);
 
@@ -47,9 +47,12 @@ static int rewrap(struct qs_context *ctx, int argc, char **argv, struct qs_error
 		return qs_fail(err, QS_E_USAGE, "keystore rewrap: --kms-key or --cluster-key");
 	if (own || r == 1) {
 		ctx->done = "has another key of the keystore:";
-		return qs_keystore_change_key(&ctx->env, (const char *const *)argv + 1,
-					      (size_t)argc - 1, own ? NULL : &key, &ctx->outcomes,
-					      err);
+		server = qs_keystore_has_server(&ctx->env);
+		r = qs_keystore_change_key(&ctx->env, (const char *const *)argv + 1,
+					   (size_t)argc - 1, own ? NULL : &key, &ctx->outcomes,
+					   err);
+		qs_keystore_follow_units(&ctx->env, server);
+		return r;
 	}
 	ctx->done = "keeps in the keystore the key of";
 	return qs_keystore_rewrap_devices(&ctx->env, (const char *const *)argv + 1,

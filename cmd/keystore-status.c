@@ -95,6 +95,10 @@ static void print_server(FILE *out, const json_t *server)
 	print_expiry(out, server, "certificate_expires", "this machine's certificate");
 	print_expiry(out, server, "server_expires", "the server's certificate");
 	print_expiry(out, server, "ca_expires", "the authority's certificate");
+	print_expiry(out, server, "secret_id_expires", "the secret-id");
+	if (json_object_get(server, "secret_id_uses"))
+		fprintf(out, "  the secret-id may be used %d times more\n",
+			(int)json_integer_value(json_object_get(server, "secret_id_uses")));
 }
 
 static void print_status(FILE *out, const json_t *result)
@@ -122,6 +126,12 @@ static void print_status(FILE *out, const json_t *result)
 		print_generation(out, item, provider);
 	if (json_object_get(result, "server"))
 		print_server(out, json_object_get(result, "server"));
+	json_array_foreach(json_object_get(result, "key_servers"), i, item)
+	{
+		fprintf(out, "  for generation %d:\n",
+			(int)json_integer_value(json_object_get(item, "generation")));
+		print_server(out, item);
+	}
 	json_array_foreach(json_object_get(result, "leases"), i, item)
 		fprintf(out, "  generation %d opens devices without the key server until %s\n",
 			(int)json_integer_value(json_object_get(item, "generation")),

@@ -1,8 +1,14 @@
 /*
- * What OpenSSL says when it fails, as our errors; and what keys it may encrypt to.
+ * What OpenSSL says when it fails, as our errors; what keys it may encrypt to, and until
+ * when certificates are valid.
  */
 #ifndef QS_BASE_OPENSSL_H
 #define QS_BASE_OPENSSL_H
+
+#include <stddef.h>
+#include <time.h>
+
+#include <openssl/x509.h>
 
 #include "base/error.h"
 
@@ -16,5 +22,11 @@
 #define qs_fail_openssl(err, kind, ...) qs_negative(qs_openssl_error((err), (kind), __VA_ARGS__))
 int qs_openssl_error(struct qs_error *err, enum qs_kind kind, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* When CERTIFICATE ends; 0: that cannot be read. */
+time_t qs_openssl_expiry(const X509 *certificate);
+
+/* When the first of the certificates in the PEM text ends; 0: there is none. */
+time_t qs_openssl_pem_expiry(const char *text, size_t size);
 
 #endif

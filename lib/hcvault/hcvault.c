@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/env.h"
+#include "base/openssl.h"
 #include "hcvault/internal.h"
 
 #define BATCH_MAX 256 /* items of a request: its answer stays far below QS_TRANSIT_ANSWER_MAX */
@@ -22,38 +23,87 @@ static int not_health(const struct qs_transit_answer *answer, struct qs_error *e
 	return qs_transit_read_health(answer->text, answer->size, &health, err);
 }
 
+static time_t server_expiry(const struct qs_hcvault_link *link)
+{
+	struct curl_certinfo *chain = NULL;
+	const struct curl_slist *line = NULL;
+
+	if (curl_easy_getinfo(link->curl, CURLINFO_CERTINFO, &chain) != CURLE_OK || !chain ||
+	    chain->num_of_certs < 1)
+		return 0;
+	for (line = chain->certinfo[0]; line; line = line->next)
+		if (strncmp(line->data, "Cert:", 5) == 0)
+			return qs_openssl_pem_expiry(line->data + 5, strlen(line->data + 5));
+	return 0;
+}
+
+/* Most roles may not look at their own secret-id: then it is not known, and nothing else. */
+static void look_at_secret_id(struct qs_hcvault_link *link, struct qs_transit_lifetime *ret)
+{
+	const struct qs_hcvault_login *login = link->access->login;
+	QS_AUTO(qs_auto_free)
+	char *path = qs_printf("auth/%s/role/%s/secret-id/lookup", link->access->auth, login->role);
+	QS_AUTO(qs_secret_done) struct qs_secret body = {};
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	/* With a token that is named no login is tried again. */
+	const struct qs_hcvault_request request = { "POST", path, &body, .token = login->token,
+						    .about = "looking at the secret-id" };
+	bool refused = link->refused;
+
+	if (!*login->role || qs_transit_write_lookup(link->access->secret_id, &body, NULL) < 0)
+		return;
+	if (qs_hcvault_ask(link, &request, &answer, NULL, NULL) == 0)
+		qs_transit_read_lifetime(answer, ret);
+	link->refused = refused;
+}
+
+struct look_work {
+	bool all;
+	struct qs_hcvault_description *ret;
+};
+
 static int look(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
 {
 	static const struct qs_hcvault_request request = {
 		"GET", "sys/health?standbyok=true&perfstandbyok=true", .token = "",
 		.about = "asking for its state", .server = true
 	};
-	struct qs_hcvault_description *d = cookie;
+	const struct look_work *w = cookie;
+	struct qs_hcvault_description *d = w->ret;
 	struct qs_transit_answer answer;
 	int64_t start = qs_hcvault_now();
 	unsigned retry;
 	int r;
 
 	(void)snprintf(d->server, sizeof(d->server), "%s", link->server);
+	(void)curl_easy_setopt(link->curl, CURLOPT_CERTINFO, (long)w->all);
 	r = qs_hcvault_send(link, &request, &answer, &retry, err);
 	if (r < 0)
 		return r;
+	d->server_expires = w->all ? server_expiry(link) : 0;
 	/* The status says the same as the body, unless it is not a Vault's at all. */
 	if (qs_transit_read_health(answer.text, answer.size, &d->health, NULL) < 0)
 		return not_health(&answer, err);
 	d->answered_ms = (unsigned)(qs_hcvault_now() - start);
 	r = qs_hcvault_log_in(link, err);
-	if (r == 0)
-		d->token_ends = link->access->login->ends;
-	return r;
+	if (r < 0)
+		return r;
+	d->token_ends = link->access->login->ends;
+	if (w->all)
+		look_at_secret_id(link, &d->secret_id);
+	return 0;
 }
 
 /* Asks every time, so a login of before is not taken for an answer. */
-static int describe(const struct qs_hcvault_access *access, struct qs_hcvault_description *ret,
-		    struct qs_error *err)
+static int describe(const struct qs_hcvault_access *access, bool all,
+		    struct qs_hcvault_description *ret, struct qs_error *err)
 {
+	struct look_work w = { all, ret };
+
 	*ret = (struct qs_hcvault_description){};
-	return qs_hcvault_with_server(access, look, ret, err);
+	if (all)
+		ret->ca_expires = qs_openssl_pem_expiry(access->ca->data, access->ca->size);
+	return qs_hcvault_with_server(access, look, &w, err);
 }
 
 /* ---- keys ---- */

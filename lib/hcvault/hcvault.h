@@ -17,7 +17,7 @@
 
 #define QS_HCVAULT_MODULE_NAME "hcvault"
 #define QS_HCVAULT_MODULE_SYMBOL "qs_hcvault_module"
-#define QS_HCVAULT_MODULE_VERSION 2
+#define QS_HCVAULT_MODULE_VERSION 3
 
 #define QS_HCVAULT_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -27,6 +27,7 @@
  */
 struct qs_hcvault_login {
 	char token[QS_TRANSIT_TOKEN_L]; /* "": none yet */
+	char role[QS_TRANSIT_WORD_L];   /* the name of its role, "": not known */
 	int64_t ends;                   /* s of CLOCK_BOOTTIME; 0: never */
 	struct qs_error failed;
 };
@@ -50,6 +51,8 @@ struct qs_hcvault_description {
 	struct qs_transit_health health;
 	int64_t token_ends;   /* as of struct qs_hcvault_login */
 	unsigned answered_ms; /* connection and one question */
+	time_t server_expires, ca_expires;
+	struct qs_transit_lifetime secret_id; /* where the role may look at it */
 };
 
 enum qs_hcvault_action {
@@ -64,13 +67,13 @@ struct qs_hcvault_functions {
 	struct qs_module module;
 
 	/*
-	 * Look at the server and log in. *ret is filled as far as it is known when that fails.
-	 * QS_E_TEMPORARY: no server can be reached, or they are sealed; QS_E_NOT_PERMITTED: they do
-	 * not take role-id and secret-id; QS_E_HOSTILE: they have no certificate that the authority
-	 * vouches for; QS_E_CONFIG: servers, mounts, namespace.
+	 * Look at the server and log in; if ALL, also at what ends. *ret is filled as far as it is
+	 * known when that fails. QS_E_TEMPORARY: no server can be reached, or they are sealed;
+	 * QS_E_NOT_PERMITTED: they do not take role-id and secret-id; QS_E_HOSTILE: they have no
+	 * certificate that the authority vouches for; QS_E_CONFIG: servers, mounts, namespace.
 	 */
-	int (*describe)(const struct qs_hcvault_access *access, struct qs_hcvault_description *ret,
-			struct qs_error *err);
+	int (*describe)(const struct qs_hcvault_access *access, bool all,
+			struct qs_hcvault_description *ret, struct qs_error *err);
 
 	/*
 	 * Do ACTION to the key NAME. *ret (not NULL) is the key as it is afterwards, but for

@@ -87,6 +87,7 @@ int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
 	if (r < 0)
 		return r;
 	memcpy(login->token, got.token, sizeof(login->token));
+	memcpy(login->role, got.role, sizeof(login->role));
 	login->ends = got.seconds ? boottime() + (int64_t)got.seconds : 0;
 	explicit_bzero(&got, sizeof(got));
 	return 0;

@@ -34,23 +34,6 @@
 
 /* ---- health and description ---- */
 
-static void add_end(json_t *json, const char *field, const char *what, time_t when)
-{
-	json_t *list = json_object_get(json, "expires");
-	char text[32];
-	struct tm utc;
-
-	if (!when || !gmtime_r(&when, &utc) ||
-	    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
-		return;
-	if (!list) {
-		list = json_array();
-		(void)json_object_set_new(json, "expires", list);
-	}
-	(void)json_object_set_new(json, field, json_string(text));
-	(void)json_array_append_new(list, json_pack("{s:s,s:s}", "what", what, "time", text));
-}
-
 static void add_text(json_t *json, const char *field, const char *text)
 {
 	if (*text)
@@ -67,10 +50,11 @@ static int look(const struct qs_kmip_functions *module, const struct qs_kmip_acc
 	add_text(*ret, "address", d.server);
 	add_text(*ret, "version", d.version);
 	add_text(*ret, "vendor", d.vendor);
-	add_end(*ret, "certificate_expires", "this machine's certificate (kmip_certificate)",
-		d.certificate_expires);
-	add_end(*ret, "ca_expires", "the authority's certificate (kmip_ca)", d.ca_expires);
-	add_end(*ret, "server_expires", "the key server's certificate", d.server_expires);
+	qs_server_add_end(*ret, "certificate_expires",
+			  "this machine's certificate (kmip_certificate)", d.certificate_expires);
+	qs_server_add_end(*ret, "ca_expires", "the authority's certificate (kmip_ca)",
+			  d.ca_expires);
+	qs_server_add_end(*ret, "server_expires", "the key server's certificate", d.server_expires);
 	if (r == 0)
 		(void)json_object_set_new(*ret, "answered_ms", json_integer(d.answered_ms));
 	return r;

@@ -23,3 +23,20 @@ json_t *qs_server_describe(json_t *found, int r, const struct qs_error *why)
 		(void)json_object_set_new(json, "problem", qs_utf8_json(why->text));
 	return json;
 }
+
+void qs_server_add_end(json_t *json, const char *field, const char *what, time_t when)
+{
+	json_t *list = json_object_get(json, "expires");
+	char text[32];
+	struct tm utc;
+
+	if (!when || !gmtime_r(&when, &utc) ||
+	    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+		return;
+	if (!list) {
+		list = json_array();
+		(void)json_object_set_new(json, "expires", list);
+	}
+	(void)json_object_set_new(json, field, json_string(text));
+	(void)json_array_append_new(list, json_pack("{s:s,s:s}", "what", what, "time", text));
+}

@@ -4,6 +4,8 @@
 #ifndef QS_KEYSTORE_SERVER_H
 #define QS_KEYSTORE_SERVER_H
 
+#include <time.h>
+
 #include <jansson.h>
 
 #include "base/env.h"
@@ -22,5 +24,11 @@ int qs_server_credential(const struct qs_env *env, const char *path, const char 
  * R < 0: it was not, as WHY says. A new reference.
  */
 json_t *qs_server_describe(json_t *found, int r, const struct qs_error *why);
+
+/*
+ * Into what describe() says: FIELD, and a member of "expires". WHAT (as a sentence begins) ends at
+ * WHEN; 0: that is not known.
+ */
+void qs_server_add_end(json_t *json, const char *field, const char *what, time_t when);
 
 #endif

@@ -42,13 +42,15 @@ static int64_t boottime(void)
 	return now.tv_sec;
 }
 
+/* COOKIE: where the secret-id is, to look at what ends, too; or NULL. */
 static int look(const struct qs_hcvault_functions *module, const struct qs_hcvault_access *access,
 		void *cookie, json_t **ret, struct qs_error *err)
 {
+	QS_AUTO(qs_auto_free)
+	char *what = qs_printf("the secret-id in %s", cookie ? (char *)cookie : "");
 	struct qs_hcvault_description d;
-	int r = module->describe(access, &d, err);
+	int r = module->describe(access, cookie != NULL, &d, err);
 
-	(void)cookie;
 	*ret = json_object();
 	if (*d.server)
 		(void)json_object_set_new(*ret, "address", qs_utf8_json(d.server));
@@ -56,6 +58,14 @@ static int look(const struct qs_hcvault_functions *module, const struct qs_hcvau
 		(void)json_object_set_new(*ret, "version", qs_utf8_json(d.health.version));
 		(void)json_object_set_new(*ret, "sealed", json_boolean(d.health.sealed));
 	}
+	qs_server_add_end(*ret, "ca_expires", "the authority's certificate (vault_ca)",
+			  d.ca_expires);
+	qs_server_add_end(*ret, "server_expires", "the Vault server's certificate",
+			  d.server_expires);
+	qs_server_add_end(*ret, "secret_id_expires", what, d.secret_id.ends);
+	if (d.secret_id.uses)
+		(void)json_object_set_new(*ret, "secret_id_uses",
+					  json_integer((json_int_t)d.secret_id.uses));
 	if (r == 0) {
 		(void)json_object_set_new(*ret, "answered_ms", json_integer(d.answered_ms));
 		if (d.token_ends)
@@ -73,7 +83,10 @@ static json_t *describe(const struct qs_env *env, uint32_t number)
 	int r = qs_transit_record_load(env, number, &record, &err);
 
 	if (r >= 0)
-		r = qs_transit_call(env, &record, look, NULL, &json, &err);
+		r = qs_transit_call(env, &record, look,
+				    *record.role ? record.secret_id_file
+						 : env->config.vault_secret_id_file,
+				    &json, &err);
 
 	return qs_server_describe(json, r, &err);
 }

@@ -14,6 +14,7 @@
 #include <openssl/x509v3.h>
 
 #include "base/cleanup.h"
+#include "base/openssl.h"
 #include "kmip/internal.h"
 
 /* ---- certificates and key ---- */
@@ -49,15 +50,6 @@ static BIO *open_pem(const struct qs_kmip_pem *pem)
 	return BIO_new_mem_buf(pem->text->data, (int)pem->text->size);
 }
 
-time_t qs_kmip_expiry(const X509 *certificate)
-{
-	struct tm utc;
-
-	if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &utc) != 1)
-		return 0;
-	return timegm(&utc);
-}
-
 /* All certificates of the file; *ret_expires is when the first of them does. */
 static int trust(SSL_CTX *context, const struct qs_kmip_pem *ca, time_t *ret_expires,
 		 struct qs_error *err)
@@ -73,7 +65,7 @@ static int trust(SSL_CTX *context, const struct qs_kmip_pem *ca, time_t *ret_exp
 
 		if (!certificate)
 			break;
-		expires = qs_kmip_expiry(certificate);
+		expires = qs_openssl_expiry(certificate);
 		if (count++ == 0 || expires < *ret_expires)
 			*ret_expires = expires;
 		if (X509_STORE_add_cert(store, certificate) != 1)
@@ -98,7 +90,7 @@ static int show_certificate(SSL_CTX *context, const struct qs_kmip_pem *pem, tim
 	if (!own || SSL_CTX_use_certificate(context, own) != 1)
 		return qs_fail(err, QS_E_KEY_FILE, "%s holds no usable certificate in PEM form",
 			       pem->path);
-	*ret_expires = qs_kmip_expiry(own);
+	*ret_expires = qs_openssl_expiry(own);
 	while ((next = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)))
 		if (SSL_CTX_add0_chain_cert(context, next) != 1) {
 			X509_free(next);

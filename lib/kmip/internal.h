@@ -48,6 +48,4 @@ int qs_kmip_explain(const struct qs_kmip_link *link, int r, struct qs_error *err
 int qs_kmip_exchange(struct qs_kmip_link *link, const void *request, size_t size,
 		     struct qs_secret *buffer, struct qs_error *err);
 
-time_t qs_kmip_expiry(const X509 *certificate);
-
 #endif

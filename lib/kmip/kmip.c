@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/openssl.h"
 #include "kmip/session.h"
 
 /* ---- describe ---- */
@@ -37,7 +38,7 @@ static int describe_op(struct qs_kmip_session *s, void *cookie, struct qs_error 
 	(void)snprintf(d->server, sizeof(d->server), "%s", s->host->text);
 	(void)snprintf(d->version, sizeof(d->version), "%d.%d", s->version.major, s->version.minor);
 	if (theirs)
-		d->server_expires = qs_kmip_expiry(theirs);
+		d->server_expires = qs_openssl_expiry(theirs);
 	r = qs_kmip_ask(s, QS_KMIP_QUERY, NULL, &answer, err);
 	r = r < 0 ? r : qs_kmip_read_query(&answer, l->there, d->vendor, err);
 	if (r == 0 && l->there)

@@ -23,6 +23,20 @@
 
 /* ---- what ends ---- */
 
+/* Once, though several keys are at one server. */
+static void add_warning(json_t *list, json_t *text)
+{
+	const json_t *one;
+	bool there = false;
+	size_t i;
+
+	json_array_foreach(list, i, one) there |= json_equal(one, text);
+	if (there)
+		json_decref(text);
+	else
+		(void)json_array_append_new(list, text);
+}
+
 static void warn(json_t *list, const json_t *one, time_t now)
 {
 	const char *what = qs_fields_text(one, "what");
@@ -34,10 +48,10 @@ static void warn(json_t *list, const json_t *one, time_t now)
 		return;
 	days = (long)((end - now) / DAY);
 	if (end <= now)
-		(void)json_array_append_new(list, json_sprintf("%s ended on %s", what, when));
+		add_warning(list, json_sprintf("%s ended on %s", what, when));
 	else if (days < WARN_DAYS)
-		(void)json_array_append_new(list, json_sprintf("%s ends in %ld day%s, on %s", what,
-							       days, days == 1 ? "" : "s", when));
+		add_warning(list, json_sprintf("%s ends in %ld day%s, on %s", what, days,
+					       days == 1 ? "" : "s", when));
 }
 
 /* Of the generation that wraps, else of the last other one that has a server. */
@@ -51,6 +65,36 @@ static json_t *describe(const struct qs_env *env, const struct qs_keystore *ks)
 		p = qs_keystore_provider(ks, number);
 	}
 	return p->describe ? p->describe(env, number) : NULL;
+}
+
+/* Those of keys for some devices only which have credentials of their own. */
+static json_t *describe_keys(const struct qs_env *env, const struct qs_keystore *ks)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < ks->count; i++) {
+		const struct qs_keystore_generation *g = &ks->generations[i];
+		QS_AUTO(qs_auto_json) json_t *key = NULL;
+		json_t *server;
+
+		if (!g->line || qs_keystore_head(ks, g->line) != g)
+			continue;
+		key = qs_keystore_provider(ks, g->number)->key(env, g->number);
+		if (!json_object_get(key, "role_id"))
+			continue;
+		server = qs_keystore_provider(ks, g->number)->describe(env, g->number);
+		(void)json_object_set_new(server, "generation", json_integer(g->number));
+		(void)json_array_append_new(list, server);
+	}
+	return list;
+}
+
+static void warn_all(json_t *list, const json_t *server, time_t now)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(json_object_get(server, "expires"), i, one) warn(list, one, now);
 }
 
 /* ---- when the keys were had last ---- */
@@ -99,6 +143,7 @@ static void save_state(const struct qs_env *env, bool succeeded)
 void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result)
 {
 	json_t *server = describe(env, ks);
+	json_t *keys = describe_keys(env, ks);
 	json_t *last = load_state(env);
 	json_t *warnings = json_array();
 	json_t *leases = json_array();
@@ -106,7 +151,8 @@ void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *
 	time_t now = time(NULL);
 	size_t i;
 
-	json_array_foreach(json_object_get(server, "expires"), i, one) warn(warnings, one, now);
+	warn_all(warnings, server, now);
+	json_array_foreach(keys, i, one) warn_all(warnings, one, now);
 	for (i = 0; i < ks->count; i++) {
 		json_t *lease = qs_lease_describe(env, ks->generations[i].number);
 
@@ -115,6 +161,9 @@ void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *
 	}
 	if (server)
 		(void)json_object_set_new(result, "server", server);
+	if (json_array_size(keys) > 0)
+		(void)json_object_set(result, "key_servers", keys);
+	json_decref(keys);
 	if (json_array_size(leases) > 0)
 		(void)json_object_set(result, "leases", leases);
 	json_decref(leases);

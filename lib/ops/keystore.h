@@ -132,7 +132,15 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 			struct qs_error *err);
 
 /*
- * What can be said of the keystore's keyslot of the loaded header: "generation", and
+ * Put "keystore" into that of KEYSLOTS (objects with "number") which the keystore opens by the
+ * header H: "generation", and "key" (of struct qs_provider) where it is one of a key server's.
+ * Asks no provider.
+ */
+void qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header *h,
+			  json_t *keyslots);
+
+/*
+ * What can be said of the keystore's keyslot of the loaded header: the same, and
  * "problem" when it would not open it now. A new reference; NULL: there is none. *ret_slot
  * is its keyslot, -1 if that is not known.
  */

@@ -107,6 +107,36 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 	return r < 0 ? r : 0;
 }
 
+/* "generation", and "key" where that is one of a key server's. */
+static json_t *describe(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number)
+{
+	const struct qs_provider *provider = qs_keystore_provider(ks, number);
+
+	return json_pack("{s:i,s:o*}", "generation", (int)number, "key",
+			 provider->key ? provider->key(env, number) : NULL);
+}
+
+void qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header *h,
+			  json_t *keyslots)
+{
+	struct qs_keystore_token t;
+	struct qs_keystore ks;
+	json_t *slot;
+	size_t i;
+	int number;
+	const json_t *token = qs_keystore_token_find(h->json, &number);
+
+	if (!token || qs_keystore_token_parse(token, h->uuid, &t, NULL) < 0 ||
+	    qs_keystore_load(env, &ks, NULL) < 0 || qs_keystore_check_token(&ks, &t, NULL) < 0)
+		return;
+	json_array_foreach(keyslots, i, slot)
+	{
+		if (json_integer_value(json_object_get(slot, "number")) == t.slot)
+			(void)json_object_set_new(slot, "keystore",
+						  describe(env, &ks, t.generation));
+	}
+}
+
 json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
 			 const struct qs_luks_header *h, int *ret_slot)
 {
@@ -126,5 +156,5 @@ json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,
 		json_string_value(json_array_get(json_object_get(token, "keyslots"), 0)) ?: "");
 	if (r < 0)
 		return json_pack("{s:s}", "problem", err.text);
-	return json_pack("{s:i}", "generation", (int)t.generation);
+	return describe(env, &ks, t.generation);
 }

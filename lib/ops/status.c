@@ -21,6 +21,7 @@
 #include "luks/kind.h"
 #include "luks/make.h"
 #include "ops/journal.h"
+#include "ops/keystore.h"
 #include "ops/open.h"
 #include "ops/status.h"
 
@@ -72,6 +73,8 @@ static void add_keyslots(const struct qs_status *st, struct qs_status_subject *s
 					opened_by(st, s, &slots[i])));
 	set(s, "keyslots", list);
 	qs_tpm2_describe(s->header.json, s->outcome->details);
+	if (s->header.version == 2)
+		qs_keystore_describe(st->env, &s->header, list);
 	if (n == 0)
 		warn(s, "no keyslot: nothing opens this device but a header backup");
 }

@@ -1,11 +1,13 @@
 /*
  * Values out of answers.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/base64.h"
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "luks/fields.h"
 #include "transit/message.h"
@@ -37,9 +39,14 @@ int qs_transit_read_login(const json_t *answer, struct qs_transit_login *ret, st
 	const json_t *auth = json_object_get(answer, "auth");
 	const char *token = word(auth, "client_token", sizeof(ret->token));
 
+	const char *role = word(json_object_get(auth, "metadata"), "role_name", sizeof(ret->role));
+
 	if (!token || !qs_fields_number(auth, "lease_duration", &ret->seconds))
 		return bad("token", err);
 	memcpy(ret->token, token, strlen(token) + 1);
+	ret->role[0] = '\0';
+	if (role && !strpbrk(role, "/?#%\\"))
+		memcpy(ret->role, role, strlen(role) + 1);
 	return 0;
 }
 
@@ -54,6 +61,25 @@ int qs_transit_read_secret_id(const json_t *answer, struct qs_secret *ret, struc
 	if (r == 0)
 		memcpy(ret->data, text, strlen(text));
 	return r;
+}
+
+/* RFC 3339, whose fractions of a second and offset are less than what it is used for. */
+static time_t read_time(const char *text)
+{
+	char seconds[QS_TEXT_TIME_L] = "";
+	time_t when = 0;
+
+	(void)snprintf(seconds, sizeof(seconds), "%.19sZ", text ? text : "");
+	return qs_text_parse_time(seconds, QS_TEXT_RFC3339, &when) < 0 || when < 0 ? 0 : when;
+}
+
+void qs_transit_read_lifetime(const json_t *answer, struct qs_transit_lifetime *ret)
+{
+	const json_t *data = json_object_get(answer, "data");
+
+	*ret = (struct qs_transit_lifetime){};
+	ret->ends = read_time(word(data, "expiration_time", QS_TRANSIT_WORD_L));
+	(void)qs_fields_number(data, "secret_id_num_uses", &ret->uses);
 }
 
 int qs_transit_read_wrapping(const json_t *answer, struct qs_error *err)

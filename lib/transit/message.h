@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include <jansson.h>
 
@@ -62,6 +63,10 @@ enum qs_transit_verdict qs_transit_judge(const struct qs_transit_answer *a, json
 int qs_transit_write_login(const char *role, const struct qs_secret *secret_id,
 			   struct qs_secret *ret, struct qs_error *err);
 
+/* What is known of this secret-id. */
+int qs_transit_write_lookup(const struct qs_secret *secret_id, struct qs_secret *ret,
+			    struct qs_error *err);
+
 /* COUNT (at least 1) keys to be encrypted with version VERSION of a key. */
 int qs_transit_write_encrypt(const struct qs_transit_item *items, size_t count, unsigned version,
 			     struct qs_secret *ret, struct qs_error *err);
@@ -77,13 +82,22 @@ bool qs_transit_is_text(const char *text);
 
 struct qs_transit_login {
 	char token[QS_TRANSIT_TOKEN_L];
-	uint64_t seconds; /* that it is valid for; 0: for ever */
+	uint64_t seconds;             /* that it is valid for; 0: for ever */
+	char role[QS_TRANSIT_WORD_L]; /* its name, as far as it fits into a path; else "" */
 };
 
 int qs_transit_read_login(const json_t *answer, struct qs_transit_login *ret, struct qs_error *err);
 
 /* The secret-id that a wrapping token stands for. */
 int qs_transit_read_secret_id(const json_t *answer, struct qs_secret *ret, struct qs_error *err);
+
+/* When a secret-id ends, 0: never, or that is not said; and how often it may still be used. */
+struct qs_transit_lifetime {
+	time_t ends;
+	uint64_t uses; /* 0: any number, or that is not said */
+};
+
+void qs_transit_read_lifetime(const json_t *answer, struct qs_transit_lifetime *ret);
 
 /* Of a wrapping token: was it made to carry an AppRole's secret-id? */
 int qs_transit_read_wrapping(const json_t *answer, struct qs_error *err);

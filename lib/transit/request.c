@@ -60,6 +60,21 @@ int qs_transit_write_login(const char *role, const struct qs_secret *secret_id,
 	return 0;
 }
 
+int qs_transit_write_lookup(const struct qs_secret *secret_id, struct qs_secret *ret,
+			    struct qs_error *err)
+{
+	struct body b = {};
+	int r = qs_secret_init(&b.memory, ITEM_L + secret_id->size, err);
+
+	if (r < 0)
+		return r;
+	add_text(&b, "{\"secret_id\":\"");
+	add(&b, secret_id->data, secret_id->size);
+	add_text(&b, "\"}");
+	finish(&b, ret);
+	return 0;
+}
+
 static int begin(struct body *b, size_t count, size_t each, struct qs_error *err)
 {
 	int r = qs_secret_init(&b->memory, ITEM_L + count * (ITEM_L + each), err);

@@ -37,6 +37,7 @@ static void read_all(const json_t *answer)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret secret = {};
 	struct qs_transit_login login;
+	struct qs_transit_lifetime lifetime;
 	struct qs_transit_key key;
 
 	if (qs_transit_read_login(answer, &login, NULL) == 0)
@@ -46,6 +47,8 @@ static void read_all(const json_t *answer)
 	if (qs_transit_read_key(answer, &key, NULL) == 0)
 		demand(key.latest >= 1 && key.least <= key.latest);
 	(void)qs_transit_read_wrapping(answer, NULL);
+	qs_transit_read_lifetime(answer, &lifetime);
+	demand(lifetime.ends >= 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

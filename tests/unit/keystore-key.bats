@@ -49,6 +49,16 @@ own_namespace()
 	run -0 qs keystore status
 	[[ $output == *'version 1 of finance, namespace team, role '* ]]
 	[ "$(stat -c %a "$KEYSTORE/2.vault")" = 400 ]
+	# Told of each device, without asking anybody.
+	rules ''
+	run -0 --separate-stderr qs --json cryptstatus "${ID}1" "${ID}3"
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.devices[].keyslots[0].keystore | [.generation, .key.name]]' <<<"$output")" = '[[2,"finance"],[3,"qs-one"]]' ]
+	run -0 qs cryptstatus "${ID}1"
+	[[ $output == *', generation 2, key finance in team'* ]]
+	[ ! -s "$SERVER/requests" ]
+	run -0 qs cryptenroll "${ID}1" --list
+	[[ $output == *'generation 2, key finance'* ]]
 	! grep -rqF "$(<"$SERVER/team.secret")" "$KEYSTORE" || false
 	# All of them stay where they are.
 	run -0 qs keystore rotate --force
@@ -186,4 +196,70 @@ POST transit/decrypt/$(own_key) - 200" ]
 	run -7 --separate-stderr qs --json cryptopenall --test
 	[ "$(jq '[.devices[] | select(.ok)] | length' <<<"$output")" = 97 ]
 	[ "$(jq '[.devices[] | select(.ok | not)] | length' <<<"$output")" = 4 ]
+}
+
+@test "a whole keystore lives in a namespace" {
+	started openbao
+	namespace team >/dev/null
+	install -m 0400 "$SERVER/team.secret" "$ROOT/etc/cryptconf/vault/secret-id"
+	sed -i "s/vault_role_id = [^;]*/vault_role_id = \"$(<"$SERVER/team.role")\"/" "$ROOT/etc/cryptconf/qs-util.conf"
+	setting 'vault_namespace = "nowhere";'
+	run -78 qs --yes keystore enable --provider vault
+	[[ $output == *'no such namespace'* ]]
+	sed -i s/nowhere/team/ "$ROOT/etc/cryptconf/qs-util.conf"
+	rules ''
+	run -0 qs --yes keystore enable --provider vault
+	# What is asked of the server and not of the namespace has no namespace.
+	[ "$(grep -c 'sys/health - 200' "$SERVER/requests")" -ge 1 ]
+	[ "$(asked ' (auth|transit)/.* - ')" = 0 ]
+	run -0 qs cryptformat --no-open "${ID}1"
+	run -0 qs keystore rotate --force
+	[ "$(generation_of 1)" = 2 ]
+	[[ $(within team LIST transit/keys | jq -c .data.keys) == "[\"$(own_key)\"]" ]]
+	[[ $(admin LIST transit/keys 2>&1) != *qs-util* ]]
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '.result.generations[1].key | [.version, .namespace]' <<<"$output")" = '[2,"team"]' ]
+	local state
+	for state in lock seal; do
+		admin POST "sys/namespaces/team/$state"
+		run -75 qs cryptopen --test "${ID}1"
+		run -75 qs keystore check
+		[[ $output == *'namespace is locked or sealed'* ]]
+		admin POST sys/namespaces/team/unlock
+	done
+	run -0 qs keystore verify
+}
+
+@test "what ends within thirty days is told, of the keystore's key and of others" {
+	started openbao
+	double stop "$SERVER"
+	VAULT_DOUBLE_CERT=server-29 double start "$SERVER" openbao
+	own_namespace
+	install -m 0400 "$SERVER/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
+	servers "$SERVER"
+	qs --yes keystore enable --provider vault
+	qs cryptformat --no-open --kms-key finance "${OWN[@]}" "${ID}1"
+	# Who may not look at the secret-id does not know when it ends.
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.result.server, .result.key_servers[0]] | map([.reachable, has("secret_id_expires")])' <<<"$output")" = '[[true,false],[true,false]]' ]
+	run -1 --separate-stderr qs --json keystore check
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '.result | [.tried, (.warnings | length), .key_servers[0].generation]' <<<"$output")" = '[[1,2],1,2]' ]
+	[[ $(jq -r '.result.warnings[]' <<<"$output") == "the Vault server's certificate ends in 29 days, on 20"* ]]
+	# One that may, and whose secret-id ends in ten days and may be used a few times.
+	within team POST auth/approle/role/team '{"token_policies":"team","token_ttl":"20m","secret_id_ttl":"240h","secret_id_num_uses":9}'
+	within team POST sys/policies/acl/team "$(policy '' | jq '.policy += "\npath \"auth/approle/role/team/secret-id/lookup\" { capabilities = [\"update\"] }"')"
+	rm -f "$ROOT$SECRET"
+	(umask 377 && within team POST auth/approle/role/team/secret-id | jq -r .data.secret_id >"$ROOT$SECRET")
+	rules ''
+	run -1 --separate-stderr qs --json keystore check
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[[ $(jq -r '.result.warnings[]' <<<"$output") == *"the secret-id in $SECRET ends in 9 days, on 20"* ]]
+	[ "$(jq '.result.key_servers[0].secret_id_uses' <<<"$output")" -lt 9 ]
+	[ "$(asked 'login team')" = 1 ]
+	run -0 qs keystore status
+	[[ $output == *'warning: the secret-id in'* ]]
+	[[ $output == *'for generation 2:'* ]]
 }

@@ -38,6 +38,8 @@ class Request:
         """Returns status, body (None: none), headers."""
         s = self.server
         if self.path in OPEN_PATHS:
+            if s.age == "openbao" and self.headers.get("X-Vault-Namespace"):
+                raise Answer(400, "operation unavailable in namespaces")
             return self.system()
         if not s.initialized or s.sealed or "sealed" in self.rules:
             raise Answer(503, "Vault is sealed")
@@ -336,8 +338,9 @@ class Request:
             raise Answer(404, f"no handler for route '{self.path}'")
         if len(parts) == 3:
             policies = self.body.get("token_policies") or self.body.get("policies") or []
-            self.space.roles[parts[2]] = {
-                "name": parts[2], "role_id": str(uuid.uuid4()),
+            role = self.space.roles.setdefault(parts[2], {"role_id": str(uuid.uuid4())})
+            role |= {
+                "name": parts[2],
                 "policies": policies.split(",") if isinstance(policies, str) else policies,
                 "ttl": seconds(self.body.get("token_ttl")) or 2764800,
                 "top": seconds(self.body.get("token_max_ttl")) or 2764800,
@@ -349,9 +352,20 @@ class Request:
         role = self.space.roles[parts[2]]
         if parts[3] == "role-id":
             return envelope({"role_id": role["role_id"]})
+        if parts[3:] == ["secret-id", "lookup"]:
+            secret = self.space.secrets.get(self.body.get("secret_id"))
+            if not secret or secret["role"] is not role:
+                raise Answer(404)
+            return envelope({
+                "cidr_list": [], "creation_time": when(secret["born"]), "metadata": {},
+                "expiration_time": when(secret["ends"]) if secret["ttl"] else "0001-01-01T00:00:00Z",
+                "last_updated_time": when(secret["born"]), "secret_id_accessor": str(uuid.uuid4()),
+                "secret_id_num_uses": secret["uses"], "secret_id_ttl": secret["ttl"],
+                "token_bound_cidrs": [],
+            })
         made = str(uuid.uuid4())
         self.space.secrets[made] = {
-            "role": role, "uses": role["secret_uses"],
+            "role": role, "uses": role["secret_uses"], "born": self.now, "ttl": role["secret_ttl"],
             "ends": self.now + (role["secret_ttl"] or 10 * 365 * 86400),
         }
         return envelope({
