@@ -2,6 +2,7 @@
 #include "base/worker.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,12 @@
 
 /* How long a killed worker may take to be gone. */
 #define DEATH_MS 2000
+
+/*
+ * Bytes that a worker keeps for its next job. Headers come in quarters of a MiB, several for each
+ * device, and what is given back to the kernel comes back page by page, and zeroed.
+ */
+#define KEPT_MEMORY (4 << 20)
 
 struct qs_worker {
 	int fd;
@@ -93,6 +100,8 @@ void qs_worker_run(const struct qs_pool *pool, int fd)
 	uint64_t job;
 
 	let_go_of_output();
+	(void)mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY);
+	(void)mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY);
 	qs_log_redirect(log_to_parent, &worker);
 	while (recv(fd, &job, sizeof(job), 0) == sizeof(job)) {
 		struct qs_error err = {};

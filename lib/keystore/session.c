@@ -75,6 +75,13 @@ int qs_keystore_session_copy(const struct qs_kek *kek, struct qs_secret *ret, st
 	return r;
 }
 
+/* The KEK, there or failed, that somebody has got already; NULL: nobody has. */
+static const struct qs_kek *known(const struct qs_env *env, const struct qs_keystore *ks,
+				  uint32_t number)
+{
+	return env->keystore ? qs_keystore_session_find(env->keystore, ks->store, number) : NULL;
+}
+
 /* What there is no room for is read again each time. */
 static void remember(struct qs_keystore_session *s, const char *store, uint32_t number,
 		     const struct qs_secret *key)
@@ -93,11 +100,9 @@ int qs_keystore_session_read(const struct qs_env *env, const struct qs_keystore 
 			     struct qs_error *err)
 {
 	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
-	const struct qs_kek *kek = NULL;
+	const struct qs_kek *kek = known(env, ks, number);
 	int r;
 
-	if (env->keystore)
-		kek = qs_keystore_session_find(env->keystore, ks->store, number);
 	if (kek)
 		return qs_keystore_session_copy(kek, ret, err);
 	r = get(env, ks, number, ret, err);
@@ -120,11 +125,9 @@ int qs_keystore_session_get(const struct qs_env *env, const struct qs_keystore *
 {
 	QS_AUTO(qs_keystore_session_done) struct qs_keystore_session own = {};
 	struct qs_keystore_session *s = qs_keystore_session_writable(env, &own);
-	const struct qs_kek *kek = NULL;
+	const struct qs_kek *kek = known(env, ks, number);
 	int r;
 
-	if (env->keystore)
-		kek = qs_keystore_session_find(env->keystore, ks->store, number);
 	if (kek)
 		return qs_keystore_session_copy(kek, ret, err);
 	r = fetch(env, s, ks, &number, 1, false, err);

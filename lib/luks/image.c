@@ -287,11 +287,12 @@ int qs_header_image_salvage(int fd, const char *node, struct qs_header_image *re
 	return 0;
 }
 
-/* Two copies of the usual size. Whatever is not that is read in the usual way. */
+/* Two copies of the usual size. Whatever is larger is read when its size is known. */
 #define USUAL_COPIES (256U << 10)
 
-int qs_header_image_alike(int fd, const char *node, struct qs_header_image *ret,
-			  struct qs_luks_header *ret_header, struct qs_error *err)
+/* Both copies, and the header that these very bytes are. Returns 0 when they are not all there. */
+static int read_judged(int fd, const char *node, struct qs_header_image *ret,
+		       struct qs_luks_header *ret_header, struct qs_error *err)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
@@ -302,7 +303,7 @@ int qs_header_image_alike(int fd, const char *node, struct qs_header_image *ret,
 	r = qs_luks_header_judge(image.data, image.size, &h, err);
 	if (r < 0)
 		return r;
-	if (h.version != 2 || h.copy[0] != QS_COPY_OK || h.copy[1] != QS_COPY_OK || h.copies_differ)
+	if (h.version != 2 || 2 * h.metadata_size > image.size)
 		return 0;
 	image.size = 2 * h.metadata_size;
 	*ret = qs_header_image_move(&image);
@@ -310,8 +311,28 @@ int qs_header_image_alike(int fd, const char *node, struct qs_header_image *ret,
 	return 1;
 }
 
-int qs_header_image_copies(int fd, const char *node, struct qs_header_image *ret,
-			   struct qs_luks_header *ret_header, struct qs_error *err)
+static bool is_alike(const struct qs_luks_header *h)
+{
+	return h->copy[0] == QS_COPY_OK && h->copy[1] == QS_COPY_OK && !h->copies_differ;
+}
+
+int qs_header_image_alike(int fd, const char *node, struct qs_header_image *ret,
+			  struct qs_luks_header *ret_header, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	int r = read_judged(fd, node, &image, &h, err);
+
+	if (r <= 0 || !is_alike(&h))
+		return r < 0 ? r : 0;
+	*ret = qs_header_image_move(&image);
+	*ret_header = move_header(&h);
+	return 1;
+}
+
+/* As qs_header_image_copies(), of a header that is larger than usual, or damaged. */
+static int read_large_copies(int fd, const char *node, struct qs_header_image *ret,
+			     struct qs_luks_header *ret_header, struct qs_error *err)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	int r = qs_luks_header_read(fd, &h, err);
@@ -326,6 +347,28 @@ int qs_header_image_copies(int fd, const char *node, struct qs_header_image *ret
 	if (r == 0)
 		*ret_header = move_header(&h);
 	return r;
+}
+
+int qs_header_image_copies(int fd, const char *node, struct qs_header_image *ret,
+			   struct qs_luks_header *ret_header, struct qs_error *err)
+{
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
+	QS_AUTO(qs_header_image_done) struct qs_header_image image = {};
+	int r = read_judged(fd, node, &image, &h, err);
+
+	if (r < 0)
+		return r;
+	if (r == 0 || (!is_alike(&h) && !qs_header_is_cut_update(&h)))
+		return read_large_copies(fd, node, ret, ret_header, err);
+	r = is_alike(&h) ? 0 : mend_copies(&image, &h, err);
+	if (r < 0)
+		return r;
+	/* One is the other's text now, and that one was whole. */
+	h.copy[0] = h.copy[1] = QS_COPY_OK;
+	h.copies_differ = false;
+	*ret = qs_header_image_move(&image);
+	*ret_header = move_header(&h);
+	return 0;
 }
 
 bool qs_header_is_cut_update(const struct qs_luks_header *h)

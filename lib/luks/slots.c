@@ -367,8 +367,6 @@ static int write_part(const struct qs_slots *s, int fd, const struct qs_header_i
 	const char *old = s->disk.data, *new = image->data;
 	int r = 0;
 
-	if (from == to)
-		return 0;
 	for (size_t at = from, end; r == 0 && at < to; at = end) {
 		end = at;
 		while (end < to && memcmp(old + end, new + end, BLOCK) != 0)
@@ -378,9 +376,13 @@ static int write_part(const struct qs_slots *s, int fd, const struct qs_header_i
 		else
 			end += BLOCK;
 	}
-	if (r == 0 && fsync(fd) < 0)
-		r = -errno;
 	return r < 0 ? qs_fail_errno(err, r, "cannot write the header of %s", s->node) : 0;
+}
+
+static int sync_header(const struct qs_slots *s, int fd, struct qs_error *err)
+{
+	return fsync(fd) < 0 ? qs_fail_errno(err, errno, "cannot write the header of %s", s->node)
+			     : 0;
 }
 
 int qs_slots_write_image(struct qs_slots *s, int fd, const struct qs_header_image *image,
@@ -388,14 +390,19 @@ int qs_slots_write_image(struct qs_slots *s, int fd, const struct qs_header_imag
 {
 	QS_AUTO(qs_auto_close) int lock = -1;
 	size_t copy = s->header.metadata_size;
+	bool areas = image->size > 2 * copy;
 	int r = lock_against_library(s, fd, &lock, err);
 
 	if (r == 0)
 		r = check_unchanged(s, fd, err);
-	if (r == 0)
+	if (r == 0 && areas)
 		r = write_part(s, fd, image, 2 * copy, image->size, err);
+	if (r == 0 && areas)
+		r = sync_header(s, fd, err);
 	if (r == 0)
 		r = write_part(s, fd, image, copy, 2 * copy, err);
+	if (r == 0)
+		r = sync_header(s, fd, err);
 	return r < 0 ? r : write_part(s, fd, image, 0, copy, err);
 }
 
@@ -406,6 +413,8 @@ int qs_slots_write(struct qs_slots *s, int fd, struct qs_error *err)
 
 	if (r == 0)
 		r = qs_slots_write_image(s, fd, &image, err);
+	if (r == 0)
+		r = sync_header(s, fd, err);
 	if (r < 0)
 		return r;
 	qs_header_image_done(&s->disk);

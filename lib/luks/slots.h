@@ -98,7 +98,10 @@ int qs_slots_headers(const struct qs_slots *s, struct qs_header_image *ret, stru
  */
 int qs_slots_write(struct qs_slots *s, int fd, struct qs_error *err);
 
-/* The same with IMAGE, of the size of s->disk, in the place of the copy; s->disk stays. */
+/*
+ * The same with IMAGE, of the size of s->disk, in the place of the copy; s->disk stays. The first
+ * copy of the header, which is written last, is the caller's to sync.
+ */
 int qs_slots_write_image(struct qs_slots *s, int fd, const struct qs_header_image *image,
 			 struct qs_error *err);
 

@@ -159,6 +159,9 @@ char *qs_name_of_word(const char *word);
 int qs_key_is_shared(const struct qs_env *env, const char *name, const char *key,
 		     struct qs_error *err);
 
+/* How many workers a command has that mostly waits for disks. */
+unsigned qs_outcomes_disk_workers(const struct qs_env *env);
+
 /*
  * The same for jobs that only look at devices: none gets more than 30 s, and the
  * error of one that did not end says that the device does not answer.

@@ -374,6 +374,7 @@ static int run_jobs(struct bring *b, struct qs_error *err)
 		return r;
 	rounds.done = rounds.total - left;
 	rounds.last = true;
+	env.config.workers = qs_outcomes_disk_workers(b->env);
 	r = flush(dir, err);
 	if (r == 0)
 		r = qs_outcomes_run(&env, b->found, b->todo, end_job, b, err);

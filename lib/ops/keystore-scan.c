@@ -45,6 +45,8 @@ static int add_backups(const struct scan *s, const char *name, struct qs_error *
 		qs_outcome_set(&o->node, real);
 		qs_outcome_set(&o->name, name);
 		qs_outcome_detail(o, "backup", json_true());
+		if (s->how == QS_SCAN_REWRAP && found.items[i].current)
+			qs_outcome_detail(o, "current", json_true());
 	}
 	return r < 0 ? r : 0;
 }
@@ -245,7 +247,7 @@ static void settle(const struct scan *s, const json_t *backups, const struct qs_
 	qs_outcome_detail(o, "provider", json_incref(json_object_get(device->details, "provider")));
 }
 
-/* The devices first, then what they do not settle. */
+/* The devices' present backups last, and only those that they do not settle. */
 static int look_at_both(struct scan *s, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) bool *todo = calloc(s->list->count + 1, sizeof(*todo));
@@ -257,8 +259,8 @@ static int look_at_both(struct scan *s, struct qs_error *err)
 	for (size_t i = 0; i < s->list->count; i++) {
 		const struct qs_outcome *o = &s->list->items[i];
 
-		todo[i] = !is_backup(o);
-		if (is_backup(o))
+		todo[i] = !json_object_get(o->details, "current");
+		if (!todo[i])
 			(void)json_object_set_new(backups, o->device, json_integer((json_int_t)i));
 	}
 	r = qs_outcomes_look(s->env, s->list, todo, job, s, err);

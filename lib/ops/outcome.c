@@ -233,8 +233,17 @@ int qs_outcomes_run_beside(const struct qs_env *env, struct qs_outcomes *list, c
 /* A disk that has to spin up first takes up to 30 s; whoever looks does not wait longer. */
 #define LOOK_DEADLINE_S 30
 
-/* Looking is waiting for disks: more of them answer at once than there are cores. */
-#define LOOK_WORKERS 8
+/* Where most of the work is waiting for disks, more of them answer at once than there are cores. */
+#define DISK_WORKERS 8
+
+unsigned qs_outcomes_disk_workers(const struct qs_env *env)
+{
+	unsigned cores = qs_pool_cores();
+
+	if (env->config.workers > 0)
+		return env->config.workers;
+	return cores > DISK_WORKERS ? cores : DISK_WORKERS;
+}
 
 int qs_outcomes_look(const struct qs_env *env, struct qs_outcomes *list, const bool *only,
 		     qs_job *job, void *cookie, struct qs_error *err)
@@ -245,8 +254,7 @@ int qs_outcomes_look(const struct qs_env *env, struct qs_outcomes *list, const b
 
 	if (quick.config.open_deadline_s > LOOK_DEADLINE_S)
 		quick.config.open_deadline_s = LOOK_DEADLINE_S;
-	if (quick.config.workers == 0)
-		quick.config.workers = LOOK_WORKERS;
+	quick.config.workers = qs_outcomes_disk_workers(env);
 	r = qs_outcomes_run(&quick, list, only, job, cookie, err);
 	for (size_t i = 0; r == 0 && i < list->count; i++) {
 		struct qs_outcome *o = &list->items[i];
