@@ -33,7 +33,9 @@ struct qs_device {
 	char *name;  /* enc-...; NULL while link is */
 	enum qs_device_kind kind;
 	dev_t devno; /* 0 for an image */
-	char *disk;  /* node of the whole disk when this is a partition, else NULL */
+	dev_t fs;    /* of an image: its file system and number there; 0: not known */
+	ino_t ino;
+	char *disk; /* node of the whole disk when this is a partition, else NULL */
 	char *vendor, *model, *serial, *revision, *wwn;
 	char *transport;         /* "sata", "sas", "nvme", "virtio", "usb", ... */
 	uint64_t size;           /* bytes */

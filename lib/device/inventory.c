@@ -292,6 +292,8 @@ int qs_inventory_image(const struct qs_env *env, const char *path, const char *g
 		return qs_fail_errno(err, errno, "cannot find %s", path);
 	dev->given = qs_strdup(given);
 	dev->kind = QS_DEVICE_IMAGE;
+	dev->fs = st.st_dev;
+	dev->ino = st.st_ino;
 	dev->size = (uint64_t)st.st_size;
 	dev->logical_block = 512;
 	dev->physical_block = 512;

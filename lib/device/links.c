@@ -10,7 +10,7 @@
 #include "device/internal.h"
 
 struct qs_link {
-	char *part;  /* the file name */
+	char *part;  /* the file name; of a line what stands in it, NULL: not yet asked for */
 	int failed;  /* -errno: it could not be looked at */
 	bool block;  /* a block device, else a file */
 	dev_t devno; /* its number, or that of the file's file system */
@@ -22,6 +22,9 @@ void qs_links_done(struct qs_links *links)
 	for (size_t i = 0; i < links->count; i++)
 		free(links->items[i].part);
 	free(links->items);
+	for (size_t i = 0; i < links->line_count; i++)
+		free(links->lines[i].part);
+	free(links->lines);
 	*links = (struct qs_links){};
 }
 
@@ -126,4 +129,58 @@ int qs_links_each(const struct qs_env *env, struct qs_links *links, const struct
 	     i < links->count && compare(&links->items[i], &target) == 0; i++)
 		function(links->items[i].part, cookie);
 	return 0;
+}
+
+/* ---- lines ---- */
+
+static void grow_lines(struct qs_links *links, size_t count)
+{
+	struct qs_link *grown;
+
+	if (count <= links->line_count)
+		return;
+	count += count / 2 + 16;
+	grown = realloc(links->lines, count * sizeof(*grown));
+	if (!grown)
+		abort();
+	memset(grown + links->line_count, 0, (count - links->line_count) * sizeof(*grown));
+	links->lines = grown;
+	links->line_count = count;
+}
+
+static const struct qs_link *line_of(const struct qs_env *env, size_t index, const char *spec)
+{
+	QS_AUTO(qs_auto_free) char *path = NULL;
+	struct qs_link *line;
+	struct stat st;
+	int r;
+
+	grow_lines(env->links, index + 1);
+	line = &env->links->lines[index];
+	if (line->part && strcmp(line->part, spec) == 0)
+		return line;
+	path = qs_spec_path(spec);
+	r = path ? qs_spec_stat(env, path, &st, NULL) : -ENOENT;
+	free(line->part);
+	*line = r == 0 ? target_of(&st) : (struct qs_link){ .failed = r };
+	line->part = qs_strdup(spec);
+	return line;
+}
+
+bool qs_links_may_lead(const struct qs_env *env, size_t index, const char *spec,
+		       const struct qs_device *dev)
+{
+	const struct qs_link target = {
+		.block = dev->kind != QS_DEVICE_IMAGE,
+		.devno = dev->kind != QS_DEVICE_IMAGE ? dev->devno : dev->fs,
+		.ino = dev->ino,
+	};
+	const struct qs_link *line;
+
+	if (!env->links || target.devno == 0)
+		return true;
+	line = line_of(env, index, spec);
+	if (line->failed)
+		return line->failed != -ENOENT && line->failed != -ENOTDIR;
+	return compare(line, &target) == 0;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "device/links.h"
 #include "key/command.h"
 #include "key/keyfile.h"
 #include "key/place.h"
@@ -37,7 +38,8 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
 			continue;
 		if (strncmp(e->device, "UUID=", 5) == 0 && strcasecmp(e->device + 5, uuid) == 0)
 			return e;
-		if (qs_device_leads_to(env, e->device, dev) > 0)
+		if (qs_links_may_lead(env, i, e->device, dev) &&
+		    qs_device_leads_to(env, e->device, dev) > 0)
 			return e;
 	}
 	return NULL;

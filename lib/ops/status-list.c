@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "device/links.h"
 #include "key/keydir.h"
 #include "ops/open.h"
 #include "ops/status.h"
@@ -202,9 +203,12 @@ static void status_done(struct qs_status *st)
 int qs_status(const struct qs_env *env, const char *const *devices, size_t count,
 	      struct qs_outcomes *ret, struct qs_error *err)
 {
-	struct qs_status st = { .env = env, .list = ret };
+	QS_AUTO(qs_links_done) struct qs_links links = {};
+	struct qs_env walk = *env;
+	struct qs_status st = { .env = &walk, .list = ret };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
+	walk.links = &links;
 	if (r == 0)
 		r = qs_crypttab_load(env, &st.tab, err);
 	if (r == 0)

@@ -212,7 +212,7 @@ static void add_names(const struct qs_status *st, struct qs_status_subject *s)
 
 	if (uuid)
 		qs_outcome_set(&s->outcome->uuid, uuid);
-	if (qs_device_known_as(st->env, s->dev, uuid, &link, &name, NULL) < 0)
+	if (qs_device_known_in(st->env, st->tab, s->dev, uuid, &link, &name, NULL) < 0)
 		return;
 	qs_outcome_set(&s->outcome->by_id, link);
 	qs_outcome_set(&s->outcome->name, name);

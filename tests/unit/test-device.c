@@ -389,6 +389,33 @@ static void test_a_table_of_links_names_nothing_that_has_moved(void **state)
 	}
 }
 
+static void test_a_line_is_looked_at_once_for_all_devices(void **state)
+{
+	QS_AUTO(qs_links_done) struct qs_links links = {};
+	QS_AUTO(qs_auto_device) struct qs_device *one = NULL;
+	QS_AUTO(qs_auto_device) struct qs_device *two = NULL;
+	struct qs_env walk = tree;
+	const struct qs_device by_hand = { .kind = QS_DEVICE_IMAGE };
+
+	(void)state;
+	put("var/one.img", "");
+	put("var/two.img", "");
+	link_to("../../../var/one.img", "dev/disk/by-label/one");
+	one = find(&tree, "/var/one.img");
+	two = find(&tree, "/var/two.img");
+	assert_true(qs_links_may_lead(&tree, 0, "/dev/null", one));
+	walk.links = &links;
+	assert_true(qs_links_may_lead(&walk, 70, "LABEL=one", one));
+	assert_false(qs_links_may_lead(&walk, 70, "LABEL=one", two));
+	assert_true(qs_links_may_lead(&walk, 70, "LABEL=one", &by_hand));
+	assert_false(qs_links_may_lead(&walk, 3, "LABEL=two", two));
+	link_to("../../../var/two.img", "dev/disk/by-label/two");
+	assert_false(qs_links_may_lead(&walk, 3, "LABEL=two", two));
+	/* Another table's line of that number. */
+	assert_true(qs_links_may_lead(&walk, 3, "/var/two.img", two));
+	assert_false(qs_links_may_lead(&walk, 3, "nodev", two));
+}
+
 static void test_links_out_of_the_tree(void **state)
 {
 	(void)state;
@@ -461,6 +488,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_image_by_every_name),
 		cmocka_unit_test(test_image_without_a_link_is_its_path),
 		cmocka_unit_test(test_a_table_of_links_names_nothing_that_has_moved),
+		cmocka_unit_test(test_a_line_is_looked_at_once_for_all_devices),
 		cmocka_unit_test(test_links_out_of_the_tree),
 		cmocka_unit_test(test_wait_for_a_link),
 	};
