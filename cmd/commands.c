@@ -37,7 +37,7 @@ const struct qs_file qs_files[] = {
 	{ QS_FILE_KEYSTORE, "/etc/cryptconf/keystore/",
 	  "The keystore, readable by root only: keystore.json (its state) and N.kek (the key of "
 	  "generation N), or N.sealed where the TPM keeps it, or N.kmip or N.vault, "
-	  "which tells what a key server calls it; with kms_lease N.lease and, for it, N.sealed, "
+	  "which tells what a key server calls it; with a lease N.lease and, for it, N.sealed, "
 	  "too. Each JSON file has its SHA-256 in the member sum, without which it is taken as it "
 	  "is: whoever edits one removes it. A key bundle (keybackup) has a copy; "
 	  "without N.kek, or N.sealed and its TPM, no key that generation N wrapped opens "

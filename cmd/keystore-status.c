@@ -101,6 +101,27 @@ static void print_server(FILE *out, const json_t *server)
 			(int)json_integer_value(json_object_get(server, "secret_id_uses")));
 }
 
+static void print_lease(FILE *out, const json_t *lease)
+{
+	const json_t *left = json_object_get(lease, "boots_left");
+	int generation = (int)json_integer_value(json_object_get(lease, "generation"));
+
+	if (text_of(lease, "problem")) {
+		fprintf(out, "  generation %d has a lease that opens nothing: %s\n", generation,
+			text_of(lease, "problem"));
+		return;
+	}
+	fprintf(out, "  generation %d opens devices without the key server", generation);
+	if (text_of(lease, "until"))
+		fprintf(out, " until %s", text_of(lease, "until"));
+	if (left)
+		fprintf(out, "%s for %d more start%s (of %d)",
+			text_of(lease, "until") ? " and" : "", (int)json_integer_value(left),
+			json_integer_value(left) == 1 ? "" : "s",
+			(int)json_integer_value(json_object_get(lease, "boots")));
+	fputs("\n", out);
+}
+
 static void print_status(FILE *out, const json_t *result)
 {
 	const char *provider = json_string_value(json_object_get(result, "provider"));
@@ -132,10 +153,7 @@ static void print_status(FILE *out, const json_t *result)
 			(int)json_integer_value(json_object_get(item, "generation")));
 		print_server(out, item);
 	}
-	json_array_foreach(json_object_get(result, "leases"), i, item)
-		fprintf(out, "  generation %d opens devices without the key server until %s\n",
-			(int)json_integer_value(json_object_get(item, "generation")),
-			text_of(item, "until"));
+	json_array_foreach(json_object_get(result, "leases"), i, item) print_lease(out, item);
 	print_check(out, json_object_get(result, "last_check"));
 	json_array_foreach(json_object_get(result, "warnings"), i, item)
 		fprintf(out, "  warning: %s\n", json_string_value(item));

@@ -179,11 +179,20 @@ const struct qs_config_row qs_config_rows[] = {
 	  .help = "How long devices open without the key server: \"168h\" is a week. `keystore check`,\n"
 		  "which qs-util-keycheck.timer runs daily, then keeps its key here, under a key in\n"
 		  "this machine's TPM (PCR 7), and each check that has reached the server begins that\n"
-		  "time anew. 0, the default, keeps nothing. Until its end this machine needs no\n"
-		  "server's consent, and its clock tells when that is: whoever has the machine, in\n"
-		  "the state that the TPM wants, has the key. Only for the provider kmip: keys of\n"
-		  "kmip-wrap and vault stay at the server.\n"
-		  "A server that answers and refuses ends the lease at the next check." },
+		  "time anew. 0, the default, keeps nothing, or without limit by time where\n"
+		  "kms_lease_boots is set. Until its end this machine needs no server's consent:\n"
+		  "whoever has it, in the state that the TPM wants, has the key. The end is told by\n"
+		  "this machine's clock or the TPM's, by the first of them: the TPM's cannot be set\n"
+		  "back, but stands still while the machine is off. Only for the provider kmip: keys\n"
+		  "of kmip-wrap and vault stay at the server.\n"
+		  "While a server answers, the lease is not used, and one that refuses ends it at\n"
+		  "the next check." },
+	{ .name = "kms_lease_boots",
+	  .type = QS_CONFIG_NUMBER,
+	  .offset = AT(kms_lease_boots),
+	  .max = 10000,
+	  .help = "For how many starts of the machine such a lease is, beside or instead of kms_lease.\n"
+		  "The TPM counts them, and suspends to memory, too. 0, the default: any number." },
 	{ .name = "early_wait",
 	  .type = QS_CONFIG_SECONDS,
 	  .offset = AT(early_wait_s),

@@ -38,6 +38,7 @@ struct qs_config {
 		*vault_auth_mount; /* where transit and AppRole are; "transit", "approle" */
 	unsigned vault_deadline_s; /* for all servers together; default 10 */
 	unsigned kms_lease_s; /* how long a KEK is kept for servers that are away; default 0: not */
+	unsigned kms_lease_boots; /* for how many starts; default 0: any number */
 	unsigned early_wait_s;    /* for devices of the initramfs that are absent; default 30 */
 	unsigned early_prompt_s;  /* for somebody who types there; default 120 */
 	bool early_keys;          /* key files are copied into the initramfs; default false */

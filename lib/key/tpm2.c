@@ -6,6 +6,8 @@
 
 #include <openssl/crypto.h>
 
+#include "base/cleanup.h"
+
 #define DEVICE "/dev/tpmrm0"
 
 bool qs_tpm2_is_there(const struct qs_env *env)
@@ -93,4 +95,39 @@ int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_
 
 	qs_tpm2_run_prepare(env, work, &run);
 	return qs_task_run(&run.run.task, ret, ret_failed, err);
+}
+
+static int clock_job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err)
+{
+	const struct qs_tpm2_functions *functions = NULL;
+	struct qs_tpm2_clock now;
+	struct qs_tpm2 *tpm = NULL;
+	int r = qs_tpm2_connect(cookie, &functions, &tpm, err);
+
+	(void)worker;
+	if (r < 0)
+		return r;
+	r = functions->clock(tpm, &now, err);
+	functions->close(tpm);
+	if (r == 0)
+		*ret = json_pack("[I,I,I]", (json_int_t)now.ms, (json_int_t)now.resets,
+				 (json_int_t)now.restarts);
+	return r;
+}
+
+int qs_tpm2_read_clock(const struct qs_env *env, struct qs_tpm2_clock *ret, struct qs_error *err)
+{
+	struct qs_env own = *env;
+	const struct qs_tpm2_work work = { .job = clock_job, .cookie = &own };
+	QS_AUTO(qs_auto_json) json_t *now = NULL;
+	int r = qs_tpm2_run(env, &work, &now, NULL, err);
+
+	if (r < 0)
+		return r;
+	*ret = (struct qs_tpm2_clock){
+		.ms = (uint64_t)json_integer_value(json_array_get(now, 0)),
+		.resets = (uint32_t)json_integer_value(json_array_get(now, 1)),
+		.restarts = (uint32_t)json_integer_value(json_array_get(now, 2)),
+	};
+	return 0;
 }

@@ -40,4 +40,7 @@ void qs_tpm2_run_prepare(const struct qs_env *env, const struct qs_tpm2_work *wo
 int qs_tpm2_run(const struct qs_env *env, const struct qs_tpm2_work *work, json_t **ret,
 		struct qs_error *ret_failed, struct qs_error *err);
 
+/* The TPM's clock, in a worker of its own. */
+int qs_tpm2_read_clock(const struct qs_env *env, struct qs_tpm2_clock *ret, struct qs_error *err);
+
 #endif

@@ -248,7 +248,7 @@ static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32
 	if (r < 0)
 		return r;
 	c.known = r == 1;
-	if (qs_lease_drop(env, number, err) < 0)
+	if (qs_lease_drop(env, ks, number, err) < 0)
 		return -EIO;
 	if (c.record.adopted)
 		return qs_file_erase(real, err);

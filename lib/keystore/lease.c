@@ -3,33 +3,36 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/sum.h"
+#include "base/utf8.h"
 #include "key/keyfile.h"
+#include "key/tpm2.h"
+#include "keystore/lease-record.h"
 #include "keystore/provider.h"
 #include "keystore/token.h"
-#include "luks/fields.h"
 
-#define VERSION 1
 #define SLOT 0
-#define DAY 86400 /* seconds by which a clock may have been ahead when the lease was made */
-#define FORM "%Y-%m-%dT%H:%M:%SZ"
 
-struct lease {
-	json_t *json; /* all of it */
-	uint64_t made, until;
-	const json_t *token;
-	char store[QS_KEYSTORE_UUID_L]; /* of the key in the TPM */
-};
-
-static void lease_done(struct lease *l)
+bool qs_lease_is_wanted(const struct qs_env *env)
 {
-	json_decref(l->json);
-	*l = (struct lease){};
+	return env->config.kms_lease_s > 0 || env->config.kms_lease_boots > 0;
+}
+
+/* N.sealed is the keystore's own where the provider is tpm2. */
+static bool is_fetched(const struct qs_keystore *ks, uint32_t number)
+{
+	const struct qs_provider *p = qs_keystore_provider(ks, number);
+
+	return p->network && p->fetch;
+}
+
+bool qs_lease_may_be(const struct qs_keystore *ks, uint32_t number)
+{
+	return is_fetched(ks, number) &&
+	       strcmp(qs_keystore_provider_name(ks, number), ks->provider) == 0;
 }
 
 static char *path_of(uint32_t number)
@@ -47,37 +50,11 @@ static struct qs_keystore beside(const char *store)
 	return ks;
 }
 
-/* What stands behind the KEK. */
-static char *bound_to(const struct qs_keystore *ks, uint32_t number, uint64_t made, uint64_t until)
-{
-	return qs_printf("%s/%u %llu %llu", ks->store, (unsigned)number, (unsigned long long)made,
-			 (unsigned long long)until);
-}
-
 /* ---- the file ---- */
 
-static int parse(const struct qs_secret *text, const char *path, struct lease *ret,
-		 struct qs_error *err)
-{
-	json_t *json = json_loadb(text->data, text->size, JSON_REJECT_DUPLICATES, NULL);
-	const json_t *token = json_object_get(json, "token");
-	const char *store = qs_fields_text(token, "store");
-	uint64_t version;
-
-	ret->json = json;
-	ret->token = token;
-	if (qs_sum_check(json, path, NULL) < 0 || qs_sum_others(json) != 4 ||
-	    !qs_fields_number(json, "version", &version) || version != VERSION ||
-	    !qs_fields_number(json, "made", &ret->made) ||
-	    !qs_fields_number(json, "until", &ret->until) || !store || !qs_keystore_is_uuid(store))
-		return qs_fail(err, QS_E_CONFIG, "%s is malformed: `keystore check` renews it",
-			       path);
-	memcpy(ret->store, store, sizeof(ret->store));
-	return 0;
-}
-
 /* Returns 1 read, 0 there is none. */
-static int load(const struct qs_env *env, uint32_t number, struct lease *ret, struct qs_error *err)
+static int load(const struct qs_env *env, uint32_t number, struct qs_lease *ret,
+		struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = path_of(number);
 	QS_AUTO(qs_secret_done) struct qs_secret text = {};
@@ -85,9 +62,7 @@ static int load(const struct qs_env *env, uint32_t number, struct lease *ret, st
 
 	if (r <= 0)
 		return r;
-	r = parse(&text, path, ret, err);
-	if (r < 0)
-		lease_done(ret);
+	r = qs_lease_parse(text.data, text.size, path, ret, err);
 	return r < 0 ? r : 1;
 }
 
@@ -108,13 +83,23 @@ static int put(const struct qs_secret *kek, const char *bound, struct qs_secret 
 
 /* A lease on its way into its file. */
 struct making {
-	uint64_t made, until;
+	struct qs_lease_limits limits;
 	struct qs_wrapping w;
 };
 
 static void making_done(struct making *m)
 {
 	qs_wrapping_done(&m->w);
+}
+
+/* From now on, by both clocks. */
+static int limit(const struct qs_env *env, struct qs_lease_limits *ret, struct qs_error *err)
+{
+	*ret = (struct qs_lease_limits){ .made = (uint64_t)time(NULL),
+					 .boots = env->config.kms_lease_boots };
+	if (env->config.kms_lease_s > 0)
+		ret->until = ret->made + env->config.kms_lease_s;
+	return qs_tpm2_read_clock(env, &ret->clock, err);
 }
 
 /* By the TPM's key of OWN. */
@@ -126,11 +111,11 @@ static int wrap(const struct qs_env *env, const struct qs_keystore *ks, uint32_t
 	QS_AUTO(qs_auto_free) char *bound = NULL;
 	int r = qs_keystore_kek(env, ks, number, &kek, err);
 
-	ret->made = (uint64_t)time(NULL);
-	ret->until = ret->made + env->config.kms_lease_s;
+	if (r == 0)
+		r = limit(env, &ret->limits, err);
 	ret->w.generation = number;
 	ret->w.volume = qs_keystore_volume(ks->store, SLOT);
-	bound = bound_to(ks, number, ret->made, ret->until);
+	bound = qs_lease_bound(ks, number, &ret->limits);
 	if (r == 0)
 		r = put(&kek, bound, &ret->w.plain, err);
 	if (r == 0)
@@ -145,15 +130,10 @@ static int wrap(const struct qs_env *env, const struct qs_keystore *ks, uint32_t
 static int write_lease(const struct qs_env *env, const struct qs_keystore *own,
 		       const struct making *m, struct qs_error *err)
 {
-	json_t *token = qs_keystore_token_make(own, m->w.generation, json_incref(m->w.jwe));
 	QS_AUTO(qs_auto_free) char *path = path_of(m->w.generation);
-	QS_AUTO(qs_auto_free) char *text = NULL;
-	QS_AUTO(qs_auto_json) json_t *json = NULL;
+	QS_AUTO(qs_auto_free)
+	char *text = qs_lease_print(own, m->w.generation, &m->limits, m->w.jwe);
 
-	(void)json_object_set_new(token, "keyslots", json_pack("[s]", "0"));
-	json = json_pack("{s:i,s:I,s:I,s:o}", "version", VERSION, "made", (json_int_t)m->made,
-			 "until", (json_int_t)m->until, "token", token);
-	text = qs_sum_print(json);
 	if (!text)
 		return qs_fail(err, QS_E_MEMORY, "no memory for a lease");
 	return qs_key_store(env, path, &(struct qs_secret){ text, strlen(text) }, true, err);
@@ -171,7 +151,7 @@ static int make_anew(const struct qs_env *env, const struct qs_keystore *ks, uin
 	if (r == 0)
 		r = qs_keystore_new_uuid(store, err);
 	if (r == 0)
-		r = qs_lease_drop(env, number, err);
+		r = qs_lease_drop(env, ks, number, err);
 	if (r < 0)
 		return r;
 	own = beside(store);
@@ -185,7 +165,7 @@ static int make_anew(const struct qs_env *env, const struct qs_keystore *ks, uin
 int qs_lease_renew(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		   struct qs_error *err)
 {
-	QS_AUTO(lease_done) struct lease old = {};
+	QS_AUTO(qs_lease_done) struct qs_lease old = {};
 	QS_AUTO(making_done) struct making m = {};
 	struct qs_error ignored = {};
 	bool there = load(env, number, &old, &ignored) == 1;
@@ -197,40 +177,40 @@ int qs_lease_renew(const struct qs_env *env, const struct qs_keystore *ks, uint3
 	return make_anew(env, ks, number, err);
 }
 
-int qs_lease_drop(const struct qs_env *env, uint32_t number, struct qs_error *err)
+int qs_lease_drop(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		  struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = path_of(number);
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	const struct qs_keystore own = beside("");
-	int r = qs_file_erase(real, err);
-	int sealed = r < 0 ? r : qs_provider_tpm2.retire(env, &own, number, err);
+	int r, sealed;
 
+	if (!is_fetched(ks, number))
+		return 0;
+	r = qs_file_erase(real, err);
+	sealed = r < 0 ? r : qs_provider_tpm2.retire(env, &own, number, err);
 	return sealed < 0 ? sealed : r > 0 || sealed > 0;
+}
+
+void qs_lease_drop_left(const struct qs_env *env, const struct qs_keystore *ks)
+{
+	for (size_t i = 0; i < ks->count; i++) {
+		uint32_t number = ks->generations[i].number;
+		struct qs_error err = {};
+
+		if (!qs_lease_may_be(ks, number) && qs_lease_drop(env, ks, number, &err) < 0)
+			qs_log(QS_LOG_WARNING, "the lease of generation %u: %s", (unsigned)number,
+			       err.text);
+	}
 }
 
 /* ---- using ---- */
 
-static int refuse_time(const struct lease *l, struct qs_error *err)
-{
-	time_t now = time(NULL), end = (time_t)l->until;
-	char text[32] = "an unknown day";
-	struct tm utc;
-
-	if (gmtime_r(&end, &utc))
-		(void)strftime(text, sizeof(text), FORM, &utc);
-	if (now >= end)
-		return qs_fail(err, QS_E_TEMPORARY, "the lease ended on %s", text);
-	if ((uint64_t)now + DAY < l->made)
-		return qs_fail(err, QS_E_TEMPORARY,
-			       "the lease was made in the future by this machine's clock");
-	return 0;
-}
-
 /* Is what came out the KEK of this generation, with this end? */
-static int take(const struct lease *l, const struct qs_keystore *ks, const struct qs_secret *plain,
-		struct qs_kek *kek, struct qs_error *err)
+static int take(const struct qs_lease *l, const struct qs_keystore *ks,
+		const struct qs_secret *plain, struct qs_kek *kek, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *bound = bound_to(ks, kek->generation, l->made, l->until);
+	QS_AUTO(qs_auto_free) char *bound = qs_lease_bound(ks, kek->generation, &l->limits);
 	size_t length = strlen(bound);
 
 	if (plain->size != sizeof(kek->bytes) + length ||
@@ -241,17 +221,25 @@ static int take(const struct lease *l, const struct qs_keystore *ks, const struc
 	return 0;
 }
 
-static int open_lease(const struct qs_env *env, const struct qs_keystore *ks, const struct lease *l,
-		      struct qs_kek *kek, struct qs_error *err)
+/* What has ended is not unsealed. */
+static int look(const struct qs_env *env, const struct qs_lease *l, struct qs_lease_left *ret,
+		struct qs_error *err)
+{
+	struct qs_tpm2_clock clock;
+	int r = qs_tpm2_read_clock(env, &clock, err);
+
+	return r < 0 ? r : qs_lease_look(&l->limits, (uint64_t)time(NULL), &clock, ret, err);
+}
+
+static int open_lease(const struct qs_env *env, const struct qs_keystore *ks,
+		      const struct qs_lease *l, struct qs_kek *kek, struct qs_error *err)
 {
 	const struct qs_keystore own = beside(l->store);
 	QS_AUTO(qs_wrapping_done) struct qs_wrapping w = { .generation = kek->generation };
 	struct qs_wrapping *const items[] = { &w };
 	struct qs_keystore_token t;
-	int r = refuse_time(l, err);
+	int r = qs_keystore_token_parse(l->token, ks->store, &t, err);
 
-	if (r == 0)
-		r = qs_keystore_token_parse(l->token, ks->store, &t, err);
 	if (r < 0)
 		return r;
 	if (t.generation != kek->generation)
@@ -269,13 +257,16 @@ static int open_lease(const struct qs_env *env, const struct qs_keystore *ks, co
 
 static void use_one(const struct qs_env *env, const struct qs_keystore *ks, struct qs_kek *kek)
 {
-	QS_AUTO(lease_done) struct lease l = {};
+	QS_AUTO(qs_lease_done) struct qs_lease l = {};
+	struct qs_lease_left left;
 	struct qs_error err = {};
 	int r = load(env, kek->generation, &l, &err);
 
 	if (r == 0)
 		return;
 	if (r > 0)
+		r = look(env, &l, &left, &err);
+	if (r == 0)
 		r = open_lease(env, ks, &l, kek, &err);
 	if (r < 0)
 		qs_error_append(&kek->error, "; %s", err.text);
@@ -289,23 +280,51 @@ void qs_lease_use(const struct qs_env *env, struct qs_keystore_session *s,
 	for (size_t i = 0; i < count; i++) {
 		struct qs_kek *kek = qs_keystore_session_find(s, ks->store, numbers[i]);
 
-		if (kek && !kek->there && !kek->denied &&
+		if (kek && !kek->there && !kek->denied && qs_lease_may_be(ks, numbers[i]) &&
 		    (kek->error.kind == QS_E_TEMPORARY || kek->error.kind == QS_E_DEADLINE))
 			use_one(env, ks, kek);
 	}
 }
 
+static void add_limits(json_t *json, const struct qs_lease_limits *l)
+{
+	char until[QS_LEASE_TIME_L];
+
+	if (l->until)
+		(void)json_object_set_new(json, "until",
+					  json_string(qs_lease_time(l->until, until)));
+	if (l->boots)
+		(void)json_object_set_new(json, "boots", json_integer((json_int_t)l->boots));
+}
+
+static void add_left(json_t *json, const struct qs_lease_limits *l,
+		     const struct qs_lease_left *left)
+{
+	if (l->until)
+		(void)json_object_set_new(json, "seconds_left",
+					  json_integer((json_int_t)left->seconds));
+	if (l->boots)
+		(void)json_object_set_new(json, "boots_left",
+					  json_integer((json_int_t)left->boots));
+}
+
 json_t *qs_lease_describe(const struct qs_env *env, uint32_t number)
 {
-	QS_AUTO(lease_done) struct lease l = {};
-	char text[32];
-	struct tm utc;
-	time_t end;
+	QS_AUTO(qs_lease_done) struct qs_lease l = {};
+	struct qs_lease_left left;
+	struct qs_error err = {};
+	json_t *json;
+	int r = load(env, number, &l, &err);
 
-	if (load(env, number, &l, NULL) != 1)
+	if (r == 0)
 		return NULL;
-	end = (time_t)l.until;
-	if (!gmtime_r(&end, &utc) || strftime(text, sizeof(text), FORM, &utc) == 0)
-		return NULL;
-	return json_pack("{s:i,s:s}", "generation", (int)number, "until", text);
+	json = json_pack("{s:i}", "generation", (int)number);
+	add_limits(json, &l.limits);
+	if (r > 0)
+		r = look(env, &l, &left, &err);
+	if (r < 0)
+		(void)json_object_set_new(json, "problem", qs_utf8_json(err.text));
+	else
+		add_left(json, &l.limits, &left);
+	return json;
 }

@@ -38,7 +38,7 @@ static int prepare_one(const struct qs_env *env, const struct qs_keystore *ks,
 	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
 	int r = qs_keystore_session_prepare(env, ks, numbers, count, ask, provider->fetch, err);
 
-	if (r == 0 && s && provider->network && env->config.kms_lease_s > 0 && !s->no_lease)
+	if (r == 0 && s && provider->network && qs_lease_is_wanted(env) && !s->no_lease)
 		qs_lease_use(env, s, ks, numbers, count);
 	return r;
 }

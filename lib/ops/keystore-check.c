@@ -184,13 +184,11 @@ static void follow_lease(const struct qs_env *env, const struct qs_keystore *ks,
 	struct qs_error err = {};
 	int r = 0;
 
-	if (!qs_keystore_provider(ks, number)->network || !qs_keystore_provider(ks, number)->fetch)
-		return;
-	if (problem->kind == QS_E_NONE && env->config.kms_lease_s > 0)
+	if (problem->kind == QS_E_NONE && qs_lease_is_wanted(env) && qs_lease_may_be(ks, number))
 		r = qs_lease_renew(env, ks, number, &err);
 	else if ((problem->kind != QS_E_TEMPORARY && problem->kind != QS_E_DEADLINE) ||
-		 env->config.kms_lease_s == 0)
-		r = qs_lease_drop(env, number, &err);
+		 !qs_lease_is_wanted(env) || !qs_lease_may_be(ks, number))
+		r = qs_lease_drop(env, ks, number, &err);
 	if (r < 0)
 		qs_log(QS_LOG_WARNING, "the lease of generation %u: %s", (unsigned)number,
 		       err.text);

@@ -13,9 +13,9 @@
 /*
  * Put into RESULT: "server" (what the provider says of it, absent without one), "key_servers"
  * (likewise, of keys for some devices only that have credentials of their own; with "generation"),
- * "warnings" (array of sentences: what ends within 30 days, or has ended), "leases" (array of
- * generation, until), both absent when empty, and "last_check" (time, "succeeded": when the keys
- * were had last; absent where none was).
+ * "warnings" (array of sentences: what ends within 30 days, or has ended), "leases" (array of what
+ * qs_lease_describe() says), both absent when empty, and "last_check" (time, "succeeded": when the
+ * keys were had last; absent where none was).
  */
 void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result);
 

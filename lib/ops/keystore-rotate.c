@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "keystore/lease.h"
 #include "keystore/provider.h"
 #include "keystore/rotation.h"
 #include "keystore/session.h"
@@ -98,7 +99,11 @@ static int save(void *cookie, const struct qs_keystore *ks, struct qs_error *err
 	/* What a run that was killed wrote is right, but perhaps not durable. */
 	if (ks->rotation == QS_ROTATION_IDLE && !ro->flushed)
 		r = qs_keystore_flush(ro->env, err);
-	return r < 0 ? r : qs_keystore_save(ro->env, ks, err);
+	if (r == 0)
+		r = qs_keystore_save(ro->env, ks, err);
+	if (r == 0 && ks->rotation == QS_ROTATION_IDLE)
+		qs_lease_drop_left(ro->env, ks);
+	return r;
 }
 
 /*

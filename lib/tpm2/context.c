@@ -128,12 +128,29 @@ static int tpm2_health(struct qs_tpm2 *tpm, struct qs_tpm2_health *ret, struct q
 	return 0;
 }
 
+static int tpm2_clock(struct qs_tpm2 *tpm, struct qs_tpm2_clock *ret, struct qs_error *err)
+{
+	TPMS_TIME_INFO *now = NULL;
+	TSS2_RC rc = Esys_ReadClock(tpm->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &now);
+
+	if (rc != TSS2_RC_SUCCESS)
+		return qs_tpm2_fail(err, rc, "reading its clock");
+	*ret = (struct qs_tpm2_clock){
+		.ms = now->clockInfo.clock,
+		.resets = now->clockInfo.resetCount,
+		.restarts = now->clockInfo.restartCount,
+	};
+	Esys_Free(now);
+	return 0;
+}
+
 QS_MODULE_EXPORT extern const struct qs_tpm2_functions qs_tpm2_module;
 const struct qs_tpm2_functions qs_tpm2_module = {
 	.module = { QS_TPM2_MODULE_VERSION },
 	.open = tpm2_open,
 	.close = tpm2_close,
 	.health = tpm2_health,
+	.clock = tpm2_clock,
 	.seal = qs_tpm2_seal,
 	.unseal = qs_tpm2_unseal,
 	.match = qs_tpm2_match,

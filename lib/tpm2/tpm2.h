@@ -20,7 +20,7 @@
 
 #define QS_TPM2_MODULE_NAME "tpm2"
 #define QS_TPM2_MODULE_SYMBOL "qs_tpm2_module"
-#define QS_TPM2_MODULE_VERSION 5U
+#define QS_TPM2_MODULE_VERSION 6U
 
 #define QS_TPM2_SECRET_L 32              /* bytes that are sealed, as systemd's */
 #define QS_TPM2_SRK UINT32_C(0x81000001) /* TCG TPM 2.0 Provisioning Guidance, 7.5.1 */
@@ -35,6 +35,13 @@ struct qs_tpm2_health {
 	bool locked;
 	char manufacturer[5]; /* four letters, "IBM" */
 	uint32_t firmware[2];
+};
+
+/* What it counts by itself (TPM2_ReadClock). Nobody sets it back; clearing the TPM begins anew. */
+struct qs_tpm2_clock {
+	uint64_t ms;       /* while it had power; after a power cut up to 70 minutes behind */
+	uint32_t resets;   /* starts of the machine */
+	uint32_t restarts; /* since the last of these: suspends to memory, and starts after them */
 };
 
 struct qs_tpm2_seal {
@@ -75,6 +82,8 @@ struct qs_tpm2_functions {
 	void (*close)(struct qs_tpm2 *tpm);
 
 	int (*health)(struct qs_tpm2 *tpm, struct qs_tpm2_health *ret, struct qs_error *err);
+
+	int (*clock)(struct qs_tpm2 *tpm, struct qs_tpm2_clock *ret, struct qs_error *err);
 
 	/*
 	 * Seal a new random secret so that systemd 252 and all later versions unseal it.

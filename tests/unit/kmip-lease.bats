@@ -55,7 +55,7 @@ configure()
 	sed 's/"until": [0-9]*/"until": 9999999999/' "$BATS_TEST_TMPDIR/lease" >"$KEYSTORE/1.lease"
 	run -75 qs cryptopen --test "${ID}1"
 	[[ $output == *'1.lease is malformed'* ]]
-	[ "$(qs --json keystore status | jq '.result | has("leases")')" = false ]
+	[[ $(lease .problem) == *malformed* ]]
 	jq '.until = 9999999999 | del(.sum)' "$BATS_TEST_TMPDIR/lease" >"$KEYSTORE/1.lease"
 	run -75 qs cryptopen --test "${ID}1"
 	[[ $output == *'was changed'* ]]
@@ -116,6 +116,101 @@ no_lease_with()
 	setting "tpm2_device = \"swtpm:path=$TPM/s\"; kms_lease = \"168h\";"
 	run -0 qs cryptopen --test "${ID}1"
 	[[ $output == *'the lease is used'* ]]
+}
+
+# restart [crash]: the machine is switched off and on, or loses its power.
+restart()
+{
+	"$SWTPM" "${1:-stop}" "$TPM"
+	"$SWTPM" start "$TPM"
+	"$SWTPM" measure "$TPM" booted 0 2 7 11
+}
+
+# lease JQ: of status.
+lease()
+{
+	qs --json keystore status | jq -c ".result.leases[0] | $1"
+}
+
+# pass SECONDS: by the TPM's clock alone.
+pass()
+{
+	local now
+	export TPM2TOOLS_TCTI=swtpm:path=$TPM/s
+	now=$(tpm2_readclock | sed -n 's/^ *clock: //p')
+	tpm2_setclock "$((now + $1 * 1000))"
+	unset TPM2TOOLS_TCTI
+}
+
+@test "a lease ends after so many starts, however the machine is switched off" {
+	enrolled 1
+	configure "$SERVER" 'kms_lease_boots = 2;'
+	run -0 qs keystore check
+	[ "$(lease '[.until, .boots, .boots_left]')" = '[null,2,2]' ]
+	kmip stop "$SERVER"
+	restart
+	[ "$(lease .boots_left)" = 1 ]
+	run -0 qs cryptopen --test "${ID}1"
+	restart crash
+	run -0 qs keystore status
+	[[ $output == *'without the key server for 0 more starts (of 2)'* ]]
+	run -0 qs cryptopen --test "${ID}1"
+	cp -p "$KEYSTORE/1.lease" "$BATS_TEST_TMPDIR/lease"
+	restart
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'the lease ended: it was for 2 starts of this machine'* ]]
+	run -0 qs keystore status
+	[[ $output == *'a lease that opens nothing: the lease ended'* ]]
+	# Nor do its numbers make it longer.
+	jq '.boots = 9 | del(.sum)' "$BATS_TEST_TMPDIR/lease" >"$KEYSTORE/1.lease"
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *'was changed'* ]]
+	# The server renews it, as another one, too.
+	kmip start "$SERVER"
+	configure "$SERVER" 'kms_lease_boots = 1; kms_lease = "1h";'
+	run -0 qs keystore check
+	[ "$(lease '[.boots_left, .seconds_left > 3000 and .seconds_left <= 3600]')" = '[1,true]' ]
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	kmip stop "$SERVER"
+	# This machine's clock stands still, the TPM's does not.
+	pass 1800
+	run -0 qs cryptopen --test "${ID}1"
+	pass 1800
+	run -75 qs cryptopen --test "${ID}1"
+	[[ $output == *"ended by the TPM's clock"* ]]
+}
+
+# The bytes of the keystore's key at the server.
+kek()
+{
+	python3 - "$SERVER/keys.db" <<-'END'
+		import sqlite3, sys
+		print(sqlite3.connect(sys.argv[1]).execute("SELECT value FROM managed_objects").fetchone()[0].hex())
+	END
+}
+
+# The files of the machine that have these bytes.
+holders()
+{
+	LC_ALL=C grep -rlaP "$(kek | sed 's/../\\x&/g')" "$ROOT/etc" "$ROOT/run" "$ROOT/var" "$TPM"
+}
+
+@test "a lease keeps no secret in a file, and is gone once the keystore went elsewhere" {
+	enrolled 1
+	run -0 qs keystore check
+	[ -e "$KEYSTORE/1.lease" ]
+	[ "$(kek | wc -c)" = 65 ]
+	run -1 holders
+	kek | xxd -r -p >"$ROOT/etc/planted"
+	run -0 holders
+	[ "$output" = "$ROOT/etc/planted" ]
+	qs --yes keystore migrate --provider local
+	[ ! -e "$KEYSTORE/1.lease" ] && [ ! -e "$KEYSTORE/1.sealed" ]
+	run -0 qs keystore check
+	[ ! -e "$KEYSTORE/1.lease" ]
+	run -0 qs keystore rotate --force
+	[ ! -e "$KEYSTORE/1.kmip" ]
 }
 
 @test "a lease ends when the server refuses, when it is switched off, and with its generation" {
