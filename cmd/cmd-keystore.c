@@ -388,7 +388,7 @@ const struct qs_command qs_row_keystore = {
 		"of the JSON Web Encryptions. Opening any number of devices is one login and one request for "
 		"each 128 of them, or single ones where the server takes no more at once. Where it has AES-GCM (from "
 		"1.4 on) it refuses a wrapped key that was changed; with AES-CBC it gives another key, and it "
-		"is the JSON Web Encryption that does not open. N.kmip says which (cipher). --key-id takes a key for "
+		"is the JSON Web Encryption that does not open; status says which it has. --key-id takes a key for "
 		"Encrypt and Decrypt. export has nothing to export, and there are no leases. Otherwise it is as "
 		"with kmip, and migrate goes from one to the other.\n"
 		"With --provider vault the key is one of the transit engine of HashiCorp Vault (1.8 and later) "

@@ -35,15 +35,21 @@ static void print_key(FILE *out, const json_t *key)
 	const char *problem = json_string_value(json_object_get(key, "problem"));
 	const char *space = json_string_value(json_object_get(key, "namespace"));
 	const char *role = json_string_value(json_object_get(key, "role_id"));
+	const char *cipher = json_string_value(json_object_get(key, "cipher"));
 
 	if (problem)
 		fprintf(out, "; %s", problem);
-	else if (key)
+	else if (json_object_get(key, "version"))
 		fprintf(out, "; version %d of %s%s%s%s%s",
 			(int)json_integer_value(json_object_get(key, "version")),
 			json_string_value(json_object_get(key, "name")),
 			space ? ", namespace " : "", space ? space : "", role ? ", role " : "",
 			role ? role : "");
+	else if (key)
+		fprintf(out, "; key %s there%s%s%s",
+			json_string_value(json_object_get(key, "name")),
+			cipher ? ", which wraps with " : "", cipher ? cipher : "",
+			json_is_true(json_object_get(key, "adopted")) ? ", not of our making" : "");
 }
 
 static void print_generation(FILE *out, const json_t *g, const char *provider)

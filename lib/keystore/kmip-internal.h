@@ -37,6 +37,9 @@ char *qs_kmip_record_path(uint32_t number);
 int qs_kmip_record_load(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			struct qs_kmip_record *ret, struct qs_error *err);
 
+/* The key of struct qs_provider. */
+json_t *qs_kmip_key_of(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number);
+
 /* What to say where there is none. Returns -errno. */
 int qs_kmip_no_record(uint32_t number, struct qs_error *err);
 

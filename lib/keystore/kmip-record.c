@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/sum.h"
+#include "base/utf8.h"
 #include "key/keyfile.h"
 #include "keystore/kmip-internal.h"
 #include "luks/fields.h"
@@ -63,6 +64,20 @@ int qs_kmip_record_load(const struct qs_env *env, const struct qs_keystore *ks, 
 		return r;
 	r = parse(&text, path, ret, err);
 	return r < 0 ? r : 1;
+}
+
+json_t *qs_kmip_key_of(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number)
+{
+	struct qs_kmip_record record;
+	struct qs_error err = {};
+	int r = qs_kmip_record_load(env, ks, number, &record, &err);
+
+	if (r == 0)
+		return NULL;
+	if (r < 0)
+		return json_pack("{s:o}", "problem", qs_utf8_json(err.text));
+	return json_pack("{s:o,s:s*,s:b}", "name", qs_utf8_json(record.uid), "cipher",
+			 qs_kmip_cipher_name(record.cipher), "adopted", record.adopted);
 }
 
 int qs_kmip_no_record(uint32_t number, struct qs_error *err)

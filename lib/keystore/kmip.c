@@ -357,6 +357,7 @@ const struct qs_provider qs_provider_kmip = {
 	.fetch = fetch,
 	.retire = retire,
 	.describe = describe,
+	.key = qs_kmip_key_of,
 };
 
 const struct qs_provider qs_provider_kmip_wrap = {
@@ -369,4 +370,5 @@ const struct qs_provider qs_provider_kmip_wrap = {
 	.unwrap = qs_kmip_unwrap_keys,
 	.retire = retire,
 	.describe = describe_there,
+	.key = qs_kmip_key_of,
 };

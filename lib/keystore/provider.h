@@ -109,11 +109,12 @@ struct qs_provider {
 		      bool loose, struct qs_error *err);
 
 	/*
-	 * Which key of the server's generation NUMBER is: "name", "version", "namespace",
-	 * "role_id", "secret_id_file"; or "problem". Reads files only. A new reference; NULL: there
-	 * is no record of it. The function may be NULL.
+	 * Which key of the server's generation NUMBER is: "name" (of KMIP its identifier);
+	 * "version", "namespace", "role_id", "secret_id_file" (vault); "cipher" (kmip-wrap),
+	 * "adopted"; or "problem". Reads files only. A new reference; NULL: there is no record of
+	 * it. The function may be NULL.
 	 */
-	json_t *(*key)(const struct qs_env *env, uint32_t number);
+	json_t *(*key)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number);
 
 	/*
 	 * What the KEK of generation NUMBER is bound to: "pcrs" ("0+7"), "bank" (not without PCRs),

@@ -62,13 +62,14 @@ int qs_transit_is_key(const struct qs_env *env, uint32_t number, const struct qs
 	return is_same(&record, &wanted);
 }
 
-json_t *qs_transit_key_of(const struct qs_env *env, uint32_t number)
+json_t *qs_transit_key_of(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number)
 {
 	struct qs_transit_record record;
 	struct qs_error err = {};
 	const char *space = env->config.vault_namespace;
 	int r = qs_transit_record_load(env, number, &record, &err);
 
+	(void)ks;
 	if (r <= 0)
 		return r < 0 ? json_pack("{s:s}", "problem", err.text) : NULL;
 	if (*record.name_space)

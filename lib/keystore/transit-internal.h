@@ -77,7 +77,7 @@ int qs_transit_refuse_record(uint32_t number, struct qs_error *err);
 /* is_key() and key() of struct qs_provider. */
 int qs_transit_is_key(const struct qs_env *env, uint32_t number, const struct qs_keystore_key *key,
 		      bool loose, struct qs_error *err);
-json_t *qs_transit_key_of(const struct qs_env *env, uint32_t number);
+json_t *qs_transit_key_of(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number);
 
 /* The name of the key that the keystore STORE makes for itself. */
 void qs_transit_own_key(const char *store, char ret[QS_TRANSIT_NAME_L]);

@@ -79,7 +79,7 @@ static json_t *describe_keys(const struct qs_env *env, const struct qs_keystore 
 
 		if (!g->line || qs_keystore_head(ks, g->line) != g)
 			continue;
-		key = qs_keystore_provider(ks, g->number)->key(env, g->number);
+		key = qs_keystore_provider(ks, g->number)->key(env, ks, g->number);
 		if (!json_object_get(key, "role_id"))
 			continue;
 		server = qs_keystore_provider(ks, g->number)->describe(env, g->number);

@@ -95,7 +95,7 @@ static uint32_t next_number(const struct qs_env *env, const struct qs_keystore *
 	uint32_t number = ks->generations[ks->count - 1].number + 1;
 	json_t *there;
 
-	while ((there = qs_provider_vault.key(env, number))) {
+	while ((there = qs_provider_vault.key(env, ks, number))) {
 		json_decref(there);
 		number++;
 	}

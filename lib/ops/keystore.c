@@ -297,7 +297,7 @@ static json_t *generation(const struct qs_env *env, const struct qs_keystore *ks
 {
 	const struct qs_provider *provider = qs_keystore_provider(ks, g->number);
 	json_t *tpm2 = provider->binding ? provider->binding(env, ks, g->number) : NULL;
-	json_t *key = provider->key ? provider->key(env, g->number) : NULL;
+	json_t *key = provider->key ? provider->key(env, ks, g->number) : NULL;
 	json_t *json = json_pack("{s:i,s:o,s:s,s:I,s:I,s:o*,s:o*}", "number", (int)g->number,
 				 "created", qs_json_time(g->created), "provider", provider->name,
 				 "devices", count_of(found, g->number, false), "backups",

@@ -113,7 +113,7 @@ static json_t *describe(const struct qs_env *env, const struct qs_keystore *ks, 
 	const struct qs_provider *provider = qs_keystore_provider(ks, number);
 
 	return json_pack("{s:i,s:o*}", "generation", (int)number, "key",
-			 provider->key ? provider->key(env, number) : NULL);
+			 provider->key ? provider->key(env, ks, number) : NULL);
 }
 
 void qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header *h,

@@ -96,4 +96,12 @@ turns()
 	not turns
 	qs-util --yes keystore migrate --provider kmip
 	turns
+	# A key that stays at the server is opened in the second turn, too.
+	qs-util --yes keystore migrate --provider kmip-wrap
+	turns
+	qs-util cryptclose /dev/disk/by-id/virtio-d2
+	qs-util cryptopenall --boot --local | grep -q 'virtio-d2.*left'
+	not is_open d2
+	systemctl restart $NETWORK
+	is_open d2
 }

@@ -5,6 +5,7 @@
 # shellcheck disable=SC2030,SC2031 # IMAGE is each test's own
 load tree
 load tpm2
+load kmip
 
 setup()
 {
@@ -134,4 +135,17 @@ token()
 	[ -z "$output" ]
 	"$SWTPM" measure "$TPM" update 7
 	refused 'PCR 7 changed since it was sealed'
+}
+
+@test "a key that stays at a key server opens it, by the server alone" {
+	SERVER=$BATS_TEST_TMPDIR/server
+	kmip start "$SERVER"
+	mkdir "$ROOT/etc/cryptconf/kmip"
+	identity client
+	servers "$SERVER"
+	echo '127.0.0.1 localhost' >"$ROOT/etc/hosts"
+	qs --yes keystore migrate --provider kmip-wrap
+	run -0 by_token "$IMAGE"
+	kmip stop "$SERVER"
+	refused 'cannot connect'
 }

@@ -20,7 +20,7 @@ servers()
 {
 	local dir list=
 	for dir; do list+=,localhost:$(<"$dir/port"); done
-	printf 'kmip_servers = "%s"; kmip_deadline = %s;\n' "${list#,}" "${DEADLINE:-3}" >"$ROOT/etc/cryptconf/qs-util.conf"
+	printf 'kmip_servers = "%s"; kmip_deadline = %s;\n' "${list#,}" "${DEADLINE:-30}" >"$ROOT/etc/cryptconf/qs-util.conf"
 }
 
 setting()

@@ -69,7 +69,9 @@ generate_with_keystore()
 	local drop=qs-util-openall.service.d
 	generate_with_keystore local plain
 	[ ! -e "$BATS_TEST_TMPDIR/plain/$drop/50-key-server.conf" ]
+	generate_with_keystore kmip-wrap there
 	generate_with_keystore kmip server
+	cmp "$BATS_TEST_TMPDIR"/{there,server}/$drop/50-key-server.conf
 	grep -qx "ExecStart=$bin/qs-util cryptopenall --boot --local" "$BATS_TEST_TMPDIR/server/$drop/50-key-server.conf"
 	cp -r "$BATS_TEST_TMPDIR/server/." "$units"
 	mkdir "$units/multi-user.target.wants"
