@@ -263,3 +263,37 @@ POST transit/decrypt/$(own_key) - 200" ]
 	[[ $output == *'warning: the secret-id in'* ]]
 	[[ $output == *'for generation 2:'* ]]
 }
+
+@test "a format, a change, a rotation and a return killed at any exchange open, and a second run finishes" {
+	local count n when words
+	started 1.14
+	admin POST transit/keys/qs-one '{}'
+	qs --yes keystore enable
+	count=$(exchanges cryptformat --no-open --kms-key qs-one "${ID}1")
+	((count >= 5))
+	while read -r n when; do
+		rm -rf "$ROOT"/etc/cryptconf/headers "$ROOT/etc/crypttab"
+		truncate -s 0 "$(image_of 1)"
+		truncate -s 64M "$(image_of 1)"
+		qs keystore purge
+		killed_at "$n" "$when" cryptformat --no-open --kms-key qs-one "${ID}1"
+		run -0 qs cryptformat --no-open --kms-key qs-one "${ID}1"
+		run -0 qs cryptopen --test "${ID}1"
+	done < <(swept "$count")
+	for words in '--cluster-key' '--kms-key qs-one' 'rotate'; do
+		# shellcheck disable=SC2206
+		words=(keystore rewrap $words "${ID}1")
+		[ "${words[2]}" != rotate ] || words=(keystore rotate --force --kms-key qs-one)
+		count=$(exchanges "${words[@]}")
+		while read -r n when; do
+			# From where it was before.
+			[ "${words[2]}" != --cluster-key ] || qs keystore rewrap --kms-key qs-one "${ID}1"
+			[ "${words[2]}" != --kms-key ] || qs keystore rewrap --cluster-key "${ID}1"
+			killed_at "$n" "$when" "${words[@]}"
+			run -0 qs cryptopen --test "${ID}1"
+			run -0 qs "${words[@]}"
+			run -0 qs keystore verify
+			[ "$(jq '[.generations[] | select(.begun)] | length' "$KEYSTORE/keystore.json")" = 0 ]
+		done < <(swept "$count")
+	done
+}

@@ -52,6 +52,10 @@ static void test_written_is_read(void **state)
 #define AT(provider)                                                                               \
 	"{\"number\":1,\"created\":\"2026-11-22T02:00:00Z\",\"provider\":\"" provider "\"}"
 
+#define LINE(line)                                                                                 \
+	"{\"number\":2,\"created\":\"2026-11-22T02:00:00Z\",\"provider\":\"vault\",\"line\":" line \
+	"}"
+
 /* A generation may live elsewhere than the current one; what lives there is not written out. */
 static void test_providers(void **state)
 {
@@ -73,6 +77,41 @@ static void test_providers(void **state)
 	assert_int_equal(qs_keystore_parse(again, strlen(again), &read, NULL), 0);
 	assert_memory_equal(&ks, &read, sizeof(ks));
 	assert_null(strstr(again, "\"provider\": \"local\"}"));
+}
+
+/* Keys for some devices only have lines of their own among the numbers of all. */
+static void test_lines(void **state)
+{
+	static const struct qs_keystore ks = {
+		.state = QS_KEYSTORE_ENABLED,
+		.store = UUID,
+		.provider = "local",
+		.current = 1,
+		.rotation = QS_ROTATION_REWRAPPING,
+		.target = 4,
+		.target_provider = "local",
+		.generations = { { 1, 1700000000, "local" },
+				 { 2, 1700000001, "vault", .line = 2 },
+				 { 3, 1700000002, "vault", .line = 2 },
+				 { 4, 1700000003, "local" },
+				 { 5, 1700000004, "vault", .line = 2, .begun = true },
+				 { 6, 1700000005, "vault", .line = 6 } },
+		.count = 6,
+	};
+	QS_AUTO(qs_auto_free) char *text = qs_keystore_print(&ks);
+	struct qs_keystore again = {};
+
+	(void)state;
+	assert_int_equal(qs_keystore_parse(text, strlen(text), &again, NULL), 0);
+	assert_memory_equal(&again, &ks, sizeof(ks));
+	assert_int_equal(qs_keystore_successor(&ks, 1), 4);
+	assert_int_equal(qs_keystore_successor(&ks, 2), 3);
+	assert_int_equal(qs_keystore_successor(&ks, 3), 3);
+	assert_int_equal(qs_keystore_successor(&ks, 6), 6);
+	assert_int_equal(qs_keystore_successor(&ks, 99), 4);
+	assert_int_equal(qs_keystore_last_own(&ks)->number, 4);
+	assert_int_equal(qs_keystore_head(&ks, 2)->number, 3);
+	assert_null(qs_keystore_head(&ks, 7));
 }
 
 static void test_refused(void **state)
@@ -119,6 +158,19 @@ static void test_refused(void **state)
 		"{\"version\":1,\"state\":\"enabled\",\"store\":\"" UUID
 		"\",\"provider\":\"other\",\"current\":1,\"generations\":[" ONE "]}",
 		HEAD "\"current\":1,\"generations\":[" AT("other") "]}",
+		HEAD "\"current\":1,\"generations\":[" ONE "," LINE("0") "]}",
+		HEAD "\"current\":1,\"generations\":[" ONE "," LINE("3") "]}",
+		HEAD "\"current\":1,\"generations\":[" ONE "," LINE("\"2\"") "]}",
+		HEAD "\"current\":2,\"generations\":[" ONE "," LINE("2") "]}",
+		HEAD "\"current\":1,\"generations\":[" ONE "," LINE("2,\"begun\":false") "]}",
+		HEAD "\"current\":1,\"generations\":[" ONE "," LINE("2,\"more\":1") "]}",
+		HEAD "\"current\":1,\"generations\":[" ONE ",{\"number\":2,\"created\":"
+		     "\"2026-11-22T02:00:00Z\",\"line\":2}]}",
+		HEAD "\"current\":1,\"generations\":[{\"number\":1,\"created\":"
+		     "\"2026-11-22T02:00:00Z\",\"begun\":true}]}",
+		HEAD
+		"\"current\":1,\"generations\":[" ONE
+		"," LINE("2") "],\"rotation\":{\"state\":\"distributing-kek\",\"generation\":2}}",
 		HEAD "\"current\":1,\"generations\":[" AT("tpm2") "]}",
 		HEAD "\"current\":1,\"generations\":[{\"number\":1,\"provider\":\"local\"}]}",
 		HEAD "\"current\":1,\"generations\":[" ONE
@@ -410,6 +462,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_written_is_read),
 		cmocka_unit_test(test_providers),
+		cmocka_unit_test(test_lines),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_base64url),
 		cmocka_unit_test(test_identity_beside_the_key),

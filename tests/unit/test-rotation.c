@@ -444,6 +444,36 @@ static void test_nothing_goes_while_something_is_unknown(void **state)
 	assert_int_equal(qs_rotation_next(&ks, &view, false, &number), QS_ROTATION_DONE);
 }
 
+/* A key for some devices only goes when nothing names it; none of it goes by the others' count. */
+static void test_lines_go_when_nothing_names_them(void **state)
+{
+	static const struct qs_keystore ks = {
+		.state = QS_KEYSTORE_ENABLED,
+		.current = 3,
+		.generations = { { .number = 1 },
+				 { .number = 2, .line = 2 },
+				 { .number = 3 },
+				 { .number = 4, .line = 2 },
+				 { .number = 5, .line = 5, .begun = true } },
+		.count = 5
+	};
+	struct qs_rotation_view view = {};
+
+	(void)state;
+	/* A device that is away and names the older one will be brought to the newer one. */
+	qs_rotation_view_add(&view, 2);
+	assert_int_equal(qs_rotation_retirable(&ks, &view), 5);
+	qs_rotation_view_add(&view, 5);
+	assert_int_equal(qs_rotation_retirable(&ks, &view), 0);
+	view = (struct qs_rotation_view){};
+	qs_rotation_view_add(&view, 4);
+	assert_int_equal(qs_rotation_retirable(&ks, &view), 2);
+	view = (struct qs_rotation_view){};
+	assert_int_equal(qs_rotation_retirable(&ks, &view), 2);
+	view.unknown = true;
+	assert_int_equal(qs_rotation_retirable(&ks, &view), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +481,7 @@ int main(void)
 		cmocka_unit_test(test_every_order_of_migrations),
 		cmocka_unit_test(test_it_comes_to_an_end),
 		cmocka_unit_test(test_nothing_goes_while_something_is_unknown),
+		cmocka_unit_test(test_lines_go_when_nothing_names_them),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
