@@ -104,6 +104,15 @@ own_namespace()
 	run -0 qs keystore rotate --force --kms-key qs-one
 	[ "$(jq .key_version "$KEYSTORE/4.vault")" = 3 ]
 	run -0 qs keystore verify
+	# Its device destroyed keeps it, and brings it back; the end of the keystore is not the key's.
+	run -0 qs --yes cryptdestroy "${ID}1"
+	run -0 qs keystore rotate --force
+	run -0 qs --yes cryptrestore "${ID}1"
+	[ "$(generation_of 1)" = 4 ]
+	rm -r "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab" "$ROOT/etc/cryptconf/retired" "$ROOT/img"/*
+	run -0 qs --yes keystore disable
+	[ ! -e "$KEYSTORE" ]
+	[ "$(admin GET transit/keys/qs-one | jq -c '.data | [.latest_version, .min_decryption_version]')" = '[3,1]' ]
 }
 
 @test "what cannot be is refused, and nothing is made" {
