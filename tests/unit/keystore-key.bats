@@ -163,14 +163,16 @@ own_namespace()
 @test "the keystore's credentials reach a key in a namespace below theirs" {
 	started openbao
 	own_namespace
+	within team POST transit/keys/qs-x '{}'
+	admin POST transit/keys/qs-x '{}'
 	qs --yes keystore enable --provider vault
-	run -2 qs cryptformat --no-open --kms-key finance --kms-namespace team "${ID}1"
-	admin POST sys/policies/acl/qs "$(policy qs | jq '.policy += "\npath \"team/transit/+/finance\" { capabilities = [\"update\",\"read\"] }"')"
-	run -0 qs cryptformat --no-open --kms-key finance --kms-namespace team "${ID}1"
+	run -2 qs cryptformat --no-open --kms-key qs-x --kms-namespace team "${ID}1"
+	admin POST sys/policies/acl/qs "$(policy qs | jq '.policy += "\npath \"team/transit/+/qs-x\" { capabilities = [\"update\",\"read\"] }"')"
+	run -0 qs cryptformat --no-open --kms-key qs-x --kms-namespace team "${ID}1"
 	rules ''
 	run -0 qs cryptopen --test "${ID}1"
 	[ "$(cat "$SERVER/requests")" = 'POST auth/approle/login - 200
-POST transit/decrypt/finance team 200' ]
+POST transit/decrypt/qs-x team 200' ]
 	# Its namespace locked, or sealed, is like a server that is.
 	for state in lock seal; do
 		admin POST "sys/namespaces/team/$state"
@@ -179,6 +181,12 @@ POST transit/decrypt/finance team 200' ]
 		admin POST sys/namespaces/team/unlock
 	done
 	run -0 qs cryptopen --test "${ID}1"
+	# One of the same name in another namespace is another key.
+	run -0 qs cryptformat --no-open --kms-key qs-x "${ID}2"
+	rules ''
+	run -0 --separate-stderr qs --json cryptopenall --test
+	[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[2,3]' ]
+	[ "$(asked approle/login)$(asked transit/decrypt)" = 12 ]
 }
 
 @test "a hundred devices of three keys open with one login of each and one request for each key" {
