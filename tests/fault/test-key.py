@@ -6,7 +6,7 @@ from faultbench import check, main
 from keying import Change, FormatKey, Revert
 from mounts import private_mounts, read_only
 from rotating import every
-from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, one_in, swept_by
+from sweep import FULL, KILL, READ_ERROR, WRITE_ERROR, swept_by
 
 
 def tested(scenario, kill, full, write, read):
@@ -39,5 +39,5 @@ main(
     read_only_places,
     tested(Change, every(4), every(7), every(9), every(150)),
     tested(Revert, every(4), every(7), every(9), every(150)),
-    tested(FormatKey, one_in(23), one_in(47), one_in(47), one_in(90)),
+    tested(FormatKey, every(13), every(29), every(37), every(150)),
 )
