@@ -174,9 +174,19 @@ void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *
 	json_decref(warnings);
 }
 
+static bool is_refused(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		       const struct qs_error *problem)
+{
+	const struct qs_kek *kek =
+		env->keystore ? qs_keystore_session_find(env->keystore, ks->store, number) : NULL;
+
+	return kek && kek->denied && problem->kind != QS_E_TEMPORARY &&
+	       problem->kind != QS_E_DEADLINE;
+}
+
 /*
- * A server that gives the key renews its lease; one that answers and does not ends it; one that
- * is away leaves it.
+ * A server that gives the key renews its lease; one that refuses ends it. One that is away leaves
+ * it, and so does what fails on this machine, as a disk that cannot be read.
  */
 static void follow_lease(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			 const struct qs_error *problem)
@@ -184,11 +194,11 @@ static void follow_lease(const struct qs_env *env, const struct qs_keystore *ks,
 	struct qs_error err = {};
 	int r = 0;
 
-	if (problem->kind == QS_E_NONE && qs_lease_is_wanted(env) && qs_lease_may_be(ks, number))
-		r = qs_lease_renew(env, ks, number, &err);
-	else if ((problem->kind != QS_E_TEMPORARY && problem->kind != QS_E_DEADLINE) ||
-		 !qs_lease_is_wanted(env) || !qs_lease_may_be(ks, number))
+	if (!qs_lease_is_wanted(env) || !qs_lease_may_be(ks, number) ||
+	    is_refused(env, ks, number, problem))
 		r = qs_lease_drop(env, ks, number, &err);
+	else if (problem->kind == QS_E_NONE)
+		r = qs_lease_renew(env, ks, number, &err);
 	if (r < 0)
 		qs_log(QS_LOG_WARNING, "the lease of generation %u: %s", (unsigned)number,
 		       err.text);

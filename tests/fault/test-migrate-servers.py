@@ -36,5 +36,5 @@ main(
     tested(OutOfVault, 5, 17, 29, 300),
     tested(MoveToVault, 5, 17, 37, 300),
     tested(Lease, 2, 5, 7, 100),
-    tested(LeaseRenewed, 3, 3, 5, 100, onward=2),
+    tested(LeaseRenewed, 3, 3, 5, 9, onward=2),
 )
