@@ -188,7 +188,7 @@ static int rotate(const struct qs_env *env, const struct qs_rotate_options *opti
 		r = qs_keystore_refuse_interval(qs_keystore_head(ks, line), err);
 	if (r < 0)
 		return r;
-	qs_rotation_tell_begin(env, next_number(env, ks));
+	qs_rotation_tell_begin(env, ks, next_number(env, ks));
 	return make(env, ks, options->key, line, ret, err);
 }
 

@@ -44,7 +44,8 @@ int qs_rotation_record_parse(const char *text, size_t size, struct qs_rotation_r
 
 	if (!qs_fields_number(json, "version", &version) || version != VERSION || !store ||
 	    !qs_keystore_is_uuid(store) || !get_time(json, "failed", &record.failed) ||
-	    !get_time(json, "overdue", &record.overdue) || (message != NULL) != (record.failed > 0))
+	    !get_time(json, "overdue", &record.overdue) || !get_time(json, "told", &record.told) ||
+	    (message != NULL) != (record.failed > 0) || (record.told && !record.failed))
 		return -EINVAL;
 	if (message && strlen(message) >= sizeof(record.message))
 		return -EINVAL;
@@ -64,6 +65,8 @@ char *qs_rotation_record_print(const struct qs_rotation_record *record)
 		(void)json_object_set_new(json, "failed", json_integer(record->failed));
 		(void)json_object_set_new(json, "message", qs_utf8_json(record->message));
 	}
+	if (record->told)
+		(void)json_object_set_new(json, "told", json_integer(record->told));
 	if (record->overdue)
 		(void)json_object_set_new(json, "overdue", json_integer(record->overdue));
 	text = json_dumps(json, JSON_INDENT(2));
@@ -74,20 +77,27 @@ char *qs_rotation_record_print(const struct qs_rotation_record *record)
 
 /* ---- the file ---- */
 
-static void load(const struct qs_env *env, const struct qs_keystore *ks,
+/* The record of a keystore whose file cannot be read: it has a UUID that no keystore gets. */
+#define NO_STORE "00000000-0000-0000-0000-000000000000"
+
+/* Returns whether there is a file, be it a record of KS or not. */
+static bool load(const struct qs_env *env, const struct qs_keystore *ks,
 		 struct qs_rotation_record *ret)
 {
+	const char *of = ks->store[0] ? ks->store : NO_STORE;
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, FILE_NAME);
 	QS_AUTO(qs_auto_free) char *text = NULL;
 	struct qs_rotation_record record = {};
 	size_t size;
 
 	*ret = (struct qs_rotation_record){};
-	(void)snprintf(ret->store, sizeof(ret->store), "%s", ks->store);
-	if (qs_file_read_optional(real, SIZE_MAX_BYTES, &text, &size, NULL) == 1 &&
-	    qs_rotation_record_parse(text, size, &record) == 0 &&
-	    strcmp(record.store, ks->store) == 0)
+	(void)snprintf(ret->store, sizeof(ret->store), "%s", of);
+	if (qs_file_read_optional(real, SIZE_MAX_BYTES, &text, &size, NULL) == 0)
+		return false;
+	if (text && qs_rotation_record_parse(text, size, &record) == 0 &&
+	    strcmp(record.store, of) == 0)
 		*ret = record;
+	return true;
 }
 
 /* Without anything to remember there is no file. */
@@ -117,7 +127,7 @@ void qs_rotation_add_error(const struct qs_env *env, const struct qs_keystore *k
 {
 	struct qs_rotation_record record;
 
-	load(env, ks, &record);
+	(void)load(env, ks, &record);
 	if (record.failed)
 		(void)json_object_set_new(result, "last_error",
 					  json_pack("{s:o,s:s}", "time",
@@ -127,9 +137,20 @@ void qs_rotation_add_error(const struct qs_env *env, const struct qs_keystore *k
 
 /* ---- telling ---- */
 
-void qs_rotation_tell_begin(const struct qs_env *env, uint32_t generation)
+/* One of the future was told by a clock that was wrong. */
+static bool is_recent(time_t told, time_t now)
 {
-	qs_event_send_rotation(env, QS_EVENT_ROTATION_STARTED, generation, NULL);
+	return told <= now && now - told < (time_t)QS_KEYSTORE_DAY;
+}
+
+void qs_rotation_tell_begin(const struct qs_env *env, const struct qs_keystore *ks,
+			    uint32_t generation)
+{
+	struct qs_rotation_record record;
+
+	(void)load(env, ks, &record);
+	if (!is_recent(record.told, time(NULL)))
+		qs_event_send_rotation(env, QS_EVENT_ROTATION_STARTED, generation, NULL);
 }
 
 /* The error, and of several devices the first one that explains it. */
@@ -141,26 +162,22 @@ static char *reason_of(const struct qs_error *error, const struct qs_outcomes *r
 	return qs_strdup(error->text);
 }
 
-/* REASON NULL: it went well. */
-static void record_end(const struct qs_env *env, const struct qs_keystore *ks, bool rotated,
-		       const char *reason)
+/* What is remembered of a failure. Returns whether the journal has it already. */
+static bool note_failure(struct qs_rotation_record *record, const char *reason)
 {
-	struct qs_rotation_record record;
-	bool any;
+	QS_AUTO(qs_auto_free) char *safe = qs_utf8_printable(reason);
+	struct qs_rotation_record old = *record;
+	size_t length = strnlen(safe, sizeof(record->message) - 1);
 
-	load(env, ks, &record);
-	any = record.failed || record.overdue;
-	record.failed = 0;
-	if (reason) {
-		QS_AUTO(qs_auto_free) char *safe = qs_utf8_printable(reason);
-
-		record.failed = time(NULL);
-		(void)snprintf(record.message, sizeof(record.message), "%s", safe);
-	} else if (rotated) {
-		record.overdue = 0;
-	}
-	if (any || reason)
-		store(env, &record);
+	/* Not within a character: what is read back has to be the same. */
+	while (length > 0 && ((unsigned char)safe[length] & 0xc0) == 0x80)
+		length--;
+	record->failed = time(NULL);
+	(void)snprintf(record->message, sizeof(record->message), "%.*s", (int)length, safe);
+	if (is_recent(old.told, record->failed) && strcmp(old.message, record->message) == 0)
+		return true;
+	record->told = record->failed;
+	return false;
 }
 
 void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks,
@@ -168,13 +185,20 @@ void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks
 			  const struct qs_outcomes *report)
 {
 	QS_AUTO(qs_auto_free) char *reason = reason_of(error, report);
+	bool failed = error->kind != QS_E_NONE;
+	struct qs_rotation_record record;
+	bool any = load(env, ks, &record);
 
-	if (error->kind != QS_E_NONE)
+	if (failed && !note_failure(&record, reason))
 		qs_event_send_rotation(env, QS_EVENT_ROTATION_FAILED, generation, reason);
-	else if (generation)
+	if (!failed && generation)
 		qs_event_send_rotation(env, QS_EVENT_ROTATION_SUCCEEDED, generation, NULL);
-	if (ks->store[0])
-		record_end(env, ks, generation > 0, error->kind == QS_E_NONE ? NULL : reason);
+	if (!failed)
+		record.failed = record.told = 0;
+	if (!failed && generation)
+		record.overdue = 0;
+	if (any || failed)
+		store(env, &record);
 }
 
 void qs_rotation_tell_overdue(const struct qs_env *env, const struct qs_keystore *ks)
@@ -185,9 +209,8 @@ void qs_rotation_tell_overdue(const struct qs_env *env, const struct qs_keystore
 
 	if (ks->state != QS_KEYSTORE_ENABLED || !qs_schedule_overdue(ks, now))
 		return;
-	load(env, ks, &record);
-	/* One of the future was told by a clock that was wrong. */
-	if (record.overdue <= now && now - record.overdue < (time_t)QS_KEYSTORE_DAY)
+	(void)load(env, ks, &record);
+	if (is_recent(record.overdue, now))
 		return;
 	reason = qs_printf("it has been due for %ld hours%s%s",
 			   (long)(now - qs_schedule_next(ks, now)) / 3600,

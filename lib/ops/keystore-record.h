@@ -1,7 +1,8 @@
 /*
- * What is remembered and told of rotations beside keystore.json: the last error and when it was
- * last said that one is overdue (/var/lib/qs-util/rotation.json), and entries for the journal.
- * Nothing depends on the file: what is not of this keystore, or not readable, is no record.
+ * What is remembered and told of rotations beside keystore.json: the last error, when the journal
+ * got it, and when it was last said that one is overdue (/var/lib/qs-util/rotation.json), and
+ * entries for the journal. Nothing depends on the file: what is not of this keystore, or not
+ * readable, is no record; hence it needs no sum.
  */
 #ifndef QS_OPS_KEYSTORE_RECORD_H
 #define QS_OPS_KEYSTORE_RECORD_H
@@ -16,6 +17,7 @@ struct qs_rotation_record {
 	char store[QS_KEYSTORE_UUID_L];
 	time_t failed; /* when the last rotation failed; 0: it did not */
 	char message[1024];
+	time_t told;    /* when the journal last got this message; 0: never */
 	time_t overdue; /* when it was last told; 0: never */
 };
 
@@ -28,12 +30,14 @@ char *qs_rotation_record_print(const struct qs_rotation_record *record);
 /* Put "last_error" (time, message) into RESULT, if the last rotation of KS failed. */
 void qs_rotation_add_error(const struct qs_env *env, const struct qs_keystore *ks, json_t *result);
 
-/* A rotation to GENERATION begins, or goes on. */
-void qs_rotation_tell_begin(const struct qs_env *env, uint32_t generation);
+/* A rotation of KS to GENERATION begins, or goes on: not told again of one that keeps failing. */
+void qs_rotation_tell_begin(const struct qs_env *env, const struct qs_keystore *ks,
+			    uint32_t generation);
 
 /*
  * It has ended, by ERROR or well (kind QS_E_NONE); GENERATION 0: there was none, only devices were
- * to be brought along. REPORT: what became of devices. Also the record.
+ * to be brought along. REPORT: what became of devices. Also the record. The timer tries every 15
+ * minutes: the same failure is told once a day.
  */
 void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks,
 			  uint32_t generation, const struct qs_error *error,

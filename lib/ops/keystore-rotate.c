@@ -224,7 +224,7 @@ static int run(struct rotate *ro, struct qs_keystore *ks, const struct qs_rotati
 	if (r < 0)
 		return r;
 	if (target)
-		qs_rotation_tell_begin(ro->env, target);
+		qs_rotation_tell_begin(ro->env, ks, target);
 	r = qs_keystore_prepare_all(ro->env, ks, true, err);
 	if (r == 0) {
 		r = qs_rotation_run(ks, &functions, ro, asked, err);
@@ -302,10 +302,20 @@ static int rotate(struct rotate *ro, const struct qs_rotate_options *options,
 		  struct qs_keystore *ks, struct qs_error *err)
 {
 	const struct qs_rotation_wish wish = { .provider = ks->provider };
-	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(ro->env, 0, err);
-	int r = lock < 0 ? lock : qs_keystore_load_enabled(ro->env, ks, err);
-	bool idle = r == 0 && ks->rotation == QS_ROTATION_IDLE;
+	struct qs_error own = {};
+	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(ro->env, 0, &own);
+	bool idle;
+	int r;
 
+	/* The next turn of the timer looks again; all that is left by then is overdue, and told. */
+	if (lock < 0 && options->if_due && own.kind == QS_E_LOCKED) {
+		qs_log(QS_LOG_INFO, "nothing is done now: %s", own.text);
+		return 0;
+	}
+	if (lock < 0)
+		*err = own;
+	r = lock < 0 ? lock : qs_keystore_load_enabled(ro->env, ks, err);
+	idle = r == 0 && ks->rotation == QS_ROTATION_IDLE;
 	if (r == 0 && options->provider)
 		return migrate(ro, options->provider, ks, err);
 	if (idle && !options->force && !options->if_due)

@@ -126,14 +126,21 @@ mended()
 	qs keystore verify
 }
 
-@test "--if-due goes on with a rotation that was cut off, and tells that another one runs" {
+@test "--if-due goes on with a rotation that was cut off, and leaves one that runs alone" {
 	qs keystore schedule 1D
 	aged '25 hours ago'
 	exec {lock}>"$ROOT/run/qs-util/keystore.lock"
 	flock "$lock"
-	run -5 qs keystore rotate --if-due
-	[[ "$output" == *'another qs-util works on the keystore'* ]]
+	run -0 qs keystore rotate --if-due
+	[ -z "$output" ]
+	run -0 qs --verbose keystore rotate --if-due
+	[[ "$output" == *'nothing is done now: another qs-util works on the keystore'* ]]
+	run -0 --separate-stderr qs --json keystore rotate --if-due
+	valid
+	[ "$(jq -c '[.result.generation, .result.rotation]' <<<"$output")" = '[1,null]' ]
+	run -5 qs keystore rotate --force
 	exec {lock}>&-
+	[ "$(generations)" = '[1]' ]
 	broken
 	run -7 qs keystore rotate --if-due
 	mended
@@ -141,6 +148,20 @@ mended()
 	if_due
 	[ "$status$(jq -c '[.result.generation, .result.rotation]' <<<"$output")" = '0[2,null]' ]
 	qs keystore verify
+}
+
+@test "a device that another command works on is a failure of --if-due, and done at the next turn" {
+	local lock
+	qs keystore schedule 1D
+	aged '25 hours ago'
+	lock=$ROOT/run/qs-util/image-$(stat -c '%d-%i' "$(image_of 2)").lock
+	exec {fd}>"$lock"
+	flock "$fd"
+	run -7 qs keystore rotate --if-due
+	[[ $output == *"another qs-util works on $(image_of 2)"* ]]
+	exec {fd}>&-
+	if_due
+	[ "$status$(jq -c '[.result.generation, .result.rotation]' <<<"$output")" = '0[2,null]' ]
 }
 
 @test "--if-due brings a device along that was away and has returned" {
@@ -177,12 +198,12 @@ mended()
 	[[ $output == *'the last rotation failed on 2'* ]]
 	exec {lock}>"$ROOT/run/qs-util/keystore.lock"
 	flock "$lock"
-	run -5 journal keystore rotate --if-due
+	run -0 journal keystore rotate --if-due
 	exec {lock}>&-
 	[ -z "$(sent QS_EVENT)" ]
 	mended
 	run -0 journal keystore rotate --if-due
-	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
+	[ "$(sent QS_EVENT)" = KeyRotationSucceeded ]
 	[ "$(status_of .last_error)" = null ]
 	[ -z "$(ls -A "$ROOT/var/lib/qs-util")" ]
 	run -0 journal keystore rotate --if-due
@@ -198,10 +219,10 @@ mended()
 	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed' ]
 	aged '49 hours ago'
 	run -7 journal keystore rotate --if-due
-	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed KeyRotationOverdue' ]
+	[ "$(sent QS_EVENT)" = KeyRotationOverdue ]
 	grep -q '^QS_REASON=it has been due for 25 hours; the last error: 1 device' "$BATS_TEST_TMPDIR/journal.log"
 	run -7 journal keystore rotate --if-due
-	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed' ]
+	[ -z "$(sent QS_EVENT)" ]
 	jq '.overdue -= 86400' "$record" >"$BATS_TEST_TMPDIR/record"
 	cat "$BATS_TEST_TMPDIR/record" >"$record"
 	run -7 journal keystore rotate --if-due
@@ -218,11 +239,62 @@ mended()
 	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
 }
 
-@test "a run that cannot begin says so in the journal, and needs no record for that" {
+@test "the same failure is told once a day, another one at once" {
+	local record=$ROOT/var/lib/qs-util/rotation.json
+	told()
+	{
+		jq "$1" "$record" >"$BATS_TEST_TMPDIR/record"
+		cat "$BATS_TEST_TMPDIR/record" >"$record"
+		run ! journal keystore rotate --if-due
+		[ "$(sent QS_EVENT)" = "$2" ]
+	}
+	broken
+	run -7 journal keystore rotate --force
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed' ]
+	told '.failed -= 3000 | .told -= 3000' ''
+	# The last error is as old as the last try, in status.
+	jq -e '.failed - .told >= 3000' "$record"
+	[ "$(status_of '.last_error.time | fromdate > now - 600')" = true ]
+	told '.told -= 86400' 'KeyRotationStarted KeyRotationFailed'
+	told '.' ''
+	# By a clock that was wrong.
+	told '.told += 864000' 'KeyRotationStarted KeyRotationFailed'
+	# As an older qs-util left it.
+	told 'del(.told)' 'KeyRotationStarted KeyRotationFailed'
+	mended
+	mv "$KEYSTORE/1.kek" "$BATS_TEST_TMPDIR"
+	told '.' KeyRotationFailed
+	grep -q '^QS_REASON=.*1\.kek does not exist' "$BATS_TEST_TMPDIR/journal.log"
+	told '.' ''
+	broken
+	mv "$BATS_TEST_TMPDIR/1.kek" "$KEYSTORE"
+	told '.' KeyRotationFailed
+	# What cannot be remembered is told each time.
+	rm "$record"
+	mkdir "$record"
+	for _ in 1 2; do
+		run -7 journal keystore rotate --if-due
+		[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationFailed' ]
+	done
+	rmdir "$record"
+	mended
+	run -0 journal keystore rotate --if-due
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
+}
+
+@test "a run that cannot begin says so in the journal, once a day, too" {
+	cp -p "$KEYSTORE/keystore.json" "$BATS_TEST_TMPDIR/whole"
 	echo nonsense >"$KEYSTORE/keystore.json"
 	run -78 journal keystore rotate --if-due
 	[ "$(sent QS_EVENT)" = KeyRotationFailed ]
 	[ -z "$(sent QS_GENERATION)" ]
+	run -78 journal keystore rotate --if-due
+	[ -z "$(sent QS_EVENT)" ]
+	cp -p "$BATS_TEST_TMPDIR/whole" "$KEYSTORE/keystore.json"
+	[ "$(status_of .last_error)" = null ]
+	run -0 journal keystore rotate --force
+	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
+	[ -z "$(ls -A "$ROOT/var/lib/qs-util")" ]
 }
 
 @test "a purge retires the generations that only destroyed devices had named" {

@@ -34,6 +34,12 @@ setup()
 	done
 }
 
+@test "no unit takes a failure for success" {
+	# With nothing due, a device away, or another command at it, rotate --if-due ends with 0 (schedule.bats).
+	grep -qx "ExecStart=$bin/qs-util keystore rotate --if-due" "$units/qs-util-rekey.service"
+	run ! grep -rE 'SuccessExitStatus|^Exec[A-Za-z]*=[@:+!]*-.*qs-util' "$units"
+}
+
 @test "the generator asks for the file systems of keys and headers, and never fails" {
 	local generator=$dest/lib/systemd/system-generators/qs-util-generator
 	cd "$BATS_TEST_TMPDIR"
