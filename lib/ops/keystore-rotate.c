@@ -458,13 +458,16 @@ static int follow_up(struct rotate *ro, struct qs_error *err)
 void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *list)
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes report = {};
-	struct rotate ro = { .env = env, .report = &report };
+	/* The progress is of opening, which has come to its end. */
+	struct qs_env quiet = *env;
+	struct rotate ro = { .env = &quiet, .report = &report };
 	QS_AUTO(qs_auto_close) int lock = -1;
 	struct qs_error err = {};
 	int r;
 
 	if (!any_behind(env, list))
 		return;
+	quiet.progress = NULL;
 	ro.retired = json_array();
 	lock = qs_keystore_lock(env, 0, &err);
 	r = lock < 0 ? lock : follow_up(&ro, &err);
