@@ -22,11 +22,14 @@ static int say(struct qs_context *ctx, const char *state, const char *text)
 static int disable(struct qs_context *ctx, struct qs_error *err)
 {
 	const struct qs_outcomes none = {};
-	int r = qs_confirm(ctx,
-			   "the keystore's keys will be erased: a disk that is away now and has no "
-			   "other key will never open again",
-			   &none, err);
+	int r = qs_keystore_may_disable(&ctx->env, err);
 
+	if (r == 0)
+		r = qs_confirm(
+			ctx,
+			"the keystore's keys will be erased: a disk that is away now and has no "
+			"other key will never open again",
+			&none, err);
 	if (r == 0)
 		r = qs_keystore_disable(&ctx->env, err);
 	return r < 0 ? r : say(ctx, "disabled", "The keystore is disabled and erased.\n");

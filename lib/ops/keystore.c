@@ -223,28 +223,41 @@ static int refuse_dependents(const struct qs_outcomes *found, struct qs_error *e
 		       first->device);
 }
 
-int qs_keystore_disable(const struct qs_env *env, struct qs_error *err)
+/* One that is not completely enabled, or being disabled, has no dependents: only the rest goes. */
+static int load_to_disable(const struct qs_env *env, struct qs_keystore *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	int r = qs_keystore_load(env, ret, err);
+
+	if (r < 0)
+		return r;
+	if (ret->state == QS_KEYSTORE_DISABLED)
+		return qs_fail(err, QS_E_FAILED, "the keystore is not enabled");
+	if (ret->state != QS_KEYSTORE_ENABLED)
+		return 0;
+	r = qs_keystore_scan(env, ret, QS_SCAN_COUNT, &found, err);
+	return r < 0 ? r : refuse_dependents(&found, err);
+}
+
+int qs_keystore_may_disable(const struct qs_env *env, struct qs_error *err)
+{
+	struct qs_env quiet = *env;
+	struct qs_keystore ks;
+
+	quiet.progress = NULL; /* disabling shows it */
+	return load_to_disable(&quiet, &ks, err);
+}
+
+int qs_keystore_disable(const struct qs_env *env, struct qs_error *err)
+{
 	QS_AUTO(qs_auto_close)
 	int lock = qs_keystore_lock(env, env->config.lock_wait_s * 1000, err);
 	struct qs_keystore ks;
-	int r;
+	int r = lock < 0 ? lock : load_to_disable(env, &ks, err);
 
-	if (lock < 0)
-		return lock;
-	r = qs_keystore_load(env, &ks, err);
-	if (r < 0)
-		return r;
-	if (ks.state == QS_KEYSTORE_DISABLED)
-		return qs_fail(err, QS_E_FAILED, "the keystore is not enabled");
-	if (ks.state == QS_KEYSTORE_ENABLED) {
-		r = qs_keystore_scan(env, &ks, QS_SCAN_COUNT, &found, err);
-		if (r == 0)
-			r = refuse_dependents(&found, err);
+	if (r == 0 && ks.state == QS_KEYSTORE_ENABLED) {
 		ks.state = QS_KEYSTORE_DISABLING;
-		if (r == 0)
-			r = qs_keystore_save(env, &ks, err);
+		r = qs_keystore_save(env, &ks, err);
 	}
 	return r < 0 ? r : remove_all(env, &ks, err);
 }

@@ -269,6 +269,7 @@ int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_err
  * Asks no provider and changes nothing; the command itself looks again, under its lock.
  */
 int qs_keystore_may_enable(const struct qs_env *env, struct qs_error *err);
+int qs_keystore_may_disable(const struct qs_env *env, struct qs_error *err);
 int qs_keystore_may_migrate(const struct qs_env *env, const char *provider, struct qs_error *err);
 
 /* Erase the keystore. QS_E_FORBIDDEN: a device or backup depends on it, or cannot be read. */

@@ -151,15 +151,20 @@ tree_sum()
 	stock_opens "$IMAGE" "$DEVKEY"
 	run -6 qs --yes keystore disable
 	[[ $output == *'depend on the keystore'* ]]
+	# Nobody is asked to confirm what is refused.
+	run -6 qs keystore disable
+	[[ $output == *'depend on the keystore'* ]]
 	run -0 qs --yes cryptenroll "${ID}1" --wipe keystore
 	run ! stock_opens "$IMAGE" "$DEVKEY"
 	run ! cryptsetup open --test-passphrase --key-file "$DEVKEY" "$(backup_of 1)"
 	stock_opens "$IMAGE" "$(key_of 1)"
 	[ -z "$(token "$IMAGE")" ]
 	run -6 qs keystore disable
+	[[ $output == *'--yes'* ]]
 	run -0 qs --yes keystore disable
 	[ ! -e "$KEYSTORE" ]
-	run -1 qs --yes keystore disable
+	run -1 qs keystore disable
+	[[ $output == *'is not enabled'* ]]
 	run -1 qs cryptenroll "${ID}1" --keystore
 	[[ $output == *'keystore enable'* ]]
 }
@@ -294,6 +299,9 @@ tree_sum()
 	[ "$(jq -c '[.devices[] | select(.generation == 1) | .ok]' <<<"$output")" = '[true,true,true,true]' ]
 	run -0 --separate-stderr qs --json keystore status
 	[ "$(jq -c '.result.generations[0] | [.devices, .backups]' <<<"$output")" = '[2,2]' ]
+	[ "$(jq -c '.result | [.rotation_state, .rotation]' <<<"$output")" = '["idle",null]' ]
+	run -0 qs keystore status
+	[[ $output == *'rotation: idle'*'generation 1 (current), of '*'for 2 devices and 2 header backups'* ]]
 	run -0 qs cryptenroll "${ID}1" --list
 	[ "$(tree_sum)" = "$before" ]
 	# The keyslot's key material, in the backup alone.
