@@ -52,13 +52,15 @@ static void print_key(FILE *out, const json_t *key)
 			json_is_true(json_object_get(key, "adopted")) ? ", not of our making" : "");
 }
 
-static void print_generation(FILE *out, const json_t *g, const char *provider)
+static void print_generation(FILE *out, const json_t *g, const json_t *result)
 {
+	json_int_t current = json_integer_value(json_object_get(result, "generation"));
+	json_int_t number = json_integer_value(json_object_get(g, "number"));
 	int devices = (int)json_integer_value(json_object_get(g, "devices"));
 	int backups = (int)json_integer_value(json_object_get(g, "backups"));
 
-	fprintf(out, "  generation %d", (int)json_integer_value(json_object_get(g, "number")));
-	print_elsewhere(out, g, provider);
+	fprintf(out, "  generation %d%s", (int)number, number == current ? " (current)" : "");
+	print_elsewhere(out, g, json_string_value(json_object_get(result, "provider")));
 	if (json_object_get(g, "line"))
 		fputs(", a key for some devices only", out);
 	fprintf(out, ", of %s, for %d device%s and %d header backup%s",
@@ -128,6 +130,24 @@ static void print_lease(FILE *out, const json_t *lease)
 	fputs("\n", out);
 }
 
+static void print_rotation(FILE *out, const json_t *result, const char *provider)
+{
+	const json_t *rotation = json_object_get(result, "rotation");
+
+	if (!rotation) {
+		if (text_of(result, "rotation_state"))
+			fprintf(out, "  rotation: %s\n", text_of(result, "rotation_state"));
+		return;
+	}
+	fprintf(out, "  rotation to generation %d",
+		(int)json_integer_value(json_object_get(rotation, "generation")));
+	print_elsewhere(out, rotation, provider);
+	fprintf(out, ": %s, %d of %d devices done (keystore rotate goes on)\n",
+		text_of(rotation, "state"),
+		(int)json_integer_value(json_object_get(rotation, "done")),
+		(int)json_integer_value(json_object_get(rotation, "total")));
+}
+
 static void print_status(FILE *out, const json_t *result)
 {
 	const char *provider = json_string_value(json_object_get(result, "provider"));
@@ -139,18 +159,9 @@ static void print_status(FILE *out, const json_t *result)
 		fprintf(out, ": provider %s, store %s", provider,
 			json_string_value(json_object_get(result, "store")));
 	fputs("\n", out);
-	item = json_object_get(result, "rotation");
-	if (item) {
-		fprintf(out, "  rotation to generation %d",
-			(int)json_integer_value(json_object_get(item, "generation")));
-		print_elsewhere(out, item, provider);
-		fprintf(out, ": %s, %d of %d devices done (keystore rotate goes on)\n",
-			json_string_value(json_object_get(item, "state")),
-			(int)json_integer_value(json_object_get(item, "done")),
-			(int)json_integer_value(json_object_get(item, "total")));
-	}
+	print_rotation(out, result, provider);
 	json_array_foreach(json_object_get(result, "generations"), i, item)
-		print_generation(out, item, provider);
+		print_generation(out, item, result);
 	if (json_object_get(result, "server"))
 		print_server(out, json_object_get(result, "server"));
 	json_array_foreach(json_object_get(result, "key_servers"), i, item)

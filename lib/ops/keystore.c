@@ -344,6 +344,8 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	(void)json_object_set_new(*ret, "generation", json_integer(ks.current));
 	(void)json_object_set_new(*ret, "generations", list);
 	(void)json_object_set_new(*ret, "unreadable", unreadable(&found));
+	(void)json_object_set_new(*ret, "rotation_state",
+				  json_string(qs_rotation_state_name(ks.rotation)));
 	if (ks.rotation != QS_ROTATION_IDLE)
 		(void)json_object_set_new(*ret, "rotation", rotation(&ks, &found));
 	qs_keystore_add_schedule(&ks, *ret);

@@ -265,7 +265,7 @@ int qs_enroll_test(const struct qs_env *env, const char *device,
 int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_error *err);
 
 /*
- * Before a person is asked: would enabling, or migrating to PROVIDER, be refused as things stand?
+ * Before a person is asked: would enabling, disabling or migrating to PROVIDER be refused now?
  * Asks no provider and changes nothing; the command itself looks again, under its lock.
  */
 int qs_keystore_may_enable(const struct qs_env *env, struct qs_error *err);
@@ -290,7 +290,8 @@ void qs_keystore_follow_units(const struct qs_env *env, bool had_server);
  * tpm2: what it is bound to, pcrs, bank, pin, or problem),
  * "unreadable" (sentences), "retention" and "kept" as in qs_keystore_add_retained(), what
  * qs_keystore_add_schedule() says, "rotated" (when the last rotation was finished, if one was),
- * "last_error" (time, message; if the last one failed), and while a rotation is not finished
+ * "last_error" (time, message; if the last one failed), "rotation_state" (idle, or how far one has
+ * come), and while a rotation is not finished
  * "rotation" (state, generation, done and total: devices). Reads only.
  */
 int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *err);

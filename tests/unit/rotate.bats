@@ -133,6 +133,7 @@ kek_names()
 	[ "$(generation 1)$(generation 3)" = 22 ]
 	run -0 --separate-stderr qs --json keystore status
 	[ "$(jq -c '.result.rotation | [.state, .done, .total]' <<<"$output")" = '["rewrapping-keys",2,2]' ]
+	[ "$(jq -r .result.rotation_state <<<"$output")" = rewrapping-keys ]
 	# Also within the minimum interval, and what is enrolled meanwhile gets the new generation.
 	qs cryptenroll "$ID"1 --keystore
 	[ "$(generation 1)" = 2 ]
