@@ -103,7 +103,11 @@ exported()
 	qs-util keystore rotate --force
 	plug f
 	[ "$(generation_of f)" = 2 ]
-	qs-util --json cryptopen "${LINKS}f" | jq -e '.devices[0].keystore_generation == 2'
+	qs-util --json --progress=json cryptopenall 2>/root/progress |
+		jq -e '[.devices[] | select(.keystore_generation)][0].keystore_generation == 2'
+	# One progress only: that of opening, and none of what is brought along.
+	jq -es '[.[] | select(.event == "progress")] | length > 0 and ([.[].total] | unique | length) == 1 and
+		([.[] | select(.done == .total)] | length) == 1' /root/progress
 	[ "$(head -c 9 "/dev/mapper/enc-${BASE}f")" = 'data of f' ]
 	for disk in a b c d e f; do
 		[ "$(generation_of $disk)" = 3 ]

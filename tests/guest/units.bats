@@ -249,6 +249,13 @@ plugged_in()
 	date -s '+25 hours'
 	run ! systemctl start qs-util-rekey.service
 	chattr -i /etc/cryptconf/keystore
+	systemctl --failed --plain --no-legend | grep -q '^qs-util-rekey.service '
+	exec {lock}>/run/qs-util/keystore.lock
+	flock "$lock"
+	systemctl start qs-util-rekey.service # leaves the work to whoever has the lock
+	exec {lock}>&-
+	current_is 4
+	[ -z "$(systemctl --failed --plain --no-legend)" ]
 	run entries 6436837c39874e0fa259cd9f3a14c81d
 	[[ $output == *"the keystore's rotation to generation 5 failed"* ]]
 	qs-util --json keystore status | jq -e '.result.last_error.message | length > 0'
