@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # A key server's key that is kept under the TPM for when no server answers (kms_lease).
+# shellcheck disable=SC2030,SC2031 # $output is read by functions of the same test
 
 load tree
 load tpm2
