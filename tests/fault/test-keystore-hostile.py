@@ -193,6 +193,31 @@ def store_file_of_another_kind(scratch):
     return f"{len(store_cases())} cases"
 
 
+def store_file_of_another_one(scratch):
+    """keystore.json from before a rotation, or another keystore's: told, nothing is written, none is erased"""
+    template = enrolled(scratch, rotations=0)
+    older = store_file(template).read_bytes()
+    must(*template.command(*ROTATE))
+    changed(template, store="00000000-0000-4000-8000-000000000000")
+    cases = (
+        ("older", older, "which the keystore does not have yet"),
+        ("another's", store_file(template).read_bytes(), "another keystore"),
+    )
+    for name, content, said in cases:
+        tree = template.copy(scratch / name)
+        store_file(tree).write_bytes(content)
+        before = tree.fingerprint()
+        refused(tree, before, OPEN, (2,), said)
+        refused(tree, before, VERIFY, (2, 6, 7), said)
+        refused(tree, before, STATUS, (0,), "")
+        refused(tree, before, DISABLE, (6,), "")
+        for _ in range(3):
+            told(tree, ROTATE, *ENDS)
+        for device in (1, 2):
+            still_there(tree, device)
+        shutil.rmtree(tree.root)
+
+
 # ---- tokens ----
 
 
@@ -303,5 +328,6 @@ main(
     flipped_bits,
     flipped_bits_without_a_sum,
     store_file_of_another_kind,
+    store_file_of_another_one,
     hostile_tokens,
 )
