@@ -261,8 +261,7 @@ static const char *const kmip_lines[] = {
 	"print(json.dumps({\"kty\": \"oct\", \"k\": key}))",
 	"END",
 	"python3 decrypt.py >content.jwk",
-	"jose jwe dec -i jwe.json -k content.jwk | cryptsetup open --key-file - --keyfile-size 64 "
-	"/dev/sdj enc-sdj",
+	"jose jwe dec -i jwe.json -k content.jwk | cryptsetup open --key-file - --keyfile-size 64 /dev/sdj enc-sdj",
 	NULL
 };
 

@@ -31,22 +31,14 @@ time_t qs_openssl_expiry(const X509 *certificate)
 	return timegm(&utc);
 }
 
-static int no_passphrase(char *text, int size, int writing, void *cookie)
-{
-	(void)text;
-	(void)size;
-	(void)writing;
-	(void)cookie;
-	return -1;
-}
-
 time_t qs_openssl_pem_expiry(const char *text, size_t size)
 {
 	BIO *bio = size < INT32_MAX ? BIO_new_mem_buf(text, (int)size) : NULL;
+	char no_passphrase[] = ""; /* or OpenSSL would ask whoever is at the terminal */
 	time_t first = 0;
 	X509 *one;
 
-	while (bio && (one = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL))) {
+	while (bio && (one = PEM_read_bio_X509(bio, NULL, NULL, no_passphrase))) {
 		time_t ends = qs_openssl_expiry(one);
 
 		first = !first || (ends && ends < first) ? ends : first;

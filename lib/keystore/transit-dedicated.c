@@ -48,7 +48,7 @@ static bool is_same(const struct qs_transit_record *a, const struct qs_transit_r
 int qs_transit_is_key(const struct qs_env *env, uint32_t number, const struct qs_keystore_key *key,
 		      bool loose, struct qs_error *err)
 {
-	struct qs_transit_record wanted, record;
+	struct qs_transit_record wanted, record = {};
 	int r = take_key(key, &wanted, err);
 
 	if (r == 0)
