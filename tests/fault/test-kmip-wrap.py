@@ -37,6 +37,7 @@ def read_only_etc(scratch):
 private_mounts()
 # Each point takes a server of its own: what differs little from the provider local only in full.
 more = [
+    tested(EnableThere, WRITE_ERROR, 17),
     tested(EnableThere, FULL, 17),
     tested(EnableThere, READ_ERROR, 60),
     tested(RotateThere, FULL, 41),
@@ -46,7 +47,6 @@ more = [
 main(
     read_only_etc,
     tested(EnableThere, KILL, 11),
-    tested(EnableThere, WRITE_ERROR, 17),
     tested(RotateThere, KILL, 29),
     *(more if os.environ.get("QS_FAULT_ALL") else []),
 )

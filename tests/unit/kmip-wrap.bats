@@ -43,6 +43,18 @@ rewrite()
 	cryptsetup token import --token-replace --token-id "$number" --json-file "$BATS_TEST_TMPDIR/token.json" "$(image_of "$1")"
 }
 
+# What else is done with it, at generation 1.
+changed()
+{
+	run -0 qs keystore rotate --force
+	run -0 --separate-stderr qs --json keystore verify
+	[ "$(jq -c '[.devices[] | select(.generation == 2)] | length' <<<"$output")" = 4 ]
+	run -0 --separate-stderr qs --json keystore check
+	[ "$(jq -c .result.tried <<<"$output")" = '[1,2]' ]
+	run -1 qs keystore export --public-key "$BATS_TEST_TMPDIR/escrow.pub" --output "$BATS_TEST_TMPDIR/kek"
+	[[ $output == *'gives no key away'* ]]
+}
+
 @test "devices open in every version of KMIP that has Encrypt, and the key never leaves the server" {
 	local version before cipher gets
 	before=$(keys)
@@ -74,13 +86,7 @@ rewrite()
 			"[\"kmip-wrap\",\"$version\",true,\"$cipher\"]" ]
 		run -0 --separate-stderr qs --json cryptopenall --test
 		[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[1,1]' ]
-		run -0 qs keystore rotate --force
-		run -0 --separate-stderr qs --json keystore verify
-		[ "$(jq -c '[.devices[] | select(.generation == 2)] | length' <<<"$output")" = 4 ]
-		run -0 --separate-stderr qs --json keystore check
-		[ "$(jq -c .result.tried <<<"$output")" = '[1,2]' ]
-		run -1 qs keystore export --public-key "$BATS_TEST_TMPDIR/escrow.pub" --output "$BATS_TEST_TMPDIR/kek"
-		[[ $output == *'gives no key away'* ]]
+		if [[ $version == [12].[20] ]]; then changed; fi
 		cp -p "$BATS_TEST_TMPDIR/keys"/* "$ROOT/etc/cryptconf/keys"
 		qs --yes cryptenroll "${ID}1" "${ID}2" --wipe keystore
 		run -0 qs --yes keystore disable
@@ -200,9 +206,9 @@ rewrite()
 	# That of the other disk is a good one.
 	rewrite 1 "\"$(cryptsetup token export --token-id "$(token 2)" "$(image_of 2)" | jq -r '.jwe.header["qs-wrapped"]')\""
 	refused 2 'the wrapped key was changed'
-	(umask 077 && jq -c 'del(.cipher)' <<<"$good" >"$record.new") && mv "$record.new" "$record"
+	(umask 077 && jq -c 'del(.cipher, .sum)' <<<"$good" >"$record.new") && mv "$record.new" "$record"
 	refused 78 'how the server encrypts'
-	(umask 077 && jq -c '.cipher = "rot13"' <<<"$good" >"$record.new") && mv "$record.new" "$record"
+	(umask 077 && jq -c 'del(.sum) | .cipher = "rot13"' <<<"$good" >"$record.new") && mv "$record.new" "$record"
 	refused 78 'is not usable'
 	rm "$record"
 	refused 2 'is not known'
