@@ -97,7 +97,7 @@ int qs_backup_may_follow(const struct qs_backup_follow *f, struct qs_error *err)
 	QS_AUTO(qs_auto_free) char *real = real_path(f->env, f->name);
 	QS_AUTO(qs_auto_close) int fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	QS_AUTO(qs_header_image_done) struct qs_header_image now = {};
-	bool first;
+	bool first = false;
 	int r;
 
 	if (fd < 0)
