@@ -5,7 +5,6 @@
 #ifndef QS_BASE_SUM_H
 #define QS_BASE_SUM_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include <jansson.h>
