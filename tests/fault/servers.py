@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import ssl
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -45,7 +47,46 @@ def install(tree, directory, files):
         must("install", "-m", "0400", source, place / name)
 
 
-class Kmip:
+class Recorder:
+    """Passes on what is said to PORT and back, and keeps all of it."""
+
+    def __init__(self, port):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.kept, self.target = self.listener.getsockname()[1], bytearray(), port
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self.target))
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self.relay, args=ends, daemon=True).start()
+
+    def relay(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.kept += data
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def stop(self):
+        self.listener.close()
+
+
+class Server:
+    """What both kinds have: a recorder before it, if one is wanted."""
+
+    recorder = None
+
+    def record(self):
+        self.recorder = Recorder(self.own_port())
+
+    def port(self):
+        return self.recorder.port if self.recorder else self.own_port()
+
+
+class Kmip(Server):
     """The real server, and tests/kmip-double before it."""
 
     # Create, Activate, Revoke, Destroy, as kmip-double writes them.
@@ -60,6 +101,9 @@ class Kmip:
         rule = f"kill:{number_in(self.server / 'port')}"
         must(KMIP_SERVER, "double", self.double, self.server, rule, "server")
 
+    def own_port(self):
+        return number_in(self.double / "port")
+
     def stop(self):
         must(KMIP_SERVER, "stop", self.double)
         must(KMIP_SERVER, "stop", self.server)
@@ -69,7 +113,7 @@ class Kmip:
         certs = self.server / "certs"
         files = {"ca.pem": certs / "ca.crt", "client.pem": certs / "client.crt", "client.key": certs / "client.key"}
         install(tree, "kmip", files)
-        return f'kmip_servers = "localhost:{number_in(self.double / "port")}";\n'
+        return f'kmip_servers = "localhost:{self.port()}";\n'
 
     def base(self, *query):
         with closing(sqlite3.connect(self.server / "keys.db", timeout=HANG_S)) as base:
@@ -85,6 +129,9 @@ class Kmip:
         found = self.base("SELECT value FROM managed_objects WHERE uid = ?", (uid,))
         check(found, f"the key server has no key {uid}")
         return found[0][0]
+
+    def secrets(self):
+        return {f"key {uid} of the key server": self.key(uid) for uid in self.keys()}
 
     def keep(self):
         """What is there now stays at reset(); identifiers only grow."""
@@ -112,7 +159,7 @@ class Kmip:
         check(done.returncode == -signal.SIGKILL, f"was not killed: {err.decode()}")
 
 
-class Vault:
+class Vault(Server):
     """tests/vault-double, of one age."""
 
     def __init__(self, scratch, age="1.14"):
@@ -121,6 +168,9 @@ class Vault:
 
     def start(self):
         must(VAULT_SERVER, "start", self.directory, self.age)
+
+    def own_port(self):
+        return number_in(self.directory / "port")
 
     def stop(self):
         must(VAULT_SERVER, "stop", self.directory)
@@ -131,13 +181,12 @@ class Vault:
             {"ca.pem": self.directory / "certs/ca.crt", "secret-id": self.directory / "secret-id"},
         )
         role = (self.directory / "role-id").read_text(encoding="ascii").strip()
-        port = number_in(self.directory / "port")
-        return f'vault_servers = "localhost:{port}"; vault_role_id = "{role}";\n'
+        return f'vault_servers = "localhost:{self.port()}"; vault_role_id = "{role}";\n'
 
     def admin(self, method, path, body=None):
         """Somebody with all rights asks; None: there is nothing."""
         request = urllib.request.Request(
-            f"https://localhost:{number_in(self.directory / 'port')}/v1/{path}",
+            f"https://localhost:{self.own_port()}/v1/{path}",
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
             headers={"X-Vault-Token": (self.directory / "token").read_text(encoding="ascii").strip()},
@@ -154,6 +203,11 @@ class Vault:
     def keys(self):
         listed = self.admin("LIST", "transit/keys")
         return set(listed["data"]["keys"]) if listed else set()
+
+    def secrets(self):
+        """What a login takes and gives."""
+        given = {f"token {n}": text.encode() for n, text in enumerate(lines_of(self.directory / "tokens"))}
+        return given | {"secret-id": (self.directory / "secret-id").read_bytes().strip()}
 
     def content(self, key, wrapped):
         answer = self.admin("POST", f"transit/decrypt/{key}", {"ciphertext": wrapped})

@@ -258,6 +258,8 @@ class Server:
             text = "s." + text
         token = Token(text, sorted({"default", *policies}), self.now(), ttl, **rest)
         self.tokens[text] = token
+        with open(os.path.join(self.directory, "tokens"), "a") as f:
+            f.write(text + "\n")
         return token
 
     def wrap(self, data, ttl, path):
