@@ -96,8 +96,7 @@ static void take(const struct qs_kmip_item *from, bool wrap, const struct qs_err
 static int run(const struct qs_env *env, const struct qs_keystore *ks, struct qs_content_key *keys,
 	       size_t count, bool wrap, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free)
-	struct qs_content_key **asked = calloc(count + 1, sizeof(struct qs_content_key *));
+	QS_AUTO(qs_auto_free) size_t *asked = calloc(count + 1, sizeof(*asked)); /* of KEYS */
 	struct work w = { .wrap = wrap };
 	size_t size = (count + 1) * sizeof(struct qs_kmip_item);
 	struct qs_error failed = {};
@@ -110,11 +109,11 @@ static int run(const struct qs_env *env, const struct qs_keystore *ks, struct qs
 	w.items = memory;
 	for (size_t i = 0; i < count; i++)
 		if (put(env, ks, wrap, &keys[i], &w.items[w.count]))
-			asked[w.count++] = &keys[i];
+			asked[w.count++] = i;
 	if (w.count > 0)
 		(void)qs_kmip_call(env, crypt_job, &w, NULL, &failed);
 	for (size_t i = 0; i < w.count; i++)
-		take(&w.items[i], wrap, &failed, asked[i]);
+		take(&w.items[i], wrap, &failed, &keys[asked[i]]);
 	qs_secret_unshare(memory, size);
 	return 0;
 }

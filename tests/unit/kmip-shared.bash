@@ -17,6 +17,7 @@ teardown_file()
 setup()
 {
 	make_tree 2
+	# shellcheck disable=SC2034 # of the tests
 	KEYSTORE=$ROOT/etc/cryptconf/keystore
 	OTHER=$BATS_TEST_TMPDIR/other
 	mkdir -p "$ROOT/etc/cryptconf/kmip"

@@ -262,7 +262,7 @@ changed()
 		"$SERVER/certs/client.crt" "$SERVER/certs/client.key" "$SERVER/certs/ca.crt" >"$BATS_TEST_TMPDIR/pykmip.conf"
 	mkdir "$BATS_TEST_TMPDIR/shm"
 	for version in 1.2 2.0; do
-		rm -rf "$ROOT/etc" "$BATS_TEST_TMPDIR/keys" && mkdir -p "$ROOT/etc/cryptconf/kmip"
+		rm -rf "${ROOT:?}/etc" "$BATS_TEST_TMPDIR/keys" && mkdir -p "$ROOT/etc/cryptconf/kmip"
 		truncate -s 0 "$(image_of 1)" && truncate -s 64M "$(image_of 1)"
 		identity client
 		servers "$SERVER"
