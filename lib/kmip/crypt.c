@@ -82,9 +82,7 @@ static int probe(struct qs_kmip_session *s, const char *uid, enum qs_kmip_cipher
 	struct qs_kmip_item *item;
 	int r = qs_secret_init(&memory, sizeof(*item), err);
 
-	if (r == 0)
-		r = qs_secret_random(&plain, QS_KMIP_KEY_L, err);
-	if (r < 0)
+	if (r < 0 || (r = qs_secret_random(&plain, QS_KMIP_KEY_L, err)) < 0)
 		return r;
 	item = memory.data;
 	(void)snprintf(item->uid, sizeof(item->uid), "%s", uid);

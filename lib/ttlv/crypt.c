@@ -51,7 +51,7 @@ int qs_kmip_read_encrypted(const struct qs_kmip_answer *answer, const char *uid,
 			   enum qs_kmip_cipher cipher, struct qs_kmip_encrypted *ret,
 			   struct qs_error *err)
 {
-	struct qs_ttlv data, iv, tag = {};
+	struct qs_ttlv data = {}, iv = {}, tag = {};
 	int r = check_uid(answer, uid, err);
 
 	if (r == 0)
@@ -79,7 +79,7 @@ int qs_kmip_read_encrypted(const struct qs_kmip_answer *answer, const char *uid,
 int qs_kmip_read_decrypted(const struct qs_kmip_answer *answer, const char *uid,
 			   const unsigned char **ret, struct qs_error *err)
 {
-	struct qs_ttlv data;
+	struct qs_ttlv data = {};
 	int r = check_uid(answer, uid, err);
 
 	if (r == 0)

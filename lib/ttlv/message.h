@@ -81,10 +81,10 @@ bool qs_kmip_has_cipher(struct qs_kmip_version version, enum qs_kmip_cipher ciph
 
 struct qs_kmip_request {
 	enum qs_kmip_operation operation;
+	bool sensitive; /* Create: not to be handed out; from 1.4 on */
 	const char *about;
 	const unsigned char *key;                  /* Register, Encrypt: QS_KMIP_KEY_L bytes */
 	const struct qs_kmip_encrypted *encrypted; /* Encrypt: its cipher; Decrypt: all of it */
-	bool sensitive;                            /* Create: not to be handed out; from 1.4 on */
 };
 
 /* Who we are beside our certificate: a credential of username and password. */
