@@ -80,8 +80,7 @@ char *qs_rotation_record_print(const struct qs_rotation_record *record)
 /* The record of a keystore whose file cannot be read: it has a UUID that no keystore gets. */
 #define NO_STORE "00000000-0000-0000-0000-000000000000"
 
-/* Returns whether there is a file, be it a record of KS or not. */
-static bool load(const struct qs_env *env, const struct qs_keystore *ks,
+static void load(const struct qs_env *env, const struct qs_keystore *ks,
 		 struct qs_rotation_record *ret)
 {
 	const char *of = ks->store[0] ? ks->store : NO_STORE;
@@ -92,15 +91,12 @@ static bool load(const struct qs_env *env, const struct qs_keystore *ks,
 
 	*ret = (struct qs_rotation_record){};
 	(void)snprintf(ret->store, sizeof(ret->store), "%s", of);
-	if (qs_file_read_optional(real, SIZE_MAX_BYTES, &text, &size, NULL) == 0)
-		return false;
-	if (text && qs_rotation_record_parse(text, size, &record) == 0 &&
-	    strcmp(record.store, of) == 0)
+	if (qs_file_read_optional(real, SIZE_MAX_BYTES, &text, &size, NULL) == 1 &&
+	    qs_rotation_record_parse(text, size, &record) == 0 && strcmp(record.store, of) == 0)
 		*ret = record;
-	return true;
 }
 
-/* Without anything to remember there is no file. */
+/* Without anything to remember there is no file, nor what a run that was killed left of one. */
 static void store(const struct qs_env *env, const struct qs_rotation_record *record)
 {
 	const struct qs_replace how = { .mode = 0600 };
@@ -127,7 +123,7 @@ void qs_rotation_add_error(const struct qs_env *env, const struct qs_keystore *k
 {
 	struct qs_rotation_record record;
 
-	(void)load(env, ks, &record);
+	load(env, ks, &record);
 	if (record.failed)
 		(void)json_object_set_new(result, "last_error",
 					  json_pack("{s:o,s:s}", "time",
@@ -148,7 +144,7 @@ void qs_rotation_tell_begin(const struct qs_env *env, const struct qs_keystore *
 {
 	struct qs_rotation_record record;
 
-	(void)load(env, ks, &record);
+	load(env, ks, &record);
 	if (!is_recent(record.told, time(NULL)))
 		qs_event_send_rotation(env, QS_EVENT_ROTATION_STARTED, generation, NULL);
 }
@@ -187,8 +183,8 @@ void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks
 	QS_AUTO(qs_auto_free) char *reason = reason_of(error, report);
 	bool failed = error->kind != QS_E_NONE;
 	struct qs_rotation_record record;
-	bool any = load(env, ks, &record);
 
+	load(env, ks, &record);
 	if (failed && !note_failure(&record, reason))
 		qs_event_send_rotation(env, QS_EVENT_ROTATION_FAILED, generation, reason);
 	if (!failed && generation)
@@ -197,8 +193,7 @@ void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks
 		record.failed = record.told = 0;
 	if (!failed && generation)
 		record.overdue = 0;
-	if (any || failed)
-		store(env, &record);
+	store(env, &record);
 }
 
 void qs_rotation_tell_overdue(const struct qs_env *env, const struct qs_keystore *ks)
@@ -209,7 +204,7 @@ void qs_rotation_tell_overdue(const struct qs_env *env, const struct qs_keystore
 
 	if (ks->state != QS_KEYSTORE_ENABLED || !qs_schedule_overdue(ks, now))
 		return;
-	(void)load(env, ks, &record);
+	load(env, ks, &record);
 	if (is_recent(record.overdue, now))
 		return;
 	reason = qs_printf("it has been due for %ld hours%s%s",

@@ -292,6 +292,8 @@ mended()
 	[ -z "$(sent QS_EVENT)" ]
 	cp -p "$BATS_TEST_TMPDIR/whole" "$KEYSTORE/keystore.json"
 	[ "$(status_of .last_error)" = null ]
+	# Killed while it wrote the first record: only a temporary is left.
+	mv "$ROOT"/var/lib/qs-util/{rotation.json,.rotation.json.qs-tmp}
 	run -0 journal keystore rotate --force
 	[ "$(sent QS_EVENT)" = 'KeyRotationStarted KeyRotationSucceeded' ]
 	[ -z "$(ls -A "$ROOT/var/lib/qs-util")" ]
