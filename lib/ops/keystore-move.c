@@ -2,6 +2,7 @@
  * Which of the devices that keystore rewrap was asked for have a key file to move; the steps of
  * moving one stand in enroll-keystore.c.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,7 +30,9 @@ static bool has_key_file(const struct qs_env *env, struct qs_outcome *o)
 	for (size_t i = 0; i < QS_OPEN_KEYS && request.key_files[i]; i++) {
 		QS_AUTO(qs_auto_free) char *real = qs_env_path(env, request.key_files[i]);
 
-		if (qs_key_is_in_dir(env, request.key_files[i]) && access(real, F_OK) == 0)
+		/* One that cannot be looked at is there: moving it says what is wrong. */
+		if (qs_key_is_in_dir(env, request.key_files[i]) &&
+		    (access(real, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR)))
 			return true;
 	}
 	return false;

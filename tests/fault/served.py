@@ -6,7 +6,7 @@ import os
 import re
 import threading
 
-from faultbench import Broken, Tree, check, explain, must, remove
+from faultbench import Broken, check, explain, must, remove
 from keystoring import directory, files, files_of, jwk_of, kek_in_file
 from migrating import BesideTpm, Migration
 from rotating import Move, Rotate, store

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 
-from faultbench import HANG_S, check, main, must, remove
+from faultbench import HANG_S, check, main, remove
 from finder import Finder
 from keystoring import directory, token_of, unwrap
 from migrating import IntoTpm
