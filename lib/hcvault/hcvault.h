@@ -3,7 +3,8 @@
  * OpenBao server. (Nothing of it has to do with the command vault, which keeps keys on a share.)
  *
  * Every function asks the first server that can answer, in their order; whatever it does may be
- * done again. It logs in when there is no token yet, and once more when the token is refused.
+ * done again. It logs in when there is no token yet, and once more when the token is refused; a
+ * token that comes to its end is renewed, which takes no use of the secret-id.
  * Whoever calls has a worker process around it: libcurl and OpenSSL have secrets in memory of
  * their own, which is wiped when it is freed as far as they let us, and ends with the process.
  */
@@ -17,7 +18,7 @@
 
 #define QS_HCVAULT_MODULE_NAME "hcvault"
 #define QS_HCVAULT_MODULE_SYMBOL "qs_hcvault_module"
-#define QS_HCVAULT_MODULE_VERSION 3
+#define QS_HCVAULT_MODULE_VERSION 4
 
 #define QS_HCVAULT_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -29,6 +30,7 @@ struct qs_hcvault_login {
 	char token[QS_TRANSIT_TOKEN_L]; /* "": none yet */
 	char role[QS_TRANSIT_WORD_L];   /* the name of its role, "": not known */
 	int64_t ends;                   /* s of CLOCK_BOOTTIME; 0: never */
+	int64_t renew;                  /* from when on to renew it, likewise; 0: not at all */
 	struct qs_error failed;
 };
 

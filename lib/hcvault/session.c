@@ -12,6 +12,9 @@
 #define HOSTS_MAX 16
 #define BUSY_MS                                                                                    \
 	250 /* waited for a server that is busy and does not say for how long; then twice it */
+#define RENEW_AFTER                                                                                \
+	2 /* thirds of a token's time: what is left lasts for one command's requests               \
+	   */
 
 static int64_t boottime(void)
 {
@@ -62,6 +65,36 @@ static int ask_on(struct qs_hcvault_link *link, const struct qs_hcvault_request 
 	}
 }
 
+static void keep(struct qs_hcvault_login *login, struct qs_transit_login *got)
+{
+	int64_t now = boottime(), seconds = (int64_t)got->seconds;
+
+	memcpy(login->token, got->token, sizeof(login->token));
+	login->ends = seconds ? now + seconds : 0;
+	login->renew = seconds && got->renewable ? now + seconds * RENEW_AFTER / 3 : 0;
+	explicit_bzero(got, sizeof(*got));
+}
+
+/* Tried once. Where it fails, the token serves until its end, and a login follows. */
+static void renew(struct qs_hcvault_link *link)
+{
+	struct qs_hcvault_login *login = link->access->login;
+	const struct qs_hcvault_request request = { "POST", "auth/token/renew-self",
+						    .token = login->token,
+						    .about = "renewing the token" };
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	struct qs_transit_login got = {};
+	enum qs_transit_verdict verdict;
+	struct qs_error ignored = {};
+	bool refused = link->refused;
+
+	login->renew = 0;
+	if (ask_on(link, &request, &answer, &verdict, &ignored) == 0 &&
+	    qs_transit_read_login(answer, &got, &ignored) == 0)
+		keep(login, &got);
+	link->refused = refused;
+}
+
 int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
 {
 	struct qs_hcvault_login *login = link->access->login;
@@ -73,10 +106,14 @@ int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
 	};
 	struct qs_transit_login got = {};
 	enum qs_transit_verdict verdict;
+	int64_t now = boottime();
 	int r;
 
-	if (*login->token && (login->ends == 0 || boottime() < login->ends))
+	if (*login->token && (login->ends == 0 || now < login->ends)) {
+		if (login->renew && now >= login->renew)
+			renew(link);
 		return 0;
+	}
 	r = qs_transit_write_login(link->access->role, link->access->secret_id, &body, err);
 	if (r == 0)
 		r = ask_on(link, &request, &answer, &verdict, err);
@@ -86,10 +123,8 @@ int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
 		r = qs_transit_read_login(answer, &got, err);
 	if (r < 0)
 		return r;
-	memcpy(login->token, got.token, sizeof(login->token));
 	memcpy(login->role, got.role, sizeof(login->role));
-	login->ends = got.seconds ? boottime() + (int64_t)got.seconds : 0;
-	explicit_bzero(&got, sizeof(got));
+	keep(login, &got);
 	return 0;
 }
 

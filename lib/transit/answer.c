@@ -44,6 +44,7 @@ int qs_transit_read_login(const json_t *answer, struct qs_transit_login *ret, st
 	if (!token || !qs_fields_number(auth, "lease_duration", &ret->seconds))
 		return bad("token", err);
 	memcpy(ret->token, token, strlen(token) + 1);
+	ret->renewable = json_is_true(json_object_get(auth, "renewable"));
 	ret->role[0] = '\0';
 	if (role && !strpbrk(role, "/?#%\\"))
 		memcpy(ret->role, role, strlen(role) + 1);

@@ -84,6 +84,7 @@ struct qs_transit_login {
 	char token[QS_TRANSIT_TOKEN_L];
 	uint64_t seconds;             /* that it is valid for; 0: for ever */
 	char role[QS_TRANSIT_WORD_L]; /* its name, as far as it fits into a path; else "" */
+	bool renewable;
 };
 
 int qs_transit_read_login(const json_t *answer, struct qs_transit_login *ret, struct qs_error *err);

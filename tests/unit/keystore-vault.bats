@@ -170,6 +170,21 @@ setup()
 	[ "$(asked approle/login)" = 2 ]
 }
 
+@test "a token that comes to its end is renewed; where that is refused, a login follows" {
+	started 1.14
+	enrolled_with vault 1
+	admin POST auth/approle/role/qs '{"token_policies":"qs","token_ttl":"8s","token_max_ttl":"1h"}'
+	sed -i 's/vault_deadline = 3;/vault_deadline = 20;/' "$ROOT/etc/cryptconf/qs-util.conf"
+	rules 'slow seconds=1.5 path=transit'
+	run -0 qs keystore rotate --force
+	[ "$(asked renew-self)" -ge 1 ]
+	[ "$(asked approle/login)" = 1 ]
+	rules 'slow seconds=1.5 path=transit' 'status code=403 path=renew-self'
+	run -0 qs keystore rotate --force
+	[ "$(asked renew-self)" -ge 1 ]
+	[ "$(asked approle/login)" -ge 2 ]
+}
+
 @test "the next server answers when one is down, silent, sealed, a standby or not itself" {
 	started 1.14
 	enrolled_with vault 1
