@@ -107,9 +107,7 @@ static void store(const struct qs_env *env, const struct qs_rotation_record *rec
 	int r;
 
 	if (!record->failed && !record->overdue) {
-		r = qs_file_unlink(real, &err);
-		if (r == 1)
-			r = qs_file_sync_parent(real, &err);
+		r = qs_file_remove(real, &err);
 	} else {
 		r = qs_file_make_dirs(dir, 0700, &err);
 		if (r >= 0)

@@ -91,7 +91,7 @@ class Rotate(Scenario):
         """The calls of a run on TREE."""
         tracing = ("-f", "-y", "-s", "0", "-e", f"trace={','.join(sorted(RECORDED))}")
         done = run_main(tree.command(*self.words), log, *tracing)
-        check(done.status == 0, f"without any fault: {done}")
+        check(done.status == self.expected, f"without any fault: {done}")
         calls = [
             move(call, tree, self.template)
             for call in parse(log, None, named_path)

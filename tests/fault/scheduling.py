@@ -1,7 +1,10 @@
-"""The scenarios of what the keystore does by itself: a schedule is set; a purge retires generations."""
+"""The scenarios of what the keystore does by itself: a schedule is set; a rotation is due, or fails
+and is remembered; a purge retires generations."""
 
-from faultbench import Tree, check, must
-from keystoring import Store, files
+import json
+
+from faultbench import SECOND_AT, Tree, check, must, read_part
+from keystoring import Store, directory, files
 from retaining import kept
 from rotating import Rotate, store
 from sweep import Scenario
@@ -27,6 +30,83 @@ class Schedule(Store):
 
     def finished(self, tree):
         check(store(tree)["schedule"]["every"] == "6W", "the schedule is not what was asked for")
+
+
+class Due(Rotate):
+    """The timer's run begins a rotation, and the next ones go on with it."""
+
+    words = ("keystore", "rotate", "--if-due")
+
+    def __init__(self, scratch):
+        super().__init__(scratch)
+        must(*self.template.command("keystore", "schedule", "1D"))
+        now = store(self.template)
+        del now["sum"]
+        now["schedule"]["since"] = now["generations"][0]["created"] = "2026-01-01T00:00:00Z"
+        (directory(self.template) / "keystore.json").write_text(json.dumps(now), encoding="ascii")
+
+    def second(self, tree, _unsynced):
+        """A run with nothing to do syncs nothing: what a power cut takes back is to be done again."""
+        return super().second(tree, None)
+
+
+def record(tree):
+    return tree.root / "var/lib/qs-util/rotation.json"
+
+
+def record_writing(choose):
+    """Of the points that CHOOSE takes, those of the record."""
+    return lambda tree, call: "/var/" in call.path and choose(tree, call)
+
+
+class Failing(Due):
+    """Device 2 is damaged: the rotation fails, and that is remembered, whole or not at all."""
+
+    expected = 7
+    damaged = 2
+
+    def __init__(self, scratch):
+        super().__init__(scratch)
+        image = self.template.image(self.damaged)
+        self.whole = image.read_bytes()[: 2 * SECOND_AT]
+        with image.open("r+b") as disk:
+            disk.seek(4096)
+            disk.write(bytes(SECOND_AT))
+
+    def generation(self, tree, place):
+        """None of what is damaged now."""
+        damaged = place == tree.image(self.damaged) and not any(read_part(place, 4096, 4096))
+        return None if damaged else super().generation(tree, place)
+
+    def inspect(self, tree, done, call, fault):
+        self.everything_opens(tree)
+        status = tree.qs("--json", "keystore", "status")
+        check(status.status == 0, f"status: {status}")
+        told = json.loads(status.out)["result"].get("last_error", {}).get("message")
+        check(told is None or "1 device could not be brought to generation 2" in told, f"last error: {told}")
+        if not fault.kills:
+            check(done.status == 7, "the record decides about the exit status")
+            check(told or "rotation.json" in done.err or "/var" in done.err, "the record is lost, and nobody told")
+
+    def again(self, tree, unsynced):
+        with tree.image(self.damaged).open("r+b") as disk:
+            disk.write(self.whole)
+        super().again(tree, unsynced)
+        kept_now = sorted(path.name for path in record(tree).parent.glob("*"))
+        check(not kept_now, f"after a rotation that went well there is still {kept_now}")
+
+
+class FailingAgain(Failing):
+    """The same where an earlier failure is remembered."""
+
+    def __init__(self, scratch):
+        super().__init__(scratch)
+        done = self.template.qs(*self.words)
+        check(done.status == 7 and record(self.template).exists(), f"{done}")
+
+    def inspect(self, tree, done, call, fault):
+        super().inspect(tree, done, call, fault)
+        check(json.loads(record(tree).read_text(encoding="ascii"))["failed"] > 0, "neither the old nor the new record")
 
 
 class Retiring(Rotate):
