@@ -12,16 +12,32 @@
 #include <linux/capability.h>
 
 #include <jansson.h>
-#include <libcryptsetup.h>
+
+/*
+ * Before the bytes of a secret; as wide as the alignment that malloc() promises, and more.
+ *
+ * A secret has its pages to itself. Locks are by page and do not nest: where small ones share a
+ * page, as those of crypt_safe_alloc() (libcryptsetup 2.6) do, the end of one unlocks its
+ * neighbours.
+ */
+struct pages {
+	_Alignas(64) size_t size; /* of all, bytes */
+};
 
 int qs_secret_init(struct qs_secret *ret, size_t size, struct qs_error *err)
 {
-	void *data = crypt_safe_alloc(size);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t all = (sizeof(struct pages) + size + page - 1) / page * page;
+	void *memory = NULL;
+	struct pages *pages;
 
-	if (!data)
+	if (all < size || posix_memalign(&memory, page, all) != 0)
 		return qs_fail(err, QS_E_MEMORY, "no memory for a secret of %zu bytes", size);
-	memset(data, 0, size);
-	ret->data = data;
+	(void)mlock(memory, all);
+	memset(memory, 0, all);
+	pages = memory;
+	pages->size = all;
+	ret->data = pages + 1;
 	ret->size = size;
 	return 0;
 }
@@ -93,7 +109,15 @@ void qs_secret_unshare(void *shared, size_t size)
 
 void qs_secret_done(struct qs_secret *s)
 {
-	crypt_safe_free(s->data);
+	struct pages *pages = s->data ? (struct pages *)s->data - 1 : NULL;
+
+	if (pages) {
+		size_t all = pages->size;
+
+		explicit_bzero(pages, all);
+		(void)munlock(pages, all);
+		free(pages);
+	}
 	s->data = NULL;
 	s->size = 0;
 }

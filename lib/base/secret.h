@@ -11,8 +11,7 @@
 #include "base/error.h"
 
 struct qs_secret {
-	void *data;  /* NULL when empty; from crypt_safe_alloc(): locked as far as RLIMIT_MEMLOCK
-			lets */
+	void *data;  /* NULL when empty; locked as far as RLIMIT_MEMLOCK lets */
 	size_t size; /* bytes */
 };
 

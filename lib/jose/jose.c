@@ -40,28 +40,42 @@ static int wrap(const struct qs_secret *key, const char *kid, const char *volume
 	return 0;
 }
 
+/*
+ * Into *ret. jose_jwe_dec() would let its buffer grow byte by byte, and leave what it has outgrown
+ * in memory.
+ */
+static int decrypt(const json_t *jwe, const json_t *jwk, struct qs_secret *ret,
+		   struct qs_error *err)
+{
+	const json_t *text = json_object_get(jwe, "ciphertext");
+	size_t size = jose_b64_dec(text, NULL, 0);
+	jose_io_auto_t *out = NULL, *decryption = NULL, *in = NULL;
+	QS_AUTO(qs_secret_done) struct qs_secret plain = {};
+	int r = size == SIZE_MAX ? qs_fail(err, QS_E_NO_KEY, "the wrapped key is not base64url")
+				 : qs_secret_init(&plain, size, err);
+
+	if (r < 0)
+		return r;
+	out = jose_io_buffer(NULL, plain.data, &plain.size);
+	decryption = jose_jwe_dec_io(NULL, jwe, NULL, jwk, out);
+	in = jose_b64_dec_io(decryption);
+	if (!out || !decryption || !in ||
+	    !in->feed(in, json_string_value(text), json_string_length(text)) || !in->done(in))
+		return qs_fail(err, QS_E_NO_KEY,
+			       "the key-encryption key does not fit: the wrapped key was changed, "
+			       "or wrapped by another one");
+	*ret = qs_secret_move(&plain);
+	return 0;
+}
+
 static int unwrap(const json_t *jwe, const struct qs_secret *key, struct qs_secret *ret,
 		  struct qs_error *err)
 {
 	QS_AUTO(qs_auto_json)
 	json_t *jwk = key_of(key, qs_jwe_wrapped(jwe) ? QS_JWE_ENC : QS_JWE_ALG);
-	size_t size = 0;
-	void *plain;
-	int r;
 
-	if (!jwk)
-		return qs_fail(err, QS_E_MEMORY, "no memory to unwrap a key");
-	plain = jose_jwe_dec(NULL, jwe, NULL, jwk, &size);
-	if (!plain)
-		return qs_fail(err, QS_E_NO_KEY,
-			       "the key-encryption key does not fit: the wrapped key was changed, "
-			       "or wrapped by another one");
-	r = qs_secret_init(ret, size, err);
-	if (r == 0)
-		memcpy(ret->data, plain, size);
-	explicit_bzero(plain, size);
-	free(plain);
-	return r;
+	return jwk ? decrypt(jwe, jwk, ret, err)
+		   : qs_fail(err, QS_E_MEMORY, "no memory to unwrap a key");
 }
 
 QS_MODULE_EXPORT extern const struct qs_jwe_functions qs_jwe_module;

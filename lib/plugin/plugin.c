@@ -113,7 +113,7 @@ int cryptsetup_token_open(struct crypt_device *cd, int token, char **buffer, siz
 	return 0;
 }
 
-/* From crypt_safe_alloc(), which knows its size. */
+/* A secret knows by itself how long it is. */
 void cryptsetup_token_buffer_free(void *buffer, size_t buffer_len)
 {
 	struct qs_secret key = { buffer, buffer_len };

@@ -265,8 +265,8 @@ POST transit/decrypt/$(own_key) - 200" ]
 	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
 	[ "$(jq -c '.result | [.tried, (.warnings | length), .key_servers[0].generation]' <<<"$output")" = '[[1,2],1,2]' ]
 	[[ $(jq -r '.result.warnings[]' <<<"$output") == "the Vault server's certificate ends in 29 days, on 20"* ]]
-	# One that may, and whose secret-id ends in ten days and may be used a few times.
-	within team POST auth/approle/role/team '{"token_policies":"team","token_ttl":"20m","secret_id_ttl":"240h","secret_id_num_uses":9}'
+	# One that may, and whose secret-id ends in nine days and a half and may be used a few times.
+	within team POST auth/approle/role/team '{"token_policies":"team","token_ttl":"20m","secret_id_ttl":"228h","secret_id_num_uses":9}'
 	within team POST sys/policies/acl/team "$(policy '' | jq '.policy += "\npath \"auth/approle/role/team/secret-id/lookup\" { capabilities = [\"update\"] }"')"
 	rm -f "$ROOT$SECRET"
 	(umask 377 && within team POST auth/approle/role/team/secret-id | jq -r .data.secret_id >"$ROOT$SECRET")

@@ -423,7 +423,8 @@ static void test_a_login(void **state)
 	static const char hex[] = "42000c0100000048420023010000004042002405000000040000000100000000"
 				  "42002501000000284200990700000004757365720000000042"
 				  "00a1070000000c7061737320776f72642e2e2e00000000";
-	struct qs_secret password = { (void *)(uintptr_t) "pass word...", 12 };
+	char text[] = "pass word...";
+	struct qs_secret password = { text, strlen(text) };
 	const struct qs_kmip_login login = { "user", &password };
 	const struct qs_kmip_request request = { .operation = QS_KMIP_QUERY };
 	unsigned char data[512];
