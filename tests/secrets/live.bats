@@ -6,6 +6,7 @@
 # guest: --systemd --memory 768 --disk virtio:evidence:64M --disk virtio:swap:128M
 # guest: --tpm @state/tpm
 # guest: --disk virtio:d1:24M --disk virtio:d2:24M --disk virtio:d3:24M --disk virtio:d4:24M
+# guest: --disk virtio:d5:24M
 
 load lib
 
@@ -185,6 +186,24 @@ killed_at()
 	qs --json cryptopen "${ID}d4"
 	qs --json keystore verify
 	killed_at keystore export --public-key /root/ways/escrow.pub --output /root/ways/kek.rsa --force -- 1
+}
+
+@test "a device that the keystore's key is made for, and a keystore that moves" {
+	local MEMORY=64M number
+	killed_at cryptformat "${ID}d5" -- 1 2 3
+	qs --json cryptformat "${ID}d5"
+	killed_at --yes keystore migrate --provider local -- 2 4
+	qs --json --yes keystore migrate --provider local
+	number=$(qs-util --json keystore status | jq .result.generation)
+	swapoff "${ID}swap" # our own copy shall not be what is found there
+	known kek-moved-destroyed <"/etc/cryptconf/keystore/$number.kek"
+	swapon "${ID}swap"
+	killed_at --yes keystore migrate --provider tpm2 -- 2 4
+	qs --json --yes keystore migrate --provider tpm2
+	qs --json keystore rotate --force
+	[ ! -e "/etc/cryptconf/keystore/$number.kek" ]
+	qs cryptclose "${ID}d5"
+	qs --json cryptopen "${ID}d5"
 }
 
 # What a program would leave there that does not lock its memory.
