@@ -6,7 +6,8 @@
  *   keystore.json lists it as begun           nothing is wrapped by it     erases that, all
  *   a later version at the server (rotate)      as before                    takes the later
  * version N.vault, durable                            as before                    as before
- *   proven; keystore.json lists it            nothing is wrapped by it     finds it by its key
+ *   proven; keystore.json lists it            nothing is wrapped by it     finds it by its key,
+ *                                                                          syncs that again
  *
  *   bringing devices to it, or back           left behind                  second run
  *   each as keystore-rewrap.c has it          old or new, both open        goes on
@@ -20,6 +21,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "keystore/provider.h"
 #include "keystore/rotation.h"
 #include "keystore/session.h"
@@ -153,6 +155,7 @@ static int make(const struct qs_env *env, struct qs_keystore *ks, const struct q
 int qs_keystore_take_key(const struct qs_env *env, struct qs_keystore *ks,
 			 const struct qs_keystore_key *key, uint32_t *ret, struct qs_error *err)
 {
+	QS_AUTO(qs_auto_free) char *file = NULL;
 	uint32_t line = 0;
 	int r = forget_begun(env, ks, err);
 
@@ -163,7 +166,9 @@ int qs_keystore_take_key(const struct qs_env *env, struct qs_keystore *ks,
 	if (!line)
 		return make(env, ks, key, 0, ret, err);
 	*ret = qs_keystore_head(ks, line)->number;
-	return 0;
+	/* A run that was killed may have listed it, and not have got as far as this. */
+	file = qs_env_path(env, QS_KEYSTORE_FILE);
+	return qs_file_sync_parent(file, err);
 }
 
 /* ---- its next version ---- */

@@ -105,13 +105,13 @@ class Change(Rotate):
         check(found == 1 or f"{found}.vault" in files(tree), f"{found}.vault is missing")
         return found
 
-    def expected(self, now):
+    def lands_on(self, now):
         return max(one["number"] for one in now["generations"])
 
     def finished(self, tree):
         now = is_whole(tree)
         found = self.generation(tree, tree.image(1))
-        check(found == self.expected(now), f"{found} of {now}")
+        check(found == self.lands_on(now), f"{found} of {now}")
         for number in self.there:
             check(
                 digest(tree.backup(number)) == digest(tree.image(number), 0, HEADER_SIZE),
@@ -132,7 +132,7 @@ class Revert(Change):
     words = ("keystore", "rewrap", "--cluster-key", "/dev/disk/by-id/scsi-30001")
     before = ("--kms-key", KEY)
 
-    def expected(self, now):
+    def lands_on(self, now):
         return now["current"]
 
 
