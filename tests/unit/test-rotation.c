@@ -444,6 +444,39 @@ static void test_nothing_goes_while_something_is_unknown(void **state)
 	assert_int_equal(qs_rotation_next(&ks, &view, false, &number), QS_ROTATION_DONE);
 }
 
+/* keystore.json may be an older one that was put back: what was begun is given up if nobody needs
+ * it. */
+static void test_what_was_begun_is_given_up_unless_it_is_named(void **state)
+{
+	const struct world begun = { .keks = { 1U << 2, 1U << 3 },
+				     .current = 2,
+				     .target = 3,
+				     .rotation = QS_ROTATION_DISTRIBUTING,
+				     .count = 1,
+				     .generations = { 2 },
+				     .provider = 1,
+				     .device = { 2, 2, 2 },
+				     .backup = { { 2, 2 }, { 2, 2 }, { 2, 2 } },
+				     .present = { 1, 1, 1 } };
+	const struct qs_rotation_wish near = { .provider = "near" };
+	struct run runs[] = { { .world = begun }, { .world = begun }, { .world = begun } };
+
+	(void)state;
+	runs[1].world.device[0] = KEY(3, 1);
+	runs[2].world.backup[1][1] = KEY(3, 1); /* its copies differ: it cannot be known */
+	for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+		struct qs_keystore ks = load(&runs[i].world);
+		struct qs_error err = {};
+
+		runs[i].budget = 100;
+		assert_int_equal(qs_rotation_run(&ks, &functions, &runs[i], &near, &err) == 0,
+				 i == 0);
+		assert_int_equal(err.kind, i == 0 ? QS_E_NONE : QS_E_FORBIDDEN);
+		assert_int_equal(runs[i].world.keks[1], i == 0 ? 0 : 1U << 3);
+		assert_int_equal(ks.target, i == 0 ? 0 : 3);
+	}
+}
+
 /* A key for some devices only goes when nothing names it; none of it goes by the others' count. */
 static void test_lines_go_when_nothing_names_them(void **state)
 {
@@ -481,6 +514,7 @@ int main(void)
 		cmocka_unit_test(test_every_order_of_migrations),
 		cmocka_unit_test(test_it_comes_to_an_end),
 		cmocka_unit_test(test_nothing_goes_while_something_is_unknown),
+		cmocka_unit_test(test_what_was_begun_is_given_up_unless_it_is_named),
 		cmocka_unit_test(test_lines_go_when_nothing_names_them),
 	};
 
