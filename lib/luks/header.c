@@ -53,6 +53,9 @@ static void copies_done(struct copies *two)
 	copy_done(&two->copy[1]);
 }
 
+#define REST_TRIES 3
+#define REST_WAIT_US 10000 /* both copies are written within a few ms */
+
 /* Where a header is read: from a descriptor, or, when bytes is set, from memory. */
 struct source {
 	int fd;
@@ -384,6 +387,25 @@ static void describe_luks1(const struct qs_luks1_binary *b, struct qs_luks_heade
 	}
 }
 
+/*
+ * Nothing is locked here. A tool that changes the header writes one copy behind the other, so who
+ * reads one and then the other just then may see both of them half-written.
+ */
+static int read_luks2_at_rest(const struct source *s, bool both, struct qs_luks_header *ret,
+			      struct qs_error *err)
+{
+	int r = read_luks2(s, both, ret, err);
+
+	for (int i = 1; r == 0 && i < REST_TRIES && !s->bytes && ret->version == 0 &&
+			qs_luks_header_is_trace(ret);
+	     i++) {
+		qs_luks_header_done(ret);
+		(void)usleep(REST_WAIT_US);
+		r = read_luks2(s, both, ret, err);
+	}
+	return r;
+}
+
 static int read_header(const struct source *s, bool both, struct qs_luks_header *ret,
 		       struct qs_error *err)
 {
@@ -400,7 +422,7 @@ static int read_header(const struct source *s, bool both, struct qs_luks_header 
 		*ret = h;
 		return 0;
 	}
-	r = read_luks2(s, both, &h, err);
+	r = read_luks2_at_rest(s, both, &h, err);
 	if (r < 0)
 		return r;
 	*ret = h;

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <libcryptsetup.h>
 
@@ -13,6 +14,10 @@
 #include "luks/mapping.h"
 
 #define MAX_KEYSLOTS 32
+
+/* Loading takes no lock, since that could wait and write: see read_luks2_at_rest() in header.c. */
+#define LOAD_TRIES 3
+#define LOAD_WAIT_US 10000
 
 int qs_luks_explain(const char *node, struct qs_error *err)
 {
@@ -102,6 +107,25 @@ int qs_luks_load(const struct qs_env *env, const char *node, const char *name,
 	return qs_luks_load_copy(env, node, node, name, ret_cd, ret_header, err);
 }
 
+/* A context that has failed to load stays as it is: each try has its own. */
+static int load(const char *path, const char *node, struct crypt_device **ret, struct qs_error *err)
+{
+	for (int i = 0; i < LOAD_TRIES; i++) {
+		QS_AUTO(qs_auto_cd) struct crypt_device *cd = NULL;
+		int r = crypt_init(&cd, path);
+
+		if (r < 0)
+			return qs_fail_errno(err, r, "cannot open %s", node);
+		if (crypt_load(cd, CRYPT_LUKS, NULL) == 0) {
+			*ret = QS_TAKE(cd);
+			return 0;
+		}
+		if (i + 1 < LOAD_TRIES)
+			(void)usleep(LOAD_WAIT_US);
+	}
+	return qs_luks_explain(node, err);
+}
+
 int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *node,
 		      const char *name, struct crypt_device **ret_cd,
 		      struct qs_luks_header *ret_header, struct qs_error *err)
@@ -113,12 +137,9 @@ int qs_luks_load_copy(const struct qs_env *env, const char *path, const char *no
 	/* A header must not choose what code runs as root, and loading must not write (F8). */
 	crypt_token_external_disable();
 	(void)crypt_metadata_locking(NULL, 0);
-	r = crypt_init(&cd, path);
+	r = load(path, node, &cd, err);
 	if (r < 0)
-		return qs_fail_errno(err, r, "cannot open %s", node);
-	r = crypt_load(cd, CRYPT_LUKS, NULL);
-	if (r < 0)
-		return qs_luks_explain(node, err);
+		return r;
 	if (strcmp(crypt_get_type(cd), CRYPT_LUKS1) == 0) {
 		r = check_luks1(env, path, &h, err);
 		if (r == 0 && name)
