@@ -4,6 +4,8 @@
 load tree
 load vault
 
+export DEADLINE=30 # no server is silent here, but the machine may be busy
+
 setup()
 {
 	make_tree 4

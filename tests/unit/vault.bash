@@ -29,12 +29,13 @@ started()
 	servers "$SERVER"
 }
 
-# servers DIR...: those to ask, in that order.
+# servers DIR...: those to ask, in that order. DEADLINE: for all of them; the default is for tests in
+# which one says nothing.
 servers()
 {
 	local dir list=
 	for dir; do list+=,localhost:$(<"$dir/port"); done
-	printf 'vault_servers = "%s"; vault_deadline = 3; vault_role_id = "%s";\n' "${list#,}" \
+	printf 'vault_servers = "%s"; vault_deadline = %s; vault_role_id = "%s";\n' "${list#,}" "${DEADLINE:-3}" \
 		"$(<"$SERVER/role-id")" >"$ROOT/etc/cryptconf/qs-util.conf"
 }
 
