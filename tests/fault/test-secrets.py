@@ -232,10 +232,10 @@ def hold_at(calls, scenario, scratch):
 
 
 main(
-    searched(IntoTpm, 17),
-    searched(OutOfTpm, 17),
-    searched(IntoKmip, 17),
-    searched(KmipIntoVault, 17),
-    searched(OutOfVault, 17),
-    searched(MoveToVault, 29),
+    searched(IntoTpm, 29),
+    searched(OutOfTpm, 29),
+    searched(IntoKmip, 29),
+    searched(KmipIntoVault, 29),
+    searched(OutOfVault, 29),
+    searched(MoveToVault, 47),
 )
