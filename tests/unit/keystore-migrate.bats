@@ -2,20 +2,11 @@
 # keystore migrate: the key goes to another provider, as a rotation does, and devices open all the
 # while. All orders of crashes: test-rotation.c; on real headers: tests/fault/migrating.py.
 
+# shellcheck disable=SC2153 # SERVER is of kmip-shared
 load tree
 load tpm2
-
-setup_file()
-{
-	SERVER=$BATS_FILE_TMPDIR/server
-	export SERVER
-	kmip start "$SERVER"
-}
-
-teardown_file()
-{
-	kmip stop "$SERVER"
-}
+load kmip
+load kmip-shared
 
 setup()
 {
@@ -31,19 +22,11 @@ teardown()
 	drop_tpm
 }
 
-kmip()
-{
-	"$BATS_TEST_DIRNAME/../kmip-server" "$@"
-}
-
 # servers PORT: what else the configuration has to name for provider kmip.
 servers()
 {
-	local dir=$ROOT/etc/cryptconf/kmip
-	mkdir -p "$dir"
-	install -m 0400 "$SERVER/certs/ca.crt" "$dir/ca.pem"
-	install -m 0400 "$SERVER/certs/client.crt" "$dir/client.pem"
-	install -m 0400 "$SERVER/certs/client.key" "$dir/client.key"
+	mkdir -p "$ROOT/etc/cryptconf/kmip"
+	identity client
 	use_tpm "$TPM/s" "kmip_servers = \"localhost:$1\";" 'kmip_deadline = 3;'
 }
 
