@@ -293,16 +293,15 @@ static int get_keys(const struct qs_kmip_functions *module, const struct qs_kmip
 {
 	struct fetch *f = cookie;
 	struct qs_kmip_access watched = *access;
-	bool denied = false;
 	int r;
 
 	(void)ret;
-	watched.denied = &denied;
+	/* Where it outlives this process, should that come to its deadline. */
+	watched.denial = &f->keks[0]->denial;
 	r = module->get(&watched, f->keys, f->count, err);
 	for (size_t i = 0; i < f->count; i++) {
 		struct qs_kek *kek = f->keks[i];
 
-		kek->denied = denied;
 		kek->there = f->keys[i].key.data != NULL;
 		if (kek->there)
 			memcpy(kek->bytes, f->keys[i].key.data, sizeof(kek->bytes));
@@ -323,6 +322,7 @@ static void ask_server(const struct qs_env *env, struct fetch *f)
 	for (size_t i = 0; i < f->count; i++) {
 		struct qs_kek *kek = f->keks[i];
 
+		kek->denial = f->keks[0]->denial;
 		if (!kek->there && failed.kind != QS_E_NONE)
 			kek->error = failed;
 		if (!kek->there)

@@ -161,18 +161,30 @@ static int make_anew(const struct qs_env *env, const struct qs_keystore *ks, uin
 	return r < 0 ? r : write_lease(env, &own, &m, err);
 }
 
+/* What may be over the next time: no word of the TPM's on the key that it has. */
+static bool is_passing(const struct qs_error *err)
+{
+	return err->kind == QS_E_TEMPORARY || err->kind == QS_E_DEADLINE ||
+	       err->kind == QS_E_MEMORY;
+}
+
 /* One that cannot be written is no reason to give up the one that is there. */
 int qs_lease_renew(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		   struct qs_error *err)
 {
 	QS_AUTO(qs_lease_done) struct qs_lease old = {};
 	QS_AUTO(making_done) struct making m = {};
-	struct qs_error ignored = {};
-	bool there = load(env, number, &old, &ignored) == 1;
+	struct qs_error own_err = {};
+	bool there = load(env, number, &old, &own_err) == 1;
 	const struct qs_keystore own = beside(old.store);
+	int r = there ? wrap(env, ks, number, &own, &m, &own_err) : 0;
 
-	if (there && wrap(env, ks, number, &own, &m, &ignored) == 0)
+	if (there && r == 0)
 		return write_lease(env, &own, &m, err);
+	if (there && is_passing(&own_err)) {
+		*err = own_err;
+		return r;
+	}
 	/* This TPM gives it no more, in this state, or it is damaged. */
 	return make_anew(env, ks, number, err);
 }
@@ -255,6 +267,18 @@ static int open_lease(const struct qs_env *env, const struct qs_keystore *ks,
 	return take(l, ks, &w.plain, kek, err);
 }
 
+static void tell_use(const struct qs_lease_limits *l, const struct qs_lease_left *left,
+		     const struct qs_error *why)
+{
+	char until[QS_LEASE_TIME_L] = "", boots[64] = "";
+
+	if (l->boots)
+		(void)snprintf(boots, sizeof(boots), " for %u more starts at most",
+			       (unsigned)left->boots);
+	qs_log(QS_LOG_WARNING, "the lease is used: %s; it opens%s%s%s", why->text, boots,
+	       l->until ? " until " : "", l->until ? qs_lease_time(l->until, until) : "");
+}
+
 static void use_one(const struct qs_env *env, const struct qs_keystore *ks, struct qs_kek *kek)
 {
 	QS_AUTO(qs_lease_done) struct qs_lease l = {};
@@ -271,7 +295,7 @@ static void use_one(const struct qs_env *env, const struct qs_keystore *ks, stru
 	if (r < 0)
 		qs_error_append(&kek->error, "; %s", err.text);
 	else
-		qs_log(QS_LOG_WARNING, "the lease is used: %s", kek->error.text);
+		tell_use(&l.limits, &left, &kek->error);
 }
 
 void qs_lease_use(const struct qs_env *env, struct qs_keystore_session *s,
@@ -280,7 +304,8 @@ void qs_lease_use(const struct qs_env *env, struct qs_keystore_session *s,
 	for (size_t i = 0; i < count; i++) {
 		struct qs_kek *kek = qs_keystore_session_find(s, ks->store, numbers[i]);
 
-		if (kek && !kek->there && !kek->denied && qs_lease_may_be(ks, numbers[i]) &&
+		if (kek && !kek->there && kek->denial == QS_KMIP_NOT_DENIED &&
+		    qs_lease_may_be(ks, numbers[i]) &&
 		    (kek->error.kind == QS_E_TEMPORARY || kek->error.kind == QS_E_DEADLINE))
 			use_one(env, ks, kek);
 	}

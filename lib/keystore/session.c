@@ -7,7 +7,9 @@
 #include "base/cleanup.h"
 #include "hcvault/hcvault.h"
 
-#define SIZE (QS_KEYSTORE_GENERATIONS * sizeof(struct qs_kek))
+/* Of each generation, and of its lease the TPM's key: the one that it has, and one made anew. */
+#define KEKS_MAX (3 * QS_KEYSTORE_GENERATIONS)
+#define SIZE (KEKS_MAX * sizeof(struct qs_kek))
 
 void qs_keystore_session_done(struct qs_keystore_session *s)
 {
@@ -43,9 +45,9 @@ int qs_keystore_session_add(struct qs_keystore_session *s, const char *store, ui
 	if (r < 0)
 		return r;
 	s->keks = memory;
-	if (s->count >= QS_KEYSTORE_GENERATIONS)
-		return qs_fail(err, QS_E_FAILED, "more than %d generations are asked for at once",
-			       QS_KEYSTORE_GENERATIONS);
+	if (s->count >= KEKS_MAX)
+		return qs_fail(err, QS_E_FAILED, "more than %d keys are asked for at once",
+			       KEKS_MAX);
 	*ret = &s->keks[s->count++];
 	**ret = (struct qs_kek){ .generation = generation };
 	memcpy((*ret)->store, store, strnlen(store, QS_KEYSTORE_UUID_L - 1));

@@ -19,6 +19,7 @@
 #include "base/secret.h"
 #include "keystore/keystore.h"
 #include "keystore/provider.h"
+#include "kmip/kmip.h"
 
 #define QS_KEYSTORE_PCRS (UINT32_C(1) << 7) /* if nothing else is said: Secure Boot's */
 
@@ -27,8 +28,8 @@ struct qs_kek {
 	uint32_t generation;
 	bool there;
 	unsigned char bytes[QS_KEK_L];
-	struct qs_error error; /* why it is not there */
-	bool denied;           /* by an answer of a key server, which is not away then */
+	struct qs_error error;      /* why it is not there */
+	enum qs_kmip_denial denial; /* by answers of key servers, which are not away then */
 };
 
 /* A content key that was got ahead of the workers that need it. */

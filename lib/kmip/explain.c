@@ -78,6 +78,12 @@ static const char *alert_text(int reason)
 	}
 }
 
+void qs_kmip_note_denial(const struct qs_kmip_access *access, enum qs_kmip_denial denial)
+{
+	if (access->denial && *access->denial < denial)
+		*access->denial = denial;
+}
+
 static int explain_error(const struct qs_kmip_link *link, unsigned long code, struct qs_error *err)
 {
 	int reason = ERR_GET_REASON(code);
@@ -86,6 +92,7 @@ static int explain_error(const struct qs_kmip_link *link, unsigned long code, st
 	char own[64];
 
 	if (alert) {
+		qs_kmip_note_denial(link->access, QS_KMIP_DENIED);
 		judge_own(link, own, sizeof(own));
 		return qs_fail(err, QS_E_NOT_PERMITTED, "it refuses our certificate %s%s%s",
 			       link->access->certificate.path, alert, own);

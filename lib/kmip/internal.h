@@ -41,6 +41,9 @@ int qs_kmip_connect(const struct qs_kmip_access *access, const struct qs_kmip_ho
 		    int64_t deadline, struct qs_kmip_link *ret, struct qs_error *err);
 void qs_kmip_disconnect(struct qs_kmip_link *link); /* also a QS_AUTO releaser */
 
+/* Raise access.denial, if anybody wants to know it. */
+void qs_kmip_note_denial(const struct qs_kmip_access *access, enum qs_kmip_denial denial);
+
 /* What to say of the failed call on the connection that returned R. Returns -errno. */
 int qs_kmip_explain(const struct qs_kmip_link *link, int r, struct qs_error *err);
 

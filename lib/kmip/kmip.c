@@ -300,7 +300,7 @@ static void take_key(const struct qs_kmip_session *s, const struct qs_kmip_answe
 	int r;
 
 	if (answer->verdict != QS_KMIP_DONE) {
-		qs_kmip_note_denial(s);
+		qs_kmip_note_verdict(s, answer->verdict);
 		key->error = answer->error;
 		return;
 	}
@@ -326,8 +326,8 @@ static int get_some(struct qs_kmip_session *s, const struct fetch *f, size_t fro
 							.about = f->keys[from + i].uid };
 	r = qs_kmip_ask_all(s, requests, count, answers, err);
 	if (r == 1 && count == 1) {
-		qs_kmip_note_denial(s);
-		s->refused = true;
+		qs_kmip_note_verdict(s, answers[0].verdict);
+		s->refused = answers[0].verdict != QS_KMIP_TRY_LATER;
 		if (err)
 			*err = answers[0].error;
 		return qs_negative(qs_kind_errno(answers[0].error.kind));

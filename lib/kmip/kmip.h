@@ -18,7 +18,7 @@
 
 #define QS_KMIP_MODULE_NAME "kmip"
 #define QS_KMIP_MODULE_SYMBOL "qs_kmip_module"
-#define QS_KMIP_MODULE_VERSION 5
+#define QS_KMIP_MODULE_VERSION 6
 
 #define QS_KMIP_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -28,13 +28,20 @@ struct qs_kmip_pem {
 	const struct qs_secret *text;
 };
 
+/* Whether a server was away, or there and gave no key: the worst of what any of them answered. */
+enum qs_kmip_denial {
+	QS_KMIP_NOT_DENIED,
+	QS_KMIP_IN_TROUBLE, /* it has an error of its own, or may have */
+	QS_KMIP_DENIED      /* it refuses the key, or us */
+};
+
 struct qs_kmip_access {
 	const char *servers; /* "HOST[:PORT],...", IPv6 addresses in brackets */
 	const char *version; /* "auto", or "1.4" */
 	struct qs_kmip_pem ca, certificate, key;
-	struct qs_kmip_login login; /* goes to servers that the authority vouches for, only */
-	unsigned deadline_ms;       /* for all servers together */
-	bool *denied; /* get: set when a server's answer is no, for whatever reason; may be NULL */
+	struct qs_kmip_login login;  /* goes to servers that the authority vouches for, only */
+	unsigned deadline_ms;        /* for all servers together */
+	enum qs_kmip_denial *denial; /* get: raised by what any server answers; may be NULL */
 };
 
 /* One key to get. */

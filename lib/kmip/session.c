@@ -120,10 +120,11 @@ int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, con
 		s, &(struct qs_kmip_request){ .operation = operation, .about = about }, ret, err);
 }
 
-void qs_kmip_note_denial(const struct qs_kmip_session *s)
+void qs_kmip_note_verdict(const struct qs_kmip_session *s, enum qs_kmip_verdict verdict)
 {
-	if (s->link.access->denied)
-		*s->link.access->denied = true;
+	bool trouble = verdict == QS_KMIP_TRY_LATER || verdict == QS_KMIP_UNANSWERED;
+
+	qs_kmip_note_denial(s->link.access, trouble ? QS_KMIP_IN_TROUBLE : QS_KMIP_DENIED);
 }
 
 /* ---- the version ---- */
@@ -154,7 +155,7 @@ static int negotiate(struct qs_kmip_session *s, struct qs_error *err)
 		if (answer.verdict != QS_KMIP_NOT_UNDERSTOOD)
 			break;
 	}
-	qs_kmip_note_denial(s);
+	qs_kmip_note_verdict(s, answer.verdict);
 	if (err)
 		*err = answer.error;
 	return qs_negative(qs_kind_errno(answer.error.kind));

@@ -35,8 +35,8 @@ int qs_kmip_ask_one(struct qs_kmip_session *s, const struct qs_kmip_request *req
 int qs_kmip_ask(struct qs_kmip_session *s, enum qs_kmip_operation operation, const char *about,
 		struct qs_kmip_answer *ret, struct qs_error *err);
 
-/* The server's answer is no: for qs_kmip_access.denied. */
-void qs_kmip_note_denial(const struct qs_kmip_session *s);
+/* For qs_kmip_access.denial: the server's answer is no, as VERDICT says. */
+void qs_kmip_note_verdict(const struct qs_kmip_session *s, enum qs_kmip_verdict verdict);
 
 /* ---- keys that stay at the server (kmip/crypt.c) ---- */
 

@@ -174,19 +174,17 @@ void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *
 	json_decref(warnings);
 }
 
-static bool is_refused(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-		       const struct qs_error *problem)
+static bool is_refused(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number)
 {
 	const struct qs_kek *kek =
 		env->keystore ? qs_keystore_session_find(env->keystore, ks->store, number) : NULL;
 
-	return kek && kek->denied && problem->kind != QS_E_TEMPORARY &&
-	       problem->kind != QS_E_DEADLINE;
+	return kek && !kek->there && kek->denial == QS_KMIP_DENIED;
 }
 
 /*
- * A server that gives the key renews its lease; one that refuses ends it. One that is away leaves
- * it, and so does what fails on this machine, as a disk that cannot be read.
+ * A server that gives the key renews its lease; one that refuses ends it. One that is away or
+ * in trouble leaves it, and so does what fails on this machine, as a disk that cannot be read.
  */
 static void follow_lease(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			 const struct qs_error *problem)
@@ -194,8 +192,7 @@ static void follow_lease(const struct qs_env *env, const struct qs_keystore *ks,
 	struct qs_error err = {};
 	int r = 0;
 
-	if (!qs_lease_is_wanted(env) || !qs_lease_may_be(ks, number) ||
-	    is_refused(env, ks, number, problem))
+	if (!qs_lease_is_wanted(env) || !qs_lease_may_be(ks, number) || is_refused(env, ks, number))
 		r = qs_lease_drop(env, ks, number, &err);
 	else if (problem->kind == QS_E_NONE)
 		r = qs_lease_renew(env, ks, number, &err);

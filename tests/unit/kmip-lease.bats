@@ -119,6 +119,34 @@ no_lease_with()
 	[[ $output == *'the lease is used'* ]]
 }
 
+# checked_with DIR...: the servers DIR; prints whether the lease is still there.
+checked_with()
+{
+	servers "$@"
+	setting "tpm2_device = \"swtpm:path=$TPM/s\"; kms_lease = \"168h\";"
+	qs keystore check >&2 || true
+	[ -e "$KEYSTORE/1.lease" ] && [ -e "$KEYSTORE/1.sealed" ] && echo kept || echo ended
+}
+
+@test "a server that refuses the key or us ends the lease; one in trouble does not, whatever others say" {
+	local port twin=$BATS_TEST_TMPDIR/twin
+	port=$(<"$SERVER/port")
+	enrolled 1
+	[ "$(checked_with "$SERVER")" = kept ]
+	kmip double "$OTHER" "$SERVER" "refuse:a:100:$port" server
+	kmip double "$twin" "$SERVER" "pass:$port" server-expired
+	run checked_with "$OTHER" "$twin"
+	kmip stop "$twin"
+	[ "${lines[-1]}" = kept ]
+	kmip stop "$OTHER"
+	identity client-rogue
+	[ "$(checked_with "$SERVER")" = ended ]
+	identity client
+	[ "$(checked_with "$SERVER")" = kept ]
+	kmip double "$OTHER" "$SERVER" "refuse:a:1:$port" server
+	[ "$(checked_with "$OTHER")" = ended ]
+}
+
 # restart [crash]: the machine is switched off and on, or loses its power.
 restart()
 {
