@@ -75,7 +75,10 @@ static void keep(struct qs_hcvault_login *login, struct qs_transit_login *got)
 	explicit_bzero(got, sizeof(*got));
 }
 
-/* Tried once. Where it fails, the token serves until its end, and a login follows. */
+/*
+ * Tried once, in a part of the time that the request has. Where it fails, the token serves until its
+ * end, and a login follows.
+ */
 static void renew(struct qs_hcvault_link *link)
 {
 	struct qs_hcvault_login *login = link->access->login;
@@ -87,12 +90,15 @@ static void renew(struct qs_hcvault_link *link)
 	enum qs_transit_verdict verdict;
 	struct qs_error ignored = {};
 	bool refused = link->refused;
+	int64_t now = qs_hcvault_now(), deadline = link->deadline;
 
 	login->renew = 0;
+	link->deadline = now + (deadline - now) / 4;
 	if (ask_on(link, &request, &answer, &verdict, &ignored) == 0 &&
 	    qs_transit_read_login(answer, &got, &ignored) == 0)
 		keep(login, &got);
 	link->refused = refused;
+	link->deadline = deadline;
 }
 
 int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)

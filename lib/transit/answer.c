@@ -43,6 +43,9 @@ int qs_transit_read_login(const json_t *answer, struct qs_transit_login *ret, st
 
 	if (!token || !qs_fields_number(auth, "lease_duration", &ret->seconds))
 		return bad("token", err);
+	/* Nobody counts further; and no sum of it and a time may be too large. */
+	if (ret->seconds > INT32_MAX)
+		ret->seconds = INT32_MAX;
 	memcpy(ret->token, token, strlen(token) + 1);
 	ret->renewable = json_is_true(json_object_get(auth, "renewable"));
 	ret->role[0] = '\0';

@@ -117,6 +117,10 @@ static void test_values(void **state)
 	assert_int_equal(qs_transit_read_login(login, &l, NULL), 0);
 	assert_string_equal(l.token, "s.000000000000000000000002");
 	assert_int_equal(l.seconds, 1200);
+	(void)json_object_set_new(json_object_get(login, "auth"), "lease_duration",
+				  json_integer(INT64_MAX));
+	assert_int_equal(qs_transit_read_login(login, &l, NULL), 0);
+	assert_int_equal(l.seconds, INT32_MAX);
 	assert_int_equal(judge("rotation", "read-after-config", &key, &err), QS_TRANSIT_DONE);
 	assert_int_equal(qs_transit_read_key(key, &k, NULL), 0);
 	assert_int_equal(k.latest, 2);
