@@ -365,7 +365,7 @@ static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32
 	/* What we may not even look at was not made by us. */
 	if (known == 0 && own.kind == QS_E_NOT_PERMITTED)
 		r = ended = 0;
-	else if (r < 0 && own.kind != QS_E_NONE)
+	else if (r < 0 && own.kind != QS_E_NONE && err)
 		*err = own;
 	if (r >= 0)
 		r = qs_file_erase(real, err);

@@ -240,17 +240,17 @@ static int tell(const struct qs_env *env, const json_t *result, const struct qs_
 
 int qs_keystore_check(const struct qs_env *env, json_t **ret, struct qs_error *err)
 {
-	struct qs_error failed = {};
+	struct qs_error failed = {}, ahead = {};
 	struct qs_keystore ks;
 	json_t *tried;
 	int r = qs_keystore_load_enabled(env, &ks, err);
 
 	if (env->keystore)
 		env->keystore->no_lease = true;
-	if (r == 0)
-		r = qs_keystore_prepare_all(env, &ks, true, err);
 	if (r < 0)
 		return r;
+	/* What fails here fails for each of them again, and is told there. */
+	(void)qs_keystore_prepare_all(env, &ks, true, &ahead);
 	tried = json_array();
 	for (size_t i = 0; i < ks.count; i++)
 		if (!ks.generations[i].begun)

@@ -416,7 +416,8 @@ static int make_tokens(struct bring *b, struct qs_error *err)
 	return r;
 }
 
-static void tell(const struct bring *b, const bool *tried, struct qs_outcomes *report)
+static void tell(const struct bring *b, const bool *tried, const struct qs_error *why,
+		 struct qs_outcomes *report)
 {
 	for (size_t i = 0; i < b->found->count; i++) {
 		const struct qs_outcome *from = &b->found->items[i];
@@ -428,7 +429,7 @@ static void tell(const struct bring *b, const bool *tried, struct qs_outcomes *r
 		qs_outcome_set(&o->node, from->node);
 		qs_outcome_set(&o->name, from->name);
 		qs_outcome_set(&o->uuid, from->uuid);
-		o->error = from->error;
+		o->error = from->error.kind == QS_E_NONE ? *why : from->error;
 		if (o->error.kind == QS_E_NONE)
 			qs_outcome_detail(o, "generation", json_integer(target_of(from)));
 	}
@@ -443,6 +444,7 @@ int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
 	QS_AUTO(qs_links_done) struct qs_links links = {};
 	struct qs_env walk = *env;
 	struct bring b = { .env = &walk, .ks = ks, .found = found, .made = made, .todo = todo };
+	struct qs_error own = {};
 	int r;
 
 	walk.links = &links;
@@ -451,10 +453,12 @@ int qs_keystore_bring(const struct qs_env *env, const struct qs_keystore *ks,
 	for (size_t i = 0; i < found->count; i++)
 		tried[i] = todo[i] = found->items[i].error.kind == QS_E_NONE &&
 				     is_true(&found->items[i], "behind");
-	r = make_tokens(&b, err);
+	r = make_tokens(&b, &own);
 	if (r == 0)
-		r = run_jobs(&b, err);
-	tell(&b, tried, report);
+		r = run_jobs(&b, &own);
+	if (r < 0 && err)
+		*err = own;
+	tell(&b, tried, &own, report);
 	for (size_t i = 0; i < found->count; i++)
 		json_decref(made[i]);
 	return r;

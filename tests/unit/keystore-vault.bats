@@ -391,3 +391,25 @@ END
 	double stop "$SERVER"
 	run -0 qs cryptopen --test "${ID}1"
 }
+
+@test "enabling that can be neither finished nor taken back says so" {
+	make_tree 1
+	started 1.14
+	rules 'status code=500 path=transit/encrypt' 'status code=500 path=/config$'
+	run -75 qs --yes keystore enable --provider vault
+	[[ $output == *'(something is left'* ]]
+	rules ''
+	run -0 qs --yes keystore enable --provider vault
+}
+
+@test "a check that no server answers is remembered" {
+	started 1.14
+	enrolled_with vault 1
+	run -0 qs keystore check
+	double stop "$SERVER"
+	sleep 1.1 # the times are in seconds
+	run -75 --separate-stderr qs --json keystore check
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	run -0 --separate-stderr qs --json keystore status
+	[ "$(jq '.result.last_check | .time > .succeeded' <<<"$output")" = true ]
+}
