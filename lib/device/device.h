@@ -60,6 +60,13 @@ int qs_device_find(const struct qs_env *env, const char *word, struct qs_device 
 		   struct qs_error *err);
 
 /*
+ * Does ERR of qs_device_find() say that the device is away, or that something else is in its place?
+ * All else says that it could not be looked at: it may be there.
+ */
+bool qs_device_is_absent(const struct qs_error *err);
+
+
+/*
  * The logical path that the first field of a fstab line or the second of a
  * crypttab line means ("UUID=...", "LABEL=...", "/dev/..."), malloc'ed; NULL
  * when it is no device ("tmpfs", "host:/export").

@@ -270,6 +270,11 @@ static int find_plain(const struct qs_env *env, const char *word, struct qs_devi
 		       word);
 }
 
+bool qs_device_is_absent(const struct qs_error *err)
+{
+	return err->kind == QS_E_NO_DEVICE || err->kind == QS_E_WRONG_DEVICE;
+}
+
 int qs_device_find(const struct qs_env *env, const char *word, struct qs_device **ret,
 		   struct qs_error *err)
 {

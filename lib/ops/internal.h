@@ -127,7 +127,8 @@ int qs_outcomes_run_beside(const struct qs_env *env, struct qs_outcomes *list, c
 /*
  * One outcome at the end of LIST for every device of ours that is present, named by
  * its node or its line in crypttab: subsystem qs-util in the header, a key or a
- * header backup of its name, or a line of ours in crypttab. Nothing is said of absent ones.
+ * header backup of its name, or a line of ours in crypttab. Nothing is said of absent ones; one
+ * that cannot be looked at may be there, and has its error and no node.
  */
 int qs_outcomes_add_ours(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err);
 

@@ -29,13 +29,20 @@ static bool is_behind(const struct qs_env *env, const struct qs_keystore *ks, co
 	       qs_header_is_cut_update(&h);
 }
 
+/* Or it cannot be looked at: then whoever goes on tells that. */
+static bool is_found(const struct qs_env *env, const char *word)
+{
+	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+	struct qs_error err = {};
+
+	return qs_device_find(env, word, &dev, &err) == 0 || !qs_device_is_absent(&err);
+}
+
 static bool is_present(const struct qs_env *env, const char *name)
 {
 	QS_AUTO(qs_auto_free) char *link = qs_name_to_link(name);
-	QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
 
-	return qs_device_find(env, name, &dev, NULL) == 0 ||
-	       (link && qs_device_find(env, link, &dev, NULL) == 0);
+	return is_found(env, name) || (link && is_found(env, link));
 }
 
 /* Is a device there that was away, or failed, when the others came to their generation? */

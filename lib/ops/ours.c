@@ -82,17 +82,21 @@ int qs_device_known_in(const struct qs_env *env, const struct qs_crypttab *tab,
 	return 0;
 }
 
-/* A device that cannot be read is ours by its name only. */
+/* A device that cannot be read is ours by its name only; without one that can be had, it may be. */
 static bool is_ours(const struct qs_env *env, const struct qs_device *dev)
 {
 	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	QS_AUTO(qs_auto_free) char *link = NULL;
 	QS_AUTO(qs_auto_free) char *name = NULL;
 
-	if (qs_device_peek_header(dev, &h, NULL) == 0 && strcmp(h.subsystem, QS_SUBSYSTEM) == 0)
+	struct qs_error own = {};
+	int r = qs_device_peek_header(dev, &h, NULL);
+
+	if (r == 0 && strcmp(h.subsystem, QS_SUBSYSTEM) == 0)
 		return true;
-	return qs_device_known_as(env, dev, h.uuid[0] ? h.uuid : NULL, &link, &name, NULL) == 0 &&
-	       qs_name_is_known(env, name);
+	if (qs_device_known_as(env, dev, h.uuid[0] ? h.uuid : NULL, &link, &name, &own) == 0)
+		return qs_name_is_known(env, name);
+	return !qs_device_is_absent(&own) && (r < 0 || h.version > 0);
 }
 
 static bool is_listed(const struct qs_outcomes *list, const char *node)
@@ -126,10 +130,16 @@ static int add_tabled(const struct qs_env *env, struct qs_outcomes *list, struct
 	for (size_t i = 0; r == 0 && i < qs_crypttab_count(tab); i++) {
 		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
 		QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
+		struct qs_error own = {};
 
-		if (qs_open_is_our_line(env, e) &&
-		    qs_device_find(env, e->device, &dev, NULL) == 0 && !is_listed(list, dev->node))
+		if (!qs_open_is_our_line(env, e))
+			continue;
+		if (qs_device_find(env, e->device, &dev, &own) < 0) {
+			if (!qs_device_is_absent(&own))
+				qs_outcomes_add(list, e->device)->error = own;
+		} else if (!is_listed(list, dev->node)) {
 			qs_outcome_set(&qs_outcomes_add(list, e->device)->node, dev->node);
+		}
 	}
 	return r;
 }

@@ -15,6 +15,13 @@ setup()
 	qs cryptenroll "$ID"1 "$ID"2 "$ID"3 --keystore
 }
 
+# failing CALLS PATH ARGUMENT...: the command, whose CALLS on PATH fail with EIO.
+failing()
+{
+	ASAN_OPTIONS=detect_leaks=0 strace -f -qq -o /dev/null -P "$2" -e "trace=$1" \
+		-e "inject=$1:error=EIO" "$QS_UTIL" --root="$ROOT" "${@:3}"
+}
+
 # generation N: which the header of device N names.
 generation()
 {
@@ -228,5 +235,30 @@ kek_names()
 	qs keystore verify
 	rm "$KEYSTORE/2.kek"
 	qs keystore rotate
+	[ "$(generation 1)" = 2 ]
+}
+
+@test "a device that cannot be looked at is not away: nothing ends that it may need" {
+	local n
+	for n in 1 2 3; do
+		run -7 failing readlink,readlinkat "$ROOT${ID}1" keystore rotate --force
+		[[ $output == *"${ID}1: "*'Input/output error'* ]]
+		[ "$(generation 1)" = 1 ]
+	done
+	# Without the header backup, too, which names what the header does.
+	rm -r "$ROOT/etc/cryptconf/headers/enc-scsi-30001"*
+	for n in 1 2 3; do
+		run -7 failing readlink,readlinkat "$ROOT${ID}1" keystore rotate --force
+		[ -e "$KEYSTORE/1.kek" ]
+	done
+	run -6 failing readlink,readlinkat "$ROOT${ID}1" --yes keystore disable
+	[ -e "$KEYSTORE/keystore.json" ]
+	run -0 qs cryptopen --test "${ID}1"
+}
+
+@test "what failed for all devices is reported done of none" {
+	run -1 --separate-stderr failing syncfs "$ROOT/etc/cryptconf/headers" --json keystore rotate --force
+	[ "$(jq -c '[.devices[].ok]' <<<"$output")" = '[false,false,false]' ]
+	run -0 qs keystore rotate
 	[ "$(generation 1)" = 2 ]
 }
