@@ -65,7 +65,6 @@ int qs_device_find(const struct qs_env *env, const char *word, struct qs_device 
  */
 bool qs_device_is_absent(const struct qs_error *err);
 
-
 /*
  * The logical path that the first field of a fstab line or the second of a
  * crypttab line means ("UUID=...", "LABEL=...", "/dev/..."), malloc'ed; NULL

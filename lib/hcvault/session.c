@@ -76,8 +76,8 @@ static void keep(struct qs_hcvault_login *login, struct qs_transit_login *got)
 }
 
 /*
- * Tried once, in a part of the time that the request has. Where it fails, the token serves until its
- * end, and a login follows.
+ * Tried once, in a part of the time that the request has. Where it fails, the token serves until
+ * its end, and a login follows.
  */
 static void renew(struct qs_hcvault_link *link)
 {
