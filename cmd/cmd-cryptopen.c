@@ -278,13 +278,22 @@ static const struct qs_option cryptopenall_options[] = {
 	{ .name = "early", .help = "open what the boot needs before its root file system" },
 	{ .name = "bundle",
 	  .arg = "FILE",
-	  .help = "open the devices of this key bundle with its keys, from memory" },
+	  .help = "open the devices of this key bundle with what is in it, from memory" },
 	QS_BUNDLE_OPTIONS,
 	{}
 };
 
 static const struct qs_status all_statuses[] = {
-	{ 7, "some devices are open; the others are reported" }, {}
+	{ 0, "all that are present are open; also where none of ours is present" },
+	{ 2,
+	  "no key opens any of them, or keys are missing or unsafe; --bundle: neither a key nor the "
+	  "keystore in it opens any" },
+	{ 7, "some devices are open; the others are reported" },
+	{ 75, "what opens them is at a key server, and none answers" },
+	{ 78,
+	  "a record of the keystore or a line of /etc/crypttab is not usable, or the key servers "
+	  "are not set" },
+	{}
 };
 
 static const struct qs_example all_examples[] = {
@@ -328,13 +337,18 @@ const struct qs_command qs_row_cryptopenall = {
 		"passphrase, recovery key) it is looked whether the keyslot is as the header backup has "
 		"it and the TPM would play its part.\n"
 		"With --bundle it opens the devices that a bundle of keybackup names instead, with "
-		"the keys in it. No key is written anywhere, and the keys directory may be empty "
-		"or missing. A device whose link has changed is found by its LUKS UUID.\n",
+		"the keys in it, and those whose key the keystore has with the keystore in it, whatever "
+		"keystore this machine has. That takes the TPM where the TPM has its key, and where a key "
+		"server has it the settings, certificates and credentials for that, which are no part of "
+		"it. No key is written anywhere, and the keys directory may be empty "
+		"or missing. A device whose link has changed is found by its LUKS UUID. One that is "
+		"present and that nothing in the bundle opens is a failure.\n",
 	.options = cryptopenall_options,
 	.statuses = all_statuses,
-	.see_also = "qs-util-cryptopen(8) qs-util-cryptcloseall(8)",
+	.see_also = "qs-util-cryptopen(8) qs-util-cryptcloseall(8) qs-util-keybackup(8) "
+		    "qs-util-keystore(8)",
 	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
-	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
+	.files = QS_FILE_KEYS | QS_FILE_KEYSTORE | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
 	.examples = all_examples,
 	.run = run_cryptopenall,
 };

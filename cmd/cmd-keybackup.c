@@ -26,11 +26,18 @@ static int take_passphrase(const struct qs_context *ctx, struct qs_keybackup_opt
 
 static char *say(const struct qs_context *ctx)
 {
-	return qs_printf("%s: sealed (keys: %d, header backups: %d, devices: %zu)\n",
+	QS_AUTO(qs_auto_free) char *by_keystore = NULL;
+
+	if (json_is_true(json_object_get(ctx->result, "keystore")))
+		by_keystore =
+			qs_printf(", by the keystore in it: %zu",
+				  json_array_size(json_object_get(ctx->result, "by_keystore")));
+	return qs_printf("%s: sealed (keys: %d, header backups: %d, devices: %zu%s)\n",
 			 json_string_value(json_object_get(ctx->result, "file")),
 			 (int)json_integer_value(json_object_get(ctx->result, "keys")),
 			 (int)json_integer_value(json_object_get(ctx->result, "headers")),
-			 json_array_size(json_object_get(ctx->result, "devices")));
+			 json_array_size(json_object_get(ctx->result, "devices")),
+			 by_keystore ? by_keystore : "");
 }
 
 static int run(struct qs_context *ctx, int argc, char **argv, struct qs_error *err)
@@ -76,7 +83,8 @@ static const struct qs_example examples[] = {
 };
 
 static const struct qs_status statuses[] = {
-	{ 2, "a key cannot be read, its directory is not mounted, or there is none" },
+	{ 2, "a key cannot be read, its directory is not mounted, or there is neither a key nor a "
+	     "keystore" },
 	{ 5, "FILE exists" },
 	{ 75, "a file was changed while it was being read" },
 	{}
@@ -89,10 +97,13 @@ const struct qs_command qs_row_keybackup = {
 	.max_args = 1,
 	.help = "put all keys into one encrypted file",
 	.about =
-		"Writes a key bundle: keys, header backups, the configuration, /etc/crypttab and "
+		"Writes a key bundle: keys, the keystore, header backups, the configuration, /etc/crypttab and "
 		"/etc/fstab, sealed together, so that a lost boot drive can be rebuilt. Keep it "
 		"elsewhere, and make a new one when devices come or go. A key file outside of the "
 		"keys directory is taken along when a line of ours in /etc/crypttab names it. "
+		"Where the keystore's key is in the TPM or at a key server, so is what opens the devices that "
+		"depend on it: the bundle alone does not, and certificates, passwords and secret-ids for "
+		"a key server are not in it. It tells how many have their key in the keystore only. "
 		"Older header backups and notes of unfinished work are not in it.\n"
 		"It opens with the passphrase, or with the private key of any of the certificates "
 		"(RSA of 3072 bits or more, or EC). Without either it asks for a passphrase on the "
@@ -105,6 +116,6 @@ const struct qs_command qs_row_keybackup = {
 	.examples = examples,
 	.see_also = "qs-util-keyrestore(8) qs-util-cryptopenall(8) openssl-cms(1)",
 	.flags = QS_CMD_NEEDS_ROOT | QS_CMD_CHANGES,
-	.files = QS_FILE_KEYS | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
+	.files = QS_FILE_KEYS | QS_FILE_KEYSTORE | QS_FILE_HEADERS | QS_FILE_CRYPTTAB,
 	.run = run,
 };

@@ -10,10 +10,12 @@
 #define QS_BASE_ENV_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/config.h"
 #include "base/error.h"
+#include "base/secret.h"
 
 #define QS_CRYPTTAB "/etc/crypttab"
 #define QS_FSTAB "/etc/fstab"
@@ -31,6 +33,14 @@ struct qs_progress {
 struct qs_keystore_session;
 struct qs_links;
 
+/* Files in memory that stand for a directory: what is not among them does not exist. */
+struct qs_held_files {
+	const char *dir; /* logical */
+	char **paths;    /* logical, each in DIR */
+	struct qs_secret *contents;
+	size_t count;
+};
+
 struct qs_env {
 	const char *root; /* "" or an absolute directory without a slash at its end */
 	struct qs_config config;
@@ -40,6 +50,8 @@ struct qs_env {
 	struct qs_keystore_session *keystore;
 	/* device/links.h, for a walk over many devices. NULL: for each, all links are looked at. */
 	struct qs_links *links;
+	/* The keystore of a key bundle, which is read instead of this machine's. NULL: none. */
+	const struct qs_held_files *held;
 };
 
 /* The real path of a logical one; malloc'ed, never NULL (aborts when memory is out). */

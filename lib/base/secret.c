@@ -66,6 +66,15 @@ int qs_secret_random(struct qs_secret *ret, size_t size, struct qs_error *err)
 	return 0;
 }
 
+int qs_secret_copy(const struct qs_secret *from, struct qs_secret *ret, struct qs_error *err)
+{
+	int r = qs_secret_init(ret, from->size, err);
+
+	if (r == 0)
+		memcpy(ret->data, from->data, from->size);
+	return r;
+}
+
 /* glibc has no capget(); libcap would be a library for one call. */
 static bool may_lock(void)
 {

@@ -50,6 +50,9 @@ void qs_secret_unshare(void *shared, size_t size); /* NULL is fine */
  */
 void qs_secret_wipe_json(void);
 
+/* The bytes of FROM once more, in *ret, which must be empty. */
+int qs_secret_copy(const struct qs_secret *from, struct qs_secret *ret, struct qs_error *err);
+
 /* Hand over to the caller; *from becomes empty. */
 struct qs_secret qs_secret_move(struct qs_secret *from);
 

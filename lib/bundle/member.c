@@ -22,7 +22,7 @@ static const struct place {
 	{ QS_MEMBER_CONF "qs-util.conf", false, QS_MEMBER_CONFIG },
 	{ QS_MEMBER_KEYS, false, QS_MEMBER_KEY },
 	{ QS_MEMBER_HEADERS, false, QS_MEMBER_HEADER },
-	{ QS_MEMBER_CONF "keystore/", true, QS_MEMBER_STORE },
+	{ QS_MEMBER_KEYSTORE, true, QS_MEMBER_STORE },
 	{ QS_MEMBER_CONF "retired/", true, QS_MEMBER_STORE },
 };
 

@@ -39,6 +39,7 @@ enum qs_member_kind {
 #define QS_MEMBER_CONF "cryptconf/"
 #define QS_MEMBER_KEYS QS_MEMBER_CONF "keys/"
 #define QS_MEMBER_HEADERS QS_MEMBER_CONF "headers/"
+#define QS_MEMBER_KEYSTORE QS_MEMBER_CONF "keystore/"
 
 #define QS_MEMBER_MANIFEST_NAME "manifest.json"
 

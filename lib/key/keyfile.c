@@ -83,20 +83,29 @@ static int open_key(const struct qs_env *env, const char *real, const char *path
 	return qs_take_fd(&fd);
 }
 
+static int check_size(intmax_t size, const char *path, struct qs_error *err)
+{
+	if (size == 0)
+		return qs_fail(err, QS_E_KEY_FILE, "the key file %s is empty", path);
+	if (size > QS_KEY_MAX)
+		return qs_fail(err, QS_E_KEY_FILE,
+			       "the key file %s has %jd bytes; LUKS reads at most %u", path, size,
+			       QS_KEY_MAX);
+	return 0;
+}
+
 static int check_key(const struct stat *st, const char *path, struct qs_error *err)
 {
 	const char *problem;
+	int r;
 
 	if (S_ISDIR(st->st_mode))
 		return qs_fail(err, QS_E_KEY_FILE, "the key file %s is a directory", path);
 	if (!S_ISREG(st->st_mode))
 		return qs_fail(err, QS_E_KEY_FILE, "the key file %s is not a regular file", path);
-	if (st->st_size == 0)
-		return qs_fail(err, QS_E_KEY_FILE, "the key file %s is empty", path);
-	if (st->st_size > QS_KEY_MAX)
-		return qs_fail(err, QS_E_KEY_FILE,
-			       "the key file %s has %jd bytes; LUKS reads at most %u", path,
-			       (intmax_t)st->st_size, QS_KEY_MAX);
+	r = check_size(st->st_size, path, err);
+	if (r < 0)
+		return r;
 	problem = qs_key_not_private(st, 077);
 	if (problem)
 		return qs_fail(
@@ -107,6 +116,38 @@ static int check_key(const struct stat *st, const char *path, struct qs_error *e
 	return 0;
 }
 
+/* ---- in memory ---- */
+
+static bool is_held(const struct qs_env *env, const char *path)
+{
+	size_t length = env->held ? strlen(env->held->dir) : 0;
+
+	return length > 0 && strncmp(path, env->held->dir, length) == 0 && path[length] == '/';
+}
+
+/* NULL: it does not exist. */
+static const struct qs_secret *find_held(const struct qs_held_files *held, const char *path)
+{
+	for (size_t i = 0; i < held->count; i++)
+		if (strcmp(held->paths[i], path) == 0)
+			return &held->contents[i];
+	return NULL;
+}
+
+static int load_held(const struct qs_held_files *held, const char *path, struct qs_secret *ret,
+		     struct qs_error *err)
+{
+	const struct qs_secret *content = find_held(held, path);
+	int r;
+
+	if (!content)
+		return qs_fail(err, QS_E_KEY_FILE, "the key bundle has no %s", path);
+	r = check_size((intmax_t)content->size, path, err);
+	return r < 0 ? r : qs_secret_copy(content, ret, err);
+}
+
+/* ---- */
+
 int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		struct qs_error *err)
 {
@@ -116,6 +157,8 @@ int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *re
 	struct stat st;
 	int r;
 
+	if (is_held(env, path))
+		return load_held(env->held, path, ret, err);
 	fd = open_key(env, real, path, &st, err);
 	if (fd < 0)
 		return fd;
@@ -138,7 +181,8 @@ int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_s
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	int r;
 
-	if (access(real, F_OK) < 0 && errno == ENOENT)
+	if (is_held(env, path) ? !find_held(env->held, path)
+			       : access(real, F_OK) < 0 && errno == ENOENT)
 		return 0;
 	r = qs_key_load(env, path, ret, err);
 	return r < 0 ? r : 1;

@@ -55,9 +55,9 @@ int qs_key_generate(const struct qs_env *env, const char *path, struct qs_secret
 int qs_key_erase(const struct qs_env *env, const char *path, struct qs_error *err);
 
 /*
- * Read the key file PATH (logical). Refused with QS_E_KEY_FILE: missing, a
- * symbolic link, not a regular file, empty, above QS_KEY_MAX, owned by somebody
- * else than root or us, readable or writable by group or others.
+ * Read the key file PATH (logical), also one that ENV holds in memory. Refused with QS_E_KEY_FILE:
+ * missing, a symbolic link, not a regular file, empty, above QS_KEY_MAX, owned by somebody else
+ * than root or us, readable or writable by group or others.
  */
 int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		struct qs_error *err);

@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "key/keydir.h"
 #include "key/keyfile.h"
+#include "keystore/keystore.h"
+#include "keystore/token.h"
 #include "luks/backup.h"
 #include "ops/internal.h"
 #include "ops/open.h"
@@ -156,6 +158,13 @@ static int add_keys(const struct qs_env *env, struct qs_collected *c, struct qs_
 
 /* ---- devices ---- */
 
+static bool is_in_keystore(const struct qs_env *env, const struct qs_luks_header *backup)
+{
+	int number;
+
+	return qs_keystore_is_there(env) && qs_keystore_token_find(backup->json, &number);
+}
+
 static void add_device(const struct qs_env *env, struct qs_collected *c, const char *name,
 		       const char *device, const char *member, const char *options, bool line)
 {
@@ -163,6 +172,10 @@ static void add_device(const struct qs_env *env, struct qs_collected *c, const c
 
 	/* Only a help to find a disk whose link has changed: a backup may be absent. */
 	(void)qs_backup_peek(env, name, &h, NULL);
+	if (!*member && is_in_keystore(env, &h)) {
+		c->by_keystore = grow(c->by_keystore, c->by_keystore_count, sizeof(char *));
+		c->by_keystore[c->by_keystore_count++] = qs_strdup(name);
+	}
 	c->devices = grow(c->devices, c->device_count, sizeof(*c->devices));
 	c->devices[c->device_count++] = (struct qs_manifest_device){
 		.name = qs_strdup(name),
@@ -182,17 +195,25 @@ static bool has_device(const struct qs_collected *c, const char *name)
 	return false;
 }
 
-/* A key of a line that is outside of keys_dir gets the name that it would have there. */
+/*
+ * A key of a line that is outside of keys_dir gets the name that it would have there. One that is
+ * not there is not missed where the keystore has it.
+ */
 static int add_outside_key(const struct qs_env *env, struct qs_collected *c,
 			   const struct qs_crypttab_entry *e, char **ret_member,
 			   struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, e->key);
 	QS_AUTO(qs_auto_free) char *member = qs_printf(QS_MEMBER_KEYS "%s.key", e->name);
+	QS_AUTO(qs_luks_header_done) struct qs_luks_header h = {};
 	int r = look(real, err);
 
 	if (r < 0)
 		return r;
+	if (r == 0 && qs_backup_peek(env, e->name, &h, NULL) > 0 && is_in_keystore(env, &h)) {
+		*ret_member = qs_strdup("");
+		return 0;
+	}
 	if (r == 0) {
 		qs_log(QS_LOG_WARNING, "the key file %s of %s is not there, so the bundle lacks it",
 		       e->key, e->name);
@@ -302,8 +323,7 @@ int qs_collect(const struct qs_env *env, bool headers, struct qs_collected *ret,
 	if (r == 0 && headers)
 		r = add_place(env, ret, QS_MEMBER_HEADERS, env->config.headers_dir, 0, err);
 	if (r == 0)
-		r = add_place(env, ret, QS_MEMBER_CONF "keystore/", QS_CONF_DIR "/keystore",
-			      DEPTH_MAX, err);
+		r = add_place(env, ret, QS_MEMBER_KEYSTORE, QS_KEYSTORE_DIR, DEPTH_MAX, err);
 	if (r == 0)
 		r = add_place(env, ret, QS_MEMBER_CONF "retired/", QS_CONF_DIR "/retired",
 			      DEPTH_MAX, err);
@@ -333,8 +353,11 @@ void qs_collected_done(struct qs_collected *c)
 		qs_manifest_device_done(&c->devices[i]);
 	for (size_t i = 0; i < c->missing_count; i++)
 		free(c->missing[i]);
+	for (size_t i = 0; i < c->by_keystore_count; i++)
+		free(c->by_keystore[i]);
 	free(c->files);
 	free(c->devices);
 	free(c->missing);
+	free(c->by_keystore);
 	*c = (struct qs_collected){};
 }

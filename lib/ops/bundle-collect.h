@@ -31,6 +31,8 @@ struct qs_collected {
 	size_t device_count;
 	char **missing; /* names whose key file is not there */
 	size_t missing_count;
+	char **by_keystore; /* names of devices whose key only the keystore has */
+	size_t by_keystore_count;
 };
 
 /* Look at everything, read no key. Release *ret also after a failure. */

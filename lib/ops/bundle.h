@@ -24,9 +24,10 @@ struct qs_keybackup_options {
 /*
  * Seal keys, header backups, configuration and tables into one file, durably.
  * *ret: "file" (null for FD), "size", "keys", "headers", "devices" (names),
- * "missing" (names whose crypttab line has a key file that is not there).
- * Fails with QS_E_KEY_FILE when a key cannot be read or there is none at all,
- * QS_E_TEMPORARY when a file changes meanwhile.
+ * "missing" (names whose crypttab line has a key file that is not there), "keystore" (one is in
+ * it), "by_keystore" (names whose key is in that keystore and nowhere else in the bundle). Fails
+ * with QS_E_KEY_FILE when a key cannot be read or there is none at all, QS_E_TEMPORARY when a file
+ * changes meanwhile.
  */
 int qs_keybackup(const struct qs_env *env, const struct qs_keybackup_options *options, json_t **ret,
 		 struct qs_error *err);
@@ -57,17 +58,24 @@ struct qs_keyrestore_options {
 int qs_keyrestore(const struct qs_env *env, const struct qs_keyrestore_options *options,
 		  json_t **ret, struct qs_error *err);
 
-/* Keys in locked memory and the devices that they open. */
+/*
+ * Keys in locked memory and the devices that they open; and the keystore, which has the keys of the
+ * others.
+ */
 struct qs_bundle_keys {
 	struct qs_manifest_device *devices;
-	struct qs_secret *keys; /* one for each device */
+	struct qs_secret *keys; /* one for each device; empty: the bundle has none for it */
 	size_t count;
+	struct qs_held_files keystore; /* its files */
 };
 
 /* Read them from FILE; the bundle is released again. */
 int qs_bundle_keys_load(const struct qs_env *env, const char *file,
 			const struct qs_bundle_unlock *unlock, struct qs_bundle_keys *ret,
 			struct qs_error *err);
+
+/* The keystore for struct qs_env, or NULL: there is none in the bundle. */
+const struct qs_held_files *qs_bundle_keystore(const struct qs_bundle_keys *keys);
 
 void qs_bundle_keys_done(struct qs_bundle_keys *keys); /* also a QS_AUTO releaser */
 

@@ -150,19 +150,36 @@ static int put_all(struct qs_member_writer *w, const struct qs_collected *c, str
 	return r == 0 ? qs_member_end(w, err) : r;
 }
 
+static bool has_keystore(const struct qs_collected *c)
+{
+	for (size_t i = 0; i < c->count; i++)
+		if (strcmp(c->files[i].member, QS_MEMBER_KEYSTORE "keystore.json") == 0)
+			return true;
+	return false;
+}
+
+static json_t *names(char *const *list, size_t count)
+{
+	json_t *found = json_array();
+
+	for (size_t i = 0; i < count; i++)
+		(void)json_array_append_new(found, qs_utf8_json(list[i]));
+	return found;
+}
+
 static json_t *describe(const struct qs_keybackup_options *options, const struct qs_collected *c,
 			size_t size)
 {
-	json_t *devices = json_array(), *missing = json_array();
+	json_t *devices = json_array();
 
 	for (size_t i = 0; i < c->device_count; i++)
 		(void)json_array_append_new(devices, qs_utf8_json(c->devices[i].name));
-	for (size_t i = 0; i < c->missing_count; i++)
-		(void)json_array_append_new(missing, qs_utf8_json(c->missing[i]));
-	return json_pack("{s:o?,s:I,s:I,s:I,s:o,s:o}", "file", qs_utf8_json(options->out.file),
-			 "size", (json_int_t)size, "keys", (json_int_t)count_kind(c, QS_MEMBER_KEY),
-			 "headers", (json_int_t)count_kind(c, QS_MEMBER_HEADER), "devices", devices,
-			 "missing", missing);
+	return json_pack("{s:o?,s:I,s:I,s:I,s:o,s:o,s:b,s:o}", "file",
+			 qs_utf8_json(options->out.file), "size", (json_int_t)size, "keys",
+			 (json_int_t)count_kind(c, QS_MEMBER_KEY), "headers",
+			 (json_int_t)count_kind(c, QS_MEMBER_HEADER), "devices", devices, "missing",
+			 names(c->missing, c->missing_count), "keystore", has_keystore(c),
+			 "by_keystore", names(c->by_keystore, c->by_keystore_count));
 }
 
 int qs_keybackup(const struct qs_env *env, const struct qs_keybackup_options *options, json_t **ret,

@@ -167,12 +167,12 @@ static void add_bundle(struct plan *p, const struct qs_bundle_keys *bundle)
 		QS_AUTO(qs_auto_free) char *link = find_link(p->jobs.env, d);
 		struct qs_open_request *request;
 
-		if (!bundle->keys[i].data || has_name(p, d->name))
+		if (has_name(p, d->name))
 			continue;
 		request = add_candidate(p, d->name, link);
 		request->command = false;
-		request->keystore = false;
-		request->key = &bundle->keys[i];
+		request->bundle = true;
+		request->key = bundle->keys[i].data ? &bundle->keys[i] : NULL;
 		qs_open_apply_line(request, &line);
 	}
 }
@@ -337,14 +337,18 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 {
 	QS_AUTO(qs_tpm2_keys_done) struct qs_tpm2_keys tpm2 = {};
 	QS_AUTO(qs_tpm2_fetch_done) struct qs_tpm2_fetch *fetch = NULL;
-	struct plan p = { .jobs = { .env = env }, .outcomes = ret };
+	/* With what is in the bundle instead of what is on this machine. */
+	struct qs_env inside = *env;
+	struct plan p = { .jobs = { .env = &inside }, .outcomes = ret };
 	int r = qs_outcomes_init(ret, NULL, 0, err);
 
-	p.keystore = qs_keystore_is_there(env);
+	if (options->bundle)
+		inside.held = qs_bundle_keystore(options->bundle);
+	p.keystore = options->bundle ? inside.held != NULL : qs_keystore_is_there(env);
 	if (r == 0)
 		r = make_plan(&p, options, err);
 	if (r == 0 && options->all_ways)
-		r = qs_open_prepare_keystore(env, p.jobs.requests, ret->count, p.todo, err);
+		r = qs_open_prepare_keystore(&inside, p.jobs.requests, ret->count, p.todo, err);
 	if (r == 0 && options->all_ways) {
 		r = qs_check_ways(env, p.jobs.requests, ret, p.todo, err);
 		p.todo_count = 0;
@@ -356,13 +360,13 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		r = qs_open_begin_tpm2(env, options, p.jobs.requests, ret->count, p.todo, &tpm2,
 				       &fetch, err);
 	if (r == 0 && p.todo_count > 0)
-		r = prepare_keystore(env, &p, &fetch, err);
+		r = prepare_keystore(&inside, &p, &fetch, err);
 	if (r == 0 && !options->all_ways)
-		r = open_beside(env, &p, fetch, err);
+		r = open_beside(&inside, &p, fetch, err);
 	if (r == 0 && options->early && !options->test)
 		r = qs_early_report(env, ret, p.jobs.requests, err);
 	if (r == 0 && p.todo_count > 0)
-		leave_to_servers(env, &p);
+		leave_to_servers(&inside, &p);
 	if (r == 0 && p.todo_count > 0)
 		qs_open_finish(env, options, p.jobs.requests, ret);
 	for (size_t i = 0; p.jobs.requests && i < ret->count; i++)

@@ -151,6 +151,8 @@ int qs_open_find(const struct qs_env *env, const char *key_file, struct qs_outco
 
 bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request *request)
 {
+	if (request->key)
+		return true;
 	for (size_t i = 0; i < QS_OPEN_KEYS && request->key_files[i]; i++) {
 		QS_AUTO(qs_auto_free) char *real = qs_env_path(env, request->key_files[i]);
 

@@ -94,6 +94,12 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 	if (r == 0)
 		r = qs_keystore_unwrap(env, &ks, cd, token, &key, &volume_key, &t, &own);
 	*ret_final = own.kind == QS_E_HOSTILE;
+	if (r < 0 && env->held)
+		qs_error_append(&own, " (by the keystore in the bundle%s)",
+				own.kind == QS_E_CONFIG
+					? ", which may have what is missing here: "
+					  "`qs-util keyrestore`, then `qs-util cryptopenall`"
+					: "");
 	if (r < 0 && err)
 		*err = own;
 	if (r != 0)

@@ -236,6 +236,12 @@ static bool has_other_way(const struct qs_env *env, const struct qs_open_request
 static int no_key_known(const struct qs_env *env, const struct qs_open_request *request,
 			struct qs_error *err)
 {
+	if (request->bundle)
+		return qs_fail(
+			err, QS_E_NO_KEY,
+			"the bundle has no key for %s: another way may open it once what it "
+			"has is restored (`qs-util keyrestore`, then `qs-util cryptopenall`)",
+			request->link);
 	return qs_fail(err, QS_E_NO_KEY,
 		       "no key file is known for %s: name one, or put it at %s/%s.key",
 		       request->node, env->config.keys_dir, request->name);

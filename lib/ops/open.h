@@ -35,6 +35,7 @@ struct qs_open_request {
 	bool keystore;                      /* ask the keystore before the key files */
 	bool command;                       /* ask the key command behind them, if there is one */
 	const struct qs_secret *key;        /* as passphrase, but a key file's bytes */
+	bool bundle;                        /* its keys are those of a key bundle, and no others */
 	const struct qs_tpm2_key *tpm2;     /* what the TPM gave, tried first; not owned; or NULL */
 	const struct qs_secret *passphrase; /* tried instead of all files; not owned; or NULL */
 	/* Called with each secret instead of opening; returns as qs_luks_unlock(). NULL: open. */
@@ -111,7 +112,7 @@ int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
 int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
 		struct qs_open_request *request, struct qs_secret *asked, struct qs_error *err);
 
-/* Is one of the request's key files there? */
+/* Is one of the request's key files there, or the bytes of one? */
 bool qs_open_has_key_file(const struct qs_env *env, const struct qs_open_request *request);
 
 /* The same, or is there a key command, or has the keystore a key for its header? */

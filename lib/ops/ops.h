@@ -120,7 +120,8 @@ int qs_open(const struct qs_env *env, const char *device, const struct qs_open_o
 /*
  * Every device of ours that is present: named by crypttab with a key file in
  * keys_dir, or with a header of subsystem qs-util and a key of its name. With
- * options->bundle the devices and keys of that bundle, and no file is read.
+ * options->bundle the devices, keys and keystore of that bundle, instead of this machine's; a
+ * device that is present and has no key there is an error.
  */
 int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		struct qs_outcomes *ret, struct qs_error *err);

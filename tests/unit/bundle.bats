@@ -402,6 +402,65 @@ forge()
 	[ "$(cat "$KEYS/new.key")" = 'a key' ]
 }
 
+@test "keystore devices: opened by the keystore in the bundle, from memory" {
+	qs --yes keystore enable
+	qs cryptformat --no-open "${ID}1" "${ID}2"
+	run -0 --separate-stderr qs --json keybackup --to backup.crt "$BUNDLE"
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '.result | [.keys, .keystore, .by_keystore]' <<<"$output")" = \
+		'[0,true,["enc-scsi-30001","enc-scsi-30002"]]' ]
+	run -0 backup --force
+	[[ $output == *'(keys: 0, header backups: 2, devices: 2, by the keystore in it: 2)' ]]
+	lose
+	run -0 --separate-stderr qs --json cryptopenall --test --bundle "$BUNDLE" --key-file backup.pem
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.devices[] | [.name, .ok, .keystore_generation]]' <<<"$output")" = \
+		'[["enc-scsi-30001",true,1],["enc-scsi-30002",true,1]]' ]
+	[ -z "$(ls -A "$ROOT/etc")" ]
+	restore
+	run -0 qs cryptopenall --test
+	[ "$(grep -c 'key proven' <<<"$output")" -eq 2 ]
+}
+
+@test "a bundle opens devices by its keystore and by its keys, whatever keystore is here" {
+	# Its line still names a key file, which is gone.
+	enrolled_with local 1
+	new_key "$(key_of 2)"
+	stock_format "$(image_of 2)" "$(key_of 2)" --type luks2
+	echo "enc-scsi-30002  ${ID}2  /etc/cryptconf/keys/enc-scsi-30002.key  luks" >>"$ROOT/etc/crypttab"
+	run -0 backup
+	[[ $output != *warning* && $output == *'(keys: 1, header backups: 1, devices: 2, by the keystore in it: 1)' ]]
+	lose
+	# A keystore of another store, whose files have the same names.
+	qs --yes keystore enable
+	run -0 qs cryptopenall --test --bundle "$BUNDLE" --key-file backup.pem
+	[ "$(grep -c 'key proven' <<<"$output")" -eq 2 ]
+}
+
+@test "a device that nothing in the bundle opens is a failure, with the way out" {
+	qs --yes keystore enable
+	qs cryptformat --no-open "${ID}1"
+	mkdir -m 0700 "$KEYS"
+	new_key "$KEYS/other.key"
+	new_key "$(key_of 2)"
+	stock_format "$(image_of 2)" "$(key_of 2)" --type luks2
+	echo "enc-scsi-30002  ${ID}2  /etc/cryptconf/keys/enc-scsi-30002.key  luks" >>"$ROOT/etc/crypttab"
+	kek=$ROOT/etc/cryptconf/keystore/1.kek
+	mv "$kek" "$BATS_TEST_TMPDIR/1.kek"
+	backup
+	install -m 0400 "$BATS_TEST_TMPDIR/1.kek" "$kek"
+	# What is on this machine is not mixed into the keystore of the bundle.
+	run -7 qs cryptopenall --test --bundle "$BUNDLE" --key-file backup.pem
+	[[ $output == *"${ID}2: key proven"* ]]
+	[[ $output == *"${ID}1: the key bundle has no /etc/cryptconf/keystore/1.kek"* ]]
+	rm -r "$ROOT/etc/cryptconf/keystore" "$(key_of 2)"
+	echo 'key_command = "/bin/false";' >"$ROOT/etc/cryptconf/qs-util.conf"
+	backup --force
+	lose
+	run -2 qs cryptopenall --test --bundle "$BUNDLE" --key-file backup.pem
+	[[ $output == *"the bundle has no key for ${ID}1"*'qs-util keyrestore'*'qs-util cryptopenall'* ]]
+}
+
 @test "a disk that moved to another link is opened from the bundle by its UUID" {
 	formatted
 	backup

@@ -45,6 +45,23 @@ setup()
 	done
 }
 
+@test "a key bundle opens its devices by the server, and says what it lacks for that" {
+	local bundle=$BATS_TEST_TMPDIR/keys.cms
+	started 1.14
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=backup -days 2 \
+		-keyout "$BATS_TEST_TMPDIR/backup.pem" -out "$BATS_TEST_TMPDIR/backup.crt" 2>"$BATS_TEST_TMPDIR/openssl.log"
+	qs --yes keystore enable --provider vault
+	qs cryptformat --no-open "${ID}1" "${ID}2"
+	qs keybackup --to "$BATS_TEST_TMPDIR/backup.crt" "$bundle"
+	rm -r "$KEYSTORE" "$ROOT/etc/crypttab" "$ROOT/etc/cryptconf/headers"
+	run -0 qs cryptopenall --test --bundle "$bundle" --key-file "$BATS_TEST_TMPDIR/backup.pem"
+	[ "$(grep -c 'key proven' <<<"$output")" -eq 2 ]
+	[ ! -e "$KEYSTORE" ]
+	rm "$ROOT/etc/cryptconf/qs-util.conf"
+	run -78 qs cryptopenall --test --bundle "$bundle" --key-file "$BATS_TEST_TMPDIR/backup.pem"
+	[[ $output == *'set vault_servers in qs-util.conf'*'qs-util keyrestore'* ]]
+}
+
 @test "a hundred devices open, and are verified, with one login and one request" {
 	started 1.14
 	enrolled_with vault 1
