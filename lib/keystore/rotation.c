@@ -14,6 +14,12 @@ void qs_rotation_view_add(struct qs_rotation_view *view, uint32_t generation)
 		view->named[view->named_count++] = generation;
 }
 
+void qs_rotation_view_wait(struct qs_rotation_view *view, uint32_t target)
+{
+	view->target = view->waiting == 0 || view->target == target ? target : 0;
+	view->waiting++;
+}
+
 /* ---- deciding ---- */
 
 static uint32_t last_number(const struct qs_keystore *ks)
@@ -212,6 +218,22 @@ static int make(struct run *run, uint32_t number, struct qs_error *err)
 	return r < 0 ? r : look(run, err);
 }
 
+/* Keys for some devices only have generations of their own, to which their devices belong. */
+static int tell_waiting(const struct qs_rotation_view *view, struct qs_error *err)
+{
+	bool one = view->waiting == 1;
+	char where[64] = "the generations of their keys";
+
+	if (view->target)
+		(void)snprintf(where, sizeof(where), "generation %u", (unsigned)view->target);
+	else if (one)
+		(void)snprintf(where, sizeof(where), "the generation of its key");
+	return qs_fail(err, QS_E_PARTIAL,
+		       "%zu device%s could not be brought to %s: the same command again goes on "
+		       "with %s",
+		       view->waiting, one ? "" : "s", where, one ? "it" : "them");
+}
+
 /* What is reported done was looked at again afterwards. */
 static int rewrap(struct run *run, struct qs_error *err)
 {
@@ -219,14 +241,7 @@ static int rewrap(struct run *run, struct qs_error *err)
 
 	if (r == 0)
 		r = look(run, err);
-	if (r < 0 || run->view.waiting == 0)
-		return r;
-	return qs_fail(err, QS_E_PARTIAL,
-		       "%zu device%s could not be brought to generation %u: the same command again "
-		       "goes on with %s",
-		       run->view.waiting, run->view.waiting == 1 ? "" : "s",
-		       (unsigned)qs_keystore_wraps_with(run->ks),
-		       run->view.waiting == 1 ? "it" : "them");
+	return r < 0 || run->view.waiting == 0 ? r : tell_waiting(&run->view, err);
 }
 
 static int retire(struct run *run, uint32_t number, struct qs_error *err)

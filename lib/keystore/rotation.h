@@ -41,13 +41,17 @@
 struct qs_rotation_view {
 	uint32_t named[QS_KEYSTORE_GENERATIONS + 1];
 	size_t named_count;
-	size_t waiting; /* devices that are present, but not at the generation that wraps now, or
-			   their backup not */
-	bool unknown;   /* something could not be looked at, and may name any generation */
+	size_t waiting;  /* devices that are present, but not at the generation that wraps now, or
+			    their backup not */
+	uint32_t target; /* where those belong; 0: not all of them to one, or it is not known */
+	bool unknown;    /* something could not be looked at, and may name any generation */
 };
 
 /* Note that something names GENERATION. A number that finds no room makes the view unknown. */
 void qs_rotation_view_add(struct qs_rotation_view *view, uint32_t generation);
+
+/* Note that a device waits to be brought to generation TARGET; 0: it is not known to which. */
+void qs_rotation_view_wait(struct qs_rotation_view *view, uint32_t target);
 
 /*
  * The oldest generation that neither wraps, nor is the one before that, nor is named; of a key for

@@ -1,6 +1,7 @@
 /*
  * What a timer asks every few minutes: is there anything for a rotation to do? Answered
- * without the keystore's lock, its provider, or the header of any device.
+ * without the keystore's lock, its provider, or the header of any device. And what a person is
+ * told who asks too soon.
  */
 #include <string.h>
 
@@ -9,6 +10,9 @@
 #include "luks/backup.h"
 #include "luks/image.h"
 #include "ops/keystore.h"
+
+/* Less often, unless forced: each generation is another key that has to be kept. */
+#define MINIMUM_INTERVAL (24L * 3600)
 
 /* A backup follows its device to the last step, so one that is behind tells of both. */
 static bool is_behind(const struct qs_env *env, const struct qs_keystore *ks, const char *name)
@@ -73,4 +77,18 @@ int qs_keystore_has_work(const struct qs_env *env, const struct qs_keystore *ks,
 		return 0;
 	*ret = ks->rotation != QS_ROTATION_IDLE || qs_keystore_is_due(ks);
 	return *ret ? 0 : find_returned(env, ks, ret, err);
+}
+
+int qs_keystore_refuse_interval(const struct qs_keystore_generation *g, struct qs_error *err)
+{
+	time_t age = time(NULL) - g->created;
+
+	/* A generation of the future is a clock that was wrong, and no reason to wait. */
+	if (age < 0 || age >= MINIMUM_INTERVAL)
+		return 0;
+	return qs_fail(
+		err, QS_E_REFUSED,
+		"generation %u is only %ld minutes old, and a rotation is due no sooner than "
+		"after 24 hours; --force makes the next one now",
+		(unsigned)g->number, (long)age / 60);
 }

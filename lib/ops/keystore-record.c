@@ -33,6 +33,14 @@ static bool get_time(const json_t *json, const char *name, time_t *ret)
 	return true;
 }
 
+static bool get_flag(const json_t *json, const char *name, bool *ret)
+{
+	const json_t *flag = json_object_get(json, name);
+
+	*ret = json_is_true(flag);
+	return !flag || json_is_boolean(flag);
+}
+
 int qs_rotation_record_parse(const char *text, size_t size, struct qs_rotation_record *ret)
 {
 	QS_AUTO(qs_auto_json)
@@ -45,7 +53,9 @@ int qs_rotation_record_parse(const char *text, size_t size, struct qs_rotation_r
 	if (!qs_fields_number(json, "version", &version) || version != VERSION || !store ||
 	    !qs_keystore_is_uuid(store) || !get_time(json, "failed", &record.failed) ||
 	    !get_time(json, "overdue", &record.overdue) || !get_time(json, "told", &record.told) ||
-	    (message != NULL) != (record.failed > 0) || (record.told && !record.failed))
+	    !get_flag(json, "waiting", &record.waiting) ||
+	    (message != NULL) != (record.failed > 0) ||
+	    ((record.told || record.waiting) && !record.failed))
 		return -EINVAL;
 	if (message && strlen(message) >= sizeof(record.message))
 		return -EINVAL;
@@ -65,6 +75,8 @@ char *qs_rotation_record_print(const struct qs_rotation_record *record)
 		(void)json_object_set_new(json, "failed", json_integer(record->failed));
 		(void)json_object_set_new(json, "message", qs_utf8_json(record->message));
 	}
+	if (record->waiting)
+		(void)json_object_set_new(json, "waiting", json_true());
 	if (record->told)
 		(void)json_object_set_new(json, "told", json_integer(record->told));
 	if (record->overdue)
@@ -183,6 +195,7 @@ void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks
 	struct qs_rotation_record record;
 
 	load(env, ks, &record);
+	record.waiting = error->kind == QS_E_PARTIAL;
 	if (failed && !note_failure(&record, reason))
 		qs_event_send_rotation(env, QS_EVENT_ROTATION_FAILED, generation, reason);
 	if (!failed && generation)
@@ -191,6 +204,18 @@ void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks
 		record.failed = record.told = 0;
 	if (!failed && generation)
 		record.overdue = 0;
+	store(env, &record);
+}
+
+void qs_rotation_tell_settled(const struct qs_env *env, const struct qs_keystore *ks)
+{
+	struct qs_rotation_record record;
+
+	load(env, ks, &record);
+	if (!record.waiting)
+		return;
+	record.failed = record.told = 0;
+	record.waiting = false;
 	store(env, &record);
 }
 

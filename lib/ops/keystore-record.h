@@ -17,6 +17,7 @@ struct qs_rotation_record {
 	char store[QS_KEYSTORE_UUID_L];
 	time_t failed; /* when the last rotation failed; 0: it did not */
 	char message[1024];
+	bool waiting;   /* it failed as devices could not be brought along */
 	time_t told;    /* when the journal last got this message; 0: never */
 	time_t overdue; /* when it was last told; 0: never */
 };
@@ -42,6 +43,9 @@ void qs_rotation_tell_begin(const struct qs_env *env, const struct qs_keystore *
 void qs_rotation_tell_end(const struct qs_env *env, const struct qs_keystore *ks,
 			  uint32_t generation, const struct qs_error *error,
 			  const struct qs_outcomes *report);
+
+/* No device of KS waits any more, whoever brought them along: that they did is no error now. */
+void qs_rotation_tell_settled(const struct qs_env *env, const struct qs_keystore *ks);
 
 /* Tell that a rotation of KS is overdue, if it is, and that was not told for a day. */
 void qs_rotation_tell_overdue(const struct qs_env *env, const struct qs_keystore *ks);

@@ -17,9 +17,6 @@
 #include "ops/keystore-record.h"
 #include "ops/keystore.h"
 
-/* Less often, unless forced: each generation is another key that has to be kept. */
-#define MINIMUM_INTERVAL (24L * 3600)
-
 struct rotate {
 	const struct qs_env *env;
 	struct qs_outcomes found;   /* devices and backups, as last looked at */
@@ -42,13 +39,25 @@ static bool is_backup(const struct qs_outcome *o)
 
 /* ---- devices ---- */
 
-static void note(struct qs_rotation_view *view, const struct qs_outcome *o)
+/* Where a device belongs that cannot be looked at; 0: it may have any of several keys. */
+static uint32_t only_target(const struct qs_keystore *ks)
+{
+	for (size_t i = 0; i < ks->count; i++)
+		if (ks->generations[i].line)
+			return 0;
+	return qs_keystore_wraps_with(ks);
+}
+
+static void note(struct qs_rotation_view *view, const struct qs_keystore *ks,
+		 const struct qs_outcome *o)
 {
 	const json_t *generation = json_object_get(o->details, "generation");
+	const json_t *target = json_object_get(o->details, "target");
 
 	if (o->error.kind != QS_E_NONE) {
 		view->unknown = true;
-		view->waiting += !is_backup(o);
+		if (!is_backup(o))
+			qs_rotation_view_wait(view, only_target(ks));
 	}
 	/*
 	 * Another keystore's keeps ours of that number, too: it may be keystore.json that is wrong
@@ -59,7 +68,8 @@ static void note(struct qs_rotation_view *view, const struct qs_outcome *o)
 	if (!generation)
 		return;
 	qs_rotation_view_add(view, (uint32_t)json_integer_value(generation));
-	view->waiting += o->error.kind == QS_E_NONE && detail_is_true(o, "behind");
+	if (o->error.kind == QS_E_NONE && detail_is_true(o, "behind"))
+		qs_rotation_view_wait(view, (uint32_t)json_integer_value(target));
 }
 
 static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_view *ret,
@@ -74,7 +84,7 @@ static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_v
 	qs_outcomes_done(&ro->found);
 	r = qs_keystore_scan(&quiet, ks, QS_SCAN_REWRAP, &ro->found, err);
 	for (size_t i = 0; r == 0 && i < ro->found.count; i++)
-		note(ret, &ro->found.items[i]);
+		note(ret, ks, &ro->found.items[i]);
 	if (ro->only_retire)
 		ret->waiting = 0;
 	return r;
@@ -161,20 +171,6 @@ static const struct qs_rotation_functions functions = {
 
 /* ---- the commands ---- */
 
-int qs_keystore_refuse_interval(const struct qs_keystore_generation *g, struct qs_error *err)
-{
-	time_t age = time(NULL) - g->created;
-
-	/* A generation of the future is a clock that was wrong, and no reason to wait. */
-	if (age < 0 || age >= MINIMUM_INTERVAL)
-		return 0;
-	return qs_fail(
-		err, QS_E_REFUSED,
-		"generation %u is only %ld minutes old, and a rotation is due no sooner than "
-		"after 24 hours; --force makes the next one now",
-		(unsigned)g->number, (long)age / 60);
-}
-
 /* What cannot be looked at is a failure of its own, told once. */
 static void tell_unreadable(const struct rotate *ro)
 {
@@ -234,21 +230,6 @@ static int run(struct rotate *ro, struct qs_keystore *ks, const struct qs_rotati
 		qs_error_append(err, ": `qs-util keystore rotate` asks for it");
 	qs_rotation_tell_end(ro->env, ks, target, r < 0 ? err : &well, ro->report);
 	return r;
-}
-
-json_t *qs_keystore_describe_rotation(const struct qs_keystore *ks, const json_t *retired)
-{
-	json_t *result = json_pack("{s:s,s:i,s:s*,s:O}", "state", qs_keystore_state_name(ks->state),
-				   "generation", (int)ks->current, "provider",
-				   *ks->provider ? ks->provider : NULL, "retired", retired);
-
-	if (ks->rotation != QS_ROTATION_IDLE)
-		(void)json_object_set_new(result, "rotation",
-					  json_pack("{s:s,s:i,s:s}", "state",
-						    qs_rotation_state_name(ks->rotation),
-						    "generation", (int)ks->target, "provider",
-						    qs_keystore_provider_name(ks, ks->target)));
-	return result;
 }
 
 static int refuse_target(const struct qs_keystore *ks, const char *provider, struct qs_error *err)
@@ -335,6 +316,8 @@ static int look_for_work(const struct qs_env *env, struct qs_keystore *ks, bool 
 
 	if (r == 0)
 		r = qs_keystore_has_work(env, ks, ret, err);
+	if (r == 0 && !*ret)
+		qs_rotation_tell_settled(env, ks);
 	if (r < 0)
 		qs_rotation_tell_end(env, ks, 0, err, &none);
 	return r;
@@ -381,7 +364,7 @@ static int may_retire(const struct qs_env *env, const struct qs_keystore *ks, bo
 		return 0;
 	r = qs_keystore_scan(env, ks, QS_SCAN_BACKUPS, &found, err);
 	for (size_t i = 0; r == 0 && i < found.count; i++)
-		note(&view, &found.items[i]);
+		note(&view, ks, &found.items[i]);
 	*ret = r == 0 && qs_rotation_retirable(ks, &view) > 0;
 	return r;
 }
@@ -452,7 +435,10 @@ static int follow_up(struct rotate *ro, struct qs_error *err)
 	/* A rotation that was cut off is for whoever rotates: it may take long. */
 	if (r < 0 || ks.rotation != QS_ROTATION_IDLE)
 		return r;
-	return qs_rotation_run(&ks, &functions, ro, NULL, err);
+	r = qs_rotation_run(&ks, &functions, ro, NULL, err);
+	if (r == 0)
+		qs_rotation_tell_settled(ro->env, &ks);
+	return r;
 }
 
 void qs_keystore_follow_up(const struct qs_env *env, const struct qs_outcomes *list)
@@ -492,6 +478,8 @@ int qs_keystore_settle(const struct qs_env *env, struct qs_keystore *ks, struct 
 	struct rotate ro = { .env = env, .report = report, .retired = retired ? retired : own };
 	int r = qs_rotation_run(ks, &functions, &ro, NULL, err);
 
+	if (r == 0)
+		qs_rotation_tell_settled(env, ks);
 	if (r < 0 && err->kind == QS_E_PARTIAL)
 		tell_unreadable(&ro);
 	qs_outcomes_done(&ro.found);

@@ -1,5 +1,5 @@
 /*
- * keystore schedule: when rotations happen by themselves, and what status says of that.
+ * keystore schedule: when rotations happen by themselves, and what is said of that and of them.
  */
 #include <string.h>
 
@@ -57,4 +57,19 @@ int qs_keystore_set_schedule(const struct qs_env *env, const char *text, json_t 
 	*ret_result = json_object();
 	qs_keystore_add_schedule(&ks, *ret_result);
 	return 0;
+}
+
+json_t *qs_keystore_describe_rotation(const struct qs_keystore *ks, const json_t *retired)
+{
+	json_t *result = json_pack("{s:s,s:i,s:s*,s:O}", "state", qs_keystore_state_name(ks->state),
+				   "generation", (int)ks->current, "provider",
+				   *ks->provider ? ks->provider : NULL, "retired", retired);
+
+	if (ks->rotation != QS_ROTATION_IDLE)
+		(void)json_object_set_new(result, "rotation",
+					  json_pack("{s:s,s:i,s:s}", "state",
+						    qs_rotation_state_name(ks->rotation),
+						    "generation", (int)ks->target, "provider",
+						    qs_keystore_provider_name(ks, ks->target)));
+	return result;
 }

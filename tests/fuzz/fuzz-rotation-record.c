@@ -27,6 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	text = qs_rotation_record_print(&record);
 	demand(qs_rotation_record_parse(text, strlen(text), &again) == 0);
 	demand(again.failed == record.failed && again.overdue == record.overdue);
+	demand(again.waiting == record.waiting && (record.failed || !record.waiting));
 	demand(again.told == record.told && (record.failed || !record.told));
 	demand(strcmp(again.store, record.store) == 0);
 	return 0;

@@ -171,7 +171,8 @@ static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_v
 		ret->unknown |= w->backup[i][0] != w->backup[i][1];
 		if (w->present[i])
 			qs_rotation_view_add(ret, NUMBER(w->device[i]));
-		ret->waiting += behind(w, i, ks);
+		if (behind(w, i, ks))
+			qs_rotation_view_wait(ret, qs_keystore_wraps_with(ks));
 	}
 	return 0;
 }
@@ -507,6 +508,61 @@ static void test_lines_go_when_nothing_names_them(void **state)
 	assert_int_equal(qs_rotation_retirable(&ks, &view), 0);
 }
 
+/* Two devices that nobody can bring anywhere; COOKIE: where each belongs, 0: that is not known. */
+static int look_at_two(void *cookie, const struct qs_keystore *ks, struct qs_rotation_view *ret,
+		       struct qs_error *err)
+{
+	const uint32_t *targets = cookie;
+
+	(void)ks;
+	(void)err;
+	for (size_t i = 0; targets[i] != UINT32_MAX; i++)
+		qs_rotation_view_wait(ret, targets[i]);
+	return 0;
+}
+
+static int bring_nothing(void *cookie, const struct qs_keystore *ks, struct qs_error *err)
+{
+	(void)cookie;
+	(void)ks;
+	(void)err;
+	return 0;
+}
+
+/* Of a key for some devices only it is that key's generation, and not the keystore's. */
+static void test_what_waits_is_told_by_where_it_belongs(void **state)
+{
+	static const struct qs_rotation_functions stuck = { .look = look_at_two,
+							    .rewrap = bring_nothing };
+	static const struct {
+		uint32_t targets[3];
+		const char *words;
+	} cases[] = {
+		{ { 7, UINT32_MAX }, "1 device could not be brought to generation 7: " },
+		{ { 7, 7, UINT32_MAX }, "2 devices could not be brought to generation 7: " },
+		{ { 7, 6, UINT32_MAX }, "2 devices could not be brought to the generations of " },
+		{ { 0, 7, UINT32_MAX }, "2 devices could not be brought to the generations of " },
+		{ { 0, UINT32_MAX }, "1 device could not be brought to the generation of its key" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct qs_keystore ks = { .state = QS_KEYSTORE_ENABLED,
+					  .current = 6,
+					  .generations = { { .number = 6 },
+							   { .number = 7, .line = 7 } },
+					  .count = 2 };
+		uint32_t targets[3];
+		struct qs_error err = {};
+
+		memcpy(targets, cases[i].targets, sizeof(targets));
+		assert_true(qs_rotation_run(&ks, &stuck, targets, NULL, &err) < 0);
+		assert_int_equal(err.kind, QS_E_PARTIAL);
+		if (strncmp(err.text, cases[i].words, strlen(cases[i].words)) != 0)
+			fail_msg("%zu: %s", i, err.text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -516,6 +572,7 @@ int main(void)
 		cmocka_unit_test(test_nothing_goes_while_something_is_unknown),
 		cmocka_unit_test(test_what_was_begun_is_given_up_unless_it_is_named),
 		cmocka_unit_test(test_lines_go_when_nothing_names_them),
+		cmocka_unit_test(test_what_waits_is_told_by_where_it_belongs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
