@@ -2,6 +2,18 @@
 #include "keystore-actions.h"
 #include "kms-key.h"
 
+static char *say_key(const struct qs_context *ctx, const struct qs_keystore_key *key)
+{
+	const json_t *made = json_object_get(json_object_get(ctx->result, "key"), "made");
+
+	return qs_printf(
+		json_is_true(made)
+			? "The key %s has a new version.\n"
+			: "An earlier run has left devices of the key %s behind: these are done, and "
+			  "no new version is made.\n",
+		key->name);
+}
+
 int qs_keystore_action_rotate(struct qs_context *ctx, struct qs_error *err)
 {
 	struct qs_keystore_key key;
@@ -25,7 +37,7 @@ int qs_keystore_action_rotate(struct qs_context *ctx, struct qs_error *err)
 	r = qs_keystore_rotate(&ctx->env, &options, &ctx->outcomes, &ctx->result, err);
 	ctx->done = "rewrapped";
 	if (r == 0 && options.key)
-		ctx->text = qs_printf("The key %s has a new version.\n", key.name);
+		ctx->text = say_key(ctx, &key);
 	else if (r == 0 && !options.if_due)
 		ctx->text = qs_printf(
 			"Generation %d is current.\n",

@@ -10,7 +10,8 @@
  *                                                                          syncs that again
  *
  *   bringing devices to it, or back           left behind                  second run
- *   each as keystore-rewrap.c has it          old or new, both open        goes on
+ *   each as keystore-rewrap.c has it          old or new, both open        goes on, and makes no
+ *                                                                          next version before
  *   erase generations that nothing names      they are still listed        erases them
  *
  * A failure that is no crash takes back what was begun. Of a device that was cut off between header
@@ -92,16 +93,27 @@ static int find_line(const struct qs_env *env, const struct qs_keystore *ks,
 }
 
 /* Free, also of what an older keystore.json does not know of. */
-static uint32_t next_number(const struct qs_env *env, const struct qs_keystore *ks)
+static int next_number(const struct qs_env *env, const struct qs_keystore *ks, uint32_t *ret,
+		       struct qs_error *err)
 {
 	uint32_t number = ks->generations[ks->count - 1].number + 1;
+	int r = qs_rotation_check_room(ks, number, err);
 	json_t *there;
 
+	if (r < 0)
+		return r;
+	if (ks->rotation == QS_ROTATION_DISTRIBUTING)
+		return qs_fail(
+			err, QS_E_FORBIDDEN,
+			"generation %u was begun and is not made yet: finish that first with "
+			"`qs-util keystore rotate`",
+			(unsigned)ks->target);
 	while ((there = qs_provider_vault.key(env, ks, number))) {
 		json_decref(there);
 		number++;
 	}
-	return number;
+	*ret = number;
+	return 0;
 }
 
 static int prove(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
@@ -119,21 +131,12 @@ static int prove(const struct qs_env *env, const struct qs_keystore *ks, uint32_
 
 /* LINE 0: the first one of its line. */
 static int make(const struct qs_env *env, struct qs_keystore *ks, const struct qs_keystore_key *key,
-		uint32_t line, uint32_t *ret, struct qs_error *err)
+		uint32_t number, uint32_t line, struct qs_error *err)
 {
 	struct qs_keystore changed = *ks;
-	uint32_t number = next_number(env, ks);
 	struct qs_keystore_generation *g = &changed.generations[changed.count];
-	int r = qs_rotation_check_room(ks, number, err);
+	int r;
 
-	if (r < 0)
-		return r;
-	if (ks->rotation == QS_ROTATION_DISTRIBUTING)
-		return qs_fail(
-			err, QS_E_FORBIDDEN,
-			"generation %u was begun and is not made yet: finish that first with "
-			"`qs-util keystore rotate`",
-			(unsigned)ks->target);
 	*g = (struct qs_keystore_generation){
 		.number = number, .created = time(NULL), .line = line ? line : number, .begun = true
 	};
@@ -148,7 +151,6 @@ static int make(const struct qs_env *env, struct qs_keystore *ks, const struct q
 		return r;
 	}
 	g->begun = false;
-	*ret = number;
 	return save(env, ks, &changed, err);
 }
 
@@ -163,8 +165,10 @@ int qs_keystore_take_key(const struct qs_env *env, struct qs_keystore *ks,
 		r = find_line(env, ks, key, false, &line, err);
 	if (r < 0)
 		return r;
-	if (!line)
-		return make(env, ks, key, 0, ret, err);
+	if (!line) {
+		r = next_number(env, ks, ret, err);
+		return r < 0 ? r : make(env, ks, key, *ret, 0, err);
+	}
 	*ret = qs_keystore_head(ks, line)->number;
 	/* A run that was killed may have listed it, and not have got as far as this. */
 	file = qs_env_path(env, QS_KEYSTORE_FILE);
@@ -173,56 +177,130 @@ int qs_keystore_take_key(const struct qs_env *env, struct qs_keystore *ks,
 
 /* ---- its next version ---- */
 
-static int rotate(const struct qs_env *env, const struct qs_rotate_options *options,
-		  struct qs_keystore *ks, uint32_t *ret, struct qs_error *err)
-{
-	uint32_t line = 0;
-	int r = forget_begun(env, ks, err);
-
-	if (r == 0)
-		r = find_line(env, ks, options->key, true, &line, err);
-	if (r < 0)
-		return r;
-	if (!line)
-		return qs_fail(
-			err, QS_E_NO_KEY,
-			"no device has the key %s (of that namespace and those credentials): "
-			"`qs-util keystore status` lists them",
-			options->key->name);
-	if (!options->force)
-		r = qs_keystore_refuse_interval(qs_keystore_head(ks, line), err);
-	if (r < 0)
-		return r;
-	qs_rotation_tell_begin(env, ks, next_number(env, ks));
-	return make(env, ks, options->key, line, ret, err);
-}
-
-int qs_keystore_rotate_key(const struct qs_env *env, const struct qs_rotate_options *options,
-			   struct qs_keystore *ks, struct qs_outcomes *ret, json_t *retired,
-			   struct qs_error *err)
-{
-	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(env, 0, err);
-	const struct qs_error well = {};
-	uint32_t number = 0;
-	int r = lock < 0 ? lock : qs_keystore_load_enabled(env, ks, err);
-
-	if (r == 0)
-		r = rotate(env, options, ks, &number, err);
-	if (r < 0)
-		return r;
-	r = qs_keystore_prepare_all(env, ks, true, err);
-	if (r == 0)
-		r = qs_keystore_settle(env, ks, ret, retired, err);
-	qs_rotation_tell_end(env, ks, number, r < 0 ? err : &well, ret);
-	return r;
-}
-
-/* ---- devices from one key to another ---- */
-
 static bool is_ours(const struct qs_outcome *o)
 {
 	return o->error.kind == QS_E_NONE && json_object_get(o->details, "token");
 }
+
+static uint32_t generation_of(const struct qs_outcome *o)
+{
+	const json_t *number = json_object_get(o->details, "generation");
+
+	return o->error.kind == QS_E_NONE ? (uint32_t)json_integer_value(number) : 0;
+}
+
+/* Devices and backups, as they are now. Looking is no progress. */
+static int look(const struct qs_env *env, const struct qs_keystore *ks, struct qs_outcomes *ret,
+		struct qs_error *err)
+{
+	struct qs_env quiet = *env;
+
+	quiet.progress = NULL;
+	return qs_keystore_scan(&quiet, ks, QS_SCAN_REWRAP, ret, err);
+}
+
+/*
+ * Is O a device of HEAD's line that did not come to it yet, or its backup did not? Whatever else
+ * differs between the two is no rotation's to finish.
+ */
+static bool is_left(const struct qs_keystore *ks, const struct qs_outcomes *found,
+		    const struct qs_outcome *o, const struct qs_keystore_generation *head)
+{
+	const struct qs_keystore_generation *g = qs_keystore_generation(ks, generation_of(o));
+	bool left;
+
+	if (!is_ours(o) || !g || g->line != head->line)
+		return false;
+	left = g != head;
+	for (size_t i = 0; !left && i < found->count; i++) {
+		const struct qs_outcome *backup = &found->items[i];
+
+		left = json_object_get(backup->details, "current") &&
+		       strcmp(backup->name, o->name) == 0 && generation_of(backup) != head->number;
+	}
+	return left;
+}
+
+/* Did an earlier run leave devices behind that are present? Those that are away hold up nobody. */
+static int find_left(const struct qs_env *env, const struct qs_keystore *ks,
+		     const struct qs_keystore_generation *head, bool *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	int r = look(env, ks, &found, err);
+
+	*ret = false;
+	for (size_t i = 0; r == 0 && i < found.count && !*ret; i++)
+		*ret = is_left(ks, &found, &found.items[i], head);
+	return r;
+}
+
+static int find_head(const struct qs_env *env, const struct qs_keystore *ks,
+		     const struct qs_keystore_key *key, const struct qs_keystore_generation **ret,
+		     struct qs_error *err)
+{
+	uint32_t line;
+	int r = find_line(env, ks, key, true, &line, err);
+
+	if (r < 0)
+		return r;
+	*ret = line ? qs_keystore_head(ks, line) : NULL;
+	return *ret ? 0
+		    : qs_fail(err, QS_E_NO_KEY,
+			      "no device has the key %s (of that namespace and those "
+			      "credentials): `qs-util keystore status` lists them",
+			      key->name);
+}
+
+/* *ret: the generation that it has come to, or would have; 0: nothing was begun. */
+static int rotate(const struct qs_env *env, const struct qs_rotate_options *options,
+		  struct qs_keystore *ks, struct qs_key_rotation *ret, struct qs_error *err)
+{
+	const struct qs_keystore_generation *head = NULL;
+	uint32_t number = 0;
+	bool left = false;
+	int r = forget_begun(env, ks, err);
+
+	if (r == 0)
+		r = find_head(env, ks, options->key, &head, err);
+	if (!head)
+		return r;
+	r = find_left(env, ks, head, &left, err);
+	if (r == 0 && !left && !options->force)
+		r = qs_keystore_refuse_interval(head, err);
+	if (r == 0 && !left)
+		r = next_number(env, ks, &number, err);
+	if (r < 0)
+		return r;
+	ret->generation = left ? head->number : number;
+	qs_rotation_tell_begin(env, ks, ret->generation);
+	if (left)
+		return 0;
+	r = make(env, ks, options->key, number, head->line, err);
+	ret->made = r == 0;
+	return r;
+}
+
+int qs_keystore_rotate_key(const struct qs_env *env, const struct qs_rotate_options *options,
+			   struct qs_keystore *ks, struct qs_outcomes *report, json_t *retired,
+			   struct qs_key_rotation *ret, struct qs_error *err)
+{
+	QS_AUTO(qs_auto_close) int lock = qs_keystore_lock(env, 0, err);
+	const struct qs_error well = {};
+	int r = lock < 0 ? lock : qs_keystore_load_enabled(env, ks, err);
+
+	if (r == 0)
+		r = rotate(env, options, ks, ret, err);
+	if (r < 0 && !ret->generation)
+		return r;
+	if (r == 0)
+		r = qs_keystore_prepare_all(env, ks, true, err);
+	if (r == 0)
+		r = qs_keystore_settle(env, ks, report, retired, err);
+	qs_rotation_tell_end(env, ks, ret->generation, r < 0 ? err : &well, report);
+	return r;
+}
+
+/* ---- devices from one key to another ---- */
 
 static void tell_there(const struct qs_outcome *from, uint32_t target, struct qs_outcomes *report)
 {
@@ -237,8 +315,7 @@ static void tell_there(const struct qs_outcome *from, uint32_t target, struct qs
 
 static void aim(struct qs_outcome *o, uint32_t target, struct qs_outcomes *report)
 {
-	const json_t *generation = json_object_get(o->details, "generation");
-	bool moves = json_integer_value(generation) != (json_int_t)target;
+	bool moves = generation_of(o) != target;
 
 	qs_outcome_detail(o, "target", json_integer(target));
 	if (moves)
@@ -307,12 +384,10 @@ static int bring(const struct qs_env *env, struct qs_keystore *ks, const char *c
 {
 	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
 	struct qs_error own = {};
-	struct qs_env quiet = *env;
 	int r = qs_keystore_prepare_all(env, ks, true, err);
 
-	quiet.progress = NULL;
 	if (r == 0)
-		r = qs_keystore_scan(&quiet, ks, QS_SCAN_REWRAP, &found, err);
+		r = look(env, ks, &found, err);
 	if (r < 0)
 		return r;
 	r = aim_all(env, &found, devices, count, target, ret, err);

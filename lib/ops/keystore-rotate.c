@@ -330,6 +330,7 @@ int qs_keystore_rotate(const struct qs_env *env, const struct qs_rotate_options 
 	struct rotate ro = {
 		.env = env, .report = ret, .retired = retired, .unattended = options->if_due
 	};
+	struct qs_key_rotation key = {};
 	struct qs_keystore ks = {};
 	struct qs_error own = {};
 	bool work = true;
@@ -339,12 +340,17 @@ int qs_keystore_rotate(const struct qs_env *env, const struct qs_rotate_options 
 	if (options->if_due)
 		r = look_for_work(env, &ks, &work, err);
 	if (r == 0 && work)
-		r = options->key ? qs_keystore_rotate_key(env, options, &ks, ret, retired, err)
-				 : rotate(&ro, options, &ks, err);
+		r = options->key
+			    ? qs_keystore_rotate_key(env, options, &ks, ret, retired, &key, err)
+			    : rotate(&ro, options, &ks, err);
 	if (options->if_due)
 		qs_rotation_tell_overdue(env, &ks);
 	if (ks.state != QS_KEYSTORE_DISABLED || r == 0)
 		*ret_result = qs_keystore_describe_rotation(&ks, retired);
+	if (key.generation)
+		(void)json_object_set_new(*ret_result, "key",
+					  json_pack("{s:i,s:b}", "generation", (int)key.generation,
+						    "made", key.made));
 	qs_outcomes_done(&ro.found);
 	return r;
 }

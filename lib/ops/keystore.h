@@ -76,10 +76,19 @@ int qs_keystore_refuse_interval(const struct qs_keystore_generation *g, struct q
 /* The result of qs_keystore_rotate(); a new reference. */
 json_t *qs_keystore_describe_rotation(const struct qs_keystore *ks, const json_t *retired);
 
-/* qs_keystore_rotate() of a key for some devices only. KS is kept as it is written. */
+/* What became of a key for some devices only. */
+struct qs_key_rotation {
+	uint32_t generation; /* to which its devices are brought; 0: nothing was begun */
+	bool made;           /* that is a new one; else an earlier run made it, and left devices */
+};
+
+/*
+ * qs_keystore_rotate() of a key for some devices only: first what an earlier run has left, and
+ * then no new generation. KS is kept as it is written.
+ */
 int qs_keystore_rotate_key(const struct qs_env *env, const struct qs_rotate_options *options,
-			   struct qs_keystore *ks, struct qs_outcomes *ret, json_t *retired,
-			   struct qs_error *err);
+			   struct qs_keystore *ks, struct qs_outcomes *report, json_t *retired,
+			   struct qs_key_rotation *ret, struct qs_error *err);
 
 /*
  * With the keystore's lock: the generation that wraps with KEY, a key for some devices only, which

@@ -3,6 +3,7 @@
 
 load tree
 load vault
+load journal
 
 export DEADLINE=30 # no server is silent here, but the machine may be busy
 
@@ -26,6 +27,20 @@ own_namespace()
 	install -m 0400 "$SERVER/team.secret" "$ROOT$SECRET"
 	OWN=(--kms-namespace team --role-id "$(<"$SERVER/team.role")" --secret-id-file "$SECRET")
 	within team POST transit/keys/finance '{}' >/dev/null
+}
+
+# read_only N ARGUMENT...: a command while disk N takes no writes.
+read_only()
+{
+	# shellcheck disable=SC2016 # the shell in there is to expand it
+	unshare -m sh -euc 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; shift; exec "$@"' sh \
+		"$(image_of "$1")" "$QS_UTIL" --root="$ROOT" "${@:2}" </dev/null
+}
+
+# last_error: what status says of the last rotation.
+last_error()
+{
+	qs --json keystore status | jq -r '.result.last_error.message'
 }
 
 @test "devices are formatted with a key of theirs, changed to another and taken back" {
@@ -115,6 +130,39 @@ own_namespace()
 	run -0 qs --yes keystore disable
 	[ ! -e "$KEYSTORE" ]
 	[ "$(admin GET transit/keys/qs-one | jq -c '.data | [.latest_version, .min_decryption_version]')" = '[3,1]' ]
+}
+
+@test "a rotation of a key that a device fails goes on by the same command, and is over when none waits" {
+	started 1.14
+	admin POST transit/keys/qs-one '{}'
+	qs --yes keystore enable
+	qs cryptformat --no-open --kms-key qs-one "${ID}1" "${ID}2"
+	qs cryptformat --no-open "${ID}3"
+	run -7 read_only 2 keystore rotate --force --kms-key qs-one
+	[[ $output == *'1 device could not be brought to generation 3: the same command'* ]]
+	[[ $(last_error) == '1 device could not be brought to generation 3: '* ]]
+	# Nor does it get a second version by --force.
+	run -7 read_only 2 keystore rotate --force --kms-key qs-one
+	[ "$(generation_of 1)$(generation_of 2)$(generation_of 3)" = 321 ]
+	run -0 --separate-stderr qs --json keystore rotate --kms-key qs-one
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '[.result.key, [.devices[].generation]]' <<<"$output")" = '[{"generation":3,"made":false},[3]]' ]
+	[ "$(last_error)" = null ]
+	[ "$(admin GET transit/keys/qs-one | jq .data.latest_version)" = 2 ]
+	run -6 qs keystore rotate --kms-key qs-one
+	# Whoever finishes it, it is over.
+	run -7 read_only 2 keystore rotate --force --kms-key qs-one
+	run -0 qs keystore rewrap --kms-key qs-one "${ID}2"
+	[ "$(last_error)" = null ]
+	# A new version that cannot be made is a failure, too.
+	rules sealed
+	run -75 journal keystore rotate --force --kms-key qs-one
+	grep -x 'QS_EVENT=KeyRotationFailed' -A9 "$BATS_TEST_TMPDIR/journal.log" | grep -x QS_GENERATION=5
+	[[ $(last_error) == *'it is sealed'* ]]
+	rules ''
+	run -0 qs keystore rotate --force --kms-key qs-one
+	[[ $output == *'has a new version'* ]]
+	[ "$(last_error)" = null ]
 }
 
 @test "what cannot be is refused, and nothing is made" {
