@@ -17,8 +17,10 @@
  * A failure that is no crash takes back what was begun. Of a device that was cut off between header
  * and backup, whoever rotates or rewraps next brings the backup to where the header is.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -92,13 +94,48 @@ static int find_line(const struct qs_env *env, const struct qs_keystore *ks,
 	return 0;
 }
 
-/* Free, also of what an older keystore.json does not know of. */
+/* What plain rotation takes up as it is, and what it would leave lying there. */
+static const struct {
+	const char *suffix, *provider;
+} kinds[] = {
+	{ "kek", "local" },
+	{ "sealed", "tpm2" },
+	{ "kmip", NULL },
+	{ "vault", NULL },
+};
+
+/* An older keystore.json was put back: devices may depend on what it does not know of. */
+static int refuse_remains(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			  struct qs_error *err)
+{
+	for (size_t i = 0; i < QS_ARRAY_SIZE(kinds); i++) {
+		QS_AUTO(qs_auto_free)
+		char *path =
+			qs_printf("%s/%u.%s", QS_KEYSTORE_DIR, (unsigned)number, kinds[i].suffix);
+		QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
+		bool taken = kinds[i].provider && strcmp(kinds[i].provider, ks->provider) == 0;
+		struct stat st;
+
+		if (lstat(real, &st) == 0)
+			return qs_fail(
+				err, QS_E_REFUSED,
+				"%s is in the way, of which keystore.json does not know: take "
+				"keystore.json from the same key bundle (keyrestore), or %s",
+				path,
+				taken ? "`qs-util keystore rotate --force` takes it up, first"
+				      : "move it away if nothing needs it");
+		if (errno != ENOENT)
+			return qs_fail_errno(err, errno, "cannot look at %s", path);
+	}
+	return 0;
+}
+
+/* Room for one more, beside a rotation of the keystore's own key. */
 static int next_number(const struct qs_env *env, const struct qs_keystore *ks, uint32_t *ret,
 		       struct qs_error *err)
 {
 	uint32_t number = ks->generations[ks->count - 1].number + 1;
 	int r = qs_rotation_check_room(ks, number, err);
-	json_t *there;
 
 	if (r < 0)
 		return r;
@@ -108,12 +145,10 @@ static int next_number(const struct qs_env *env, const struct qs_keystore *ks, u
 			"generation %u was begun and is not made yet: finish that first with "
 			"`qs-util keystore rotate`",
 			(unsigned)ks->target);
-	while ((there = qs_provider_vault.key(env, ks, number))) {
-		json_decref(there);
-		number++;
-	}
-	*ret = number;
-	return 0;
+	r = refuse_remains(env, ks, number, err);
+	if (r == 0)
+		*ret = number;
+	return r;
 }
 
 static int prove(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,

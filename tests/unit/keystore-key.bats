@@ -165,6 +165,34 @@ last_error()
 	[ "$(last_error)" = null ]
 }
 
+@test "a number that an older keystore.json does not know of is not taken, nor one that is none" {
+	local kind
+	qs --yes keystore enable
+	cp -p "$KEYSTORE/keystore.json" "$BATS_TEST_TMPDIR"
+	qs keystore rotate --force
+	for kind in kek sealed kmip vault; do
+		cp -p "$BATS_TEST_TMPDIR/keystore.json" "$KEYSTORE"
+		[ "$kind" = kek ] || mv "$KEYSTORE"/2.* "$KEYSTORE/2.$kind"
+		run -6 qs cryptformat --no-open --kms-key qs-one "${ID}1"
+		[[ $output == *"/2.$kind is in the way"*keyrestore* ]]
+		cmp "$BATS_TEST_TMPDIR/keystore.json" "$KEYSTORE/keystore.json"
+	done
+	[[ $output == *'move it away'* ]]
+	# The way out that is named where there is one.
+	mv "$KEYSTORE/2.vault" "$KEYSTORE/2.kek"
+	kind=$(sum "$KEYSTORE/2.kek")
+	run -6 qs cryptformat --no-open --kms-key qs-one "${ID}1"
+	[[ $output == *'keystore rotate --force'* ]]
+	run -0 qs keystore rotate --force
+	[ "$(sum "$KEYSTORE/2.kek")" = "$kind" ]
+	mv "$KEYSTORE/2.kek" "$KEYSTORE/99999999.kek"
+	jq 'del(.sum) | .current = 99999999 | .generations[1].number = 99999999' "$KEYSTORE/keystore.json" >"$BATS_TEST_TMPDIR/last"
+	cat "$BATS_TEST_TMPDIR/last" >"$KEYSTORE/keystore.json"
+	run -6 qs cryptformat --no-open --kms-key qs-one "${ID}1"
+	[[ $output == *'generations'* ]]
+	run -0 qs keystore status
+}
+
 @test "what cannot be is refused, and nothing is made" {
 	local before
 	started openbao
