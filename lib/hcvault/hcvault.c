@@ -199,28 +199,42 @@ static int key(const struct qs_hcvault_access *access, const char *name,
 	return qs_hcvault_with_server(access, key_op, &w, err);
 }
 
-/* ---- encrypt and decrypt ---- */
+/* ---- encrypt, decrypt, rewrap ---- */
 
 struct crypt_work {
+	enum qs_transit_verb verb;
 	const char *name;
-	uint32_t version; /* 0: decrypt */
+	uint32_t version;
 	struct qs_transit_item *items;
 	size_t count;
 };
 
+static int write_batch(const struct crypt_work *w, const struct qs_transit_item *items,
+		       size_t count, struct qs_secret *ret, struct qs_error *err)
+{
+	switch (w->verb) {
+	case QS_TRANSIT_ENCRYPT:
+		return qs_transit_write_encrypt(items, count, w->version, ret, err);
+	case QS_TRANSIT_REWRAP:
+		return qs_transit_write_rewrap(items, count, w->version, ret, err);
+	case QS_TRANSIT_DECRYPT:
+		break;
+	}
+	return qs_transit_write_decrypt(items, count, ret, err);
+}
+
 static int crypt_some(struct qs_hcvault_link *link, const struct crypt_work *w, size_t from,
 		      size_t count, enum qs_transit_verdict *verdict, struct qs_error *err)
 {
+	static const char *const verbs[] = { "encrypt", "decrypt", "rewrap" };
 	struct qs_transit_item *items = w->items + from;
-	const char *verb = w->version ? "encrypt" : "decrypt";
 	QS_AUTO(qs_auto_free)
-	char *path = qs_printf("%s/%s/%s", link->access->mount, verb, w->name);
+	char *path = qs_printf("%s/%s/%s", link->access->mount, verbs[w->verb], w->name);
 	QS_AUTO(qs_auto_free) char *about = qs_printf("POST %s", path);
 	QS_AUTO(qs_secret_done) struct qs_secret body = {};
 	QS_AUTO(qs_auto_json) json_t *answer = NULL;
 	const struct qs_hcvault_request request = { "POST", path, &body, .about = about };
-	int r = w->version ? qs_transit_write_encrypt(items, count, w->version, &body, err)
-			   : qs_transit_write_decrypt(items, count, &body, err);
+	int r = write_batch(w, items, count, &body, err);
 
 	for (size_t i = 0; i < count; i++)
 		items[i].error = (struct qs_error){}; /* of a server that failed after it */
@@ -228,45 +242,98 @@ static int crypt_some(struct qs_hcvault_link *link, const struct crypt_work *w, 
 		r = qs_hcvault_ask(link, &request, &answer, verdict, err);
 	if (r < 0)
 		return r;
-	return w->version ? qs_transit_read_encrypted(answer, w->version, items, count, err)
-			  : qs_transit_read_decrypted(answer, items, count, err);
+	return w->verb == QS_TRANSIT_DECRYPT
+		       ? qs_transit_read_decrypted(answer, items, count, err)
+		       : qs_transit_read_encrypted(answer, w->version, items, count, err);
+}
+
+static int make_key(struct qs_hcvault_link *link, const struct crypt_work *w,
+		    struct qs_transit_item *item, enum qs_transit_verdict *verdict,
+		    struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free)
+	char *path = qs_printf("%s/datakey/plaintext/%s", link->access->mount, w->name);
+	QS_AUTO(qs_auto_free) char *about = qs_printf("POST %s", path);
+	QS_AUTO(qs_secret_done) struct qs_secret body = {};
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	const struct qs_hcvault_request request = { "POST", path, &body, .about = about };
+	int r = qs_transit_write_datakey(&body, err);
+
+	if (r == 0)
+		r = qs_hcvault_ask(link, &request, &answer, verdict, err);
+	return r < 0 ? r : qs_transit_read_datakey(answer, w->version, item, err);
+}
+
+/*
+ * The role may not encrypt: so that nobody gets at what it has others encrypt, a policy may have
+ * datakey in place of that. DENIED is what stays to be said when it has neither.
+ */
+static int make_keys(struct qs_hcvault_link *link, const struct crypt_work *w, size_t from,
+		     size_t count, const struct qs_error *denied, struct qs_error *err)
+{
+	for (size_t i = from; i < from + count; i++) {
+		enum qs_transit_verdict verdict = QS_TRANSIT_ELSEWHERE;
+		struct qs_error own = {};
+		int r = make_key(link, w, &w->items[i], &verdict, &own);
+
+		if (r == 0)
+			continue;
+		*err = verdict == QS_TRANSIT_DENIED ? *denied : own;
+		return qs_negative(qs_kind_errno(err->kind));
+	}
+	return 0;
 }
 
 /*
  * To Vault 1.9 one that is not authentic takes its whole batch along, and which one it was is not
  * said: then each is asked for by itself.
  */
-static int crypt_op(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
+static int crypt_each(struct qs_hcvault_link *link, const struct crypt_work *w, size_t from,
+		      size_t count, struct qs_error *err)
 {
-	const struct crypt_work *w = cookie;
-
-	for (size_t from = 0; from < w->count; from += BATCH_MAX) {
-		size_t count = w->count - from < BATCH_MAX ? w->count - from : BATCH_MAX;
+	for (size_t i = from; i < from + count; i++) {
 		enum qs_transit_verdict verdict = QS_TRANSIT_DONE;
-		int r = crypt_some(link, w, from, count, &verdict, err);
+		struct qs_error own = {};
 
-		if (r < 0 && verdict != QS_TRANSIT_ONE_BAD)
-			return r;
-		for (size_t i = from; r < 0 && i < from + count; i++) {
-			struct qs_error own = {};
-
-			if (crypt_some(link, w, i, 1, &verdict, &own) == 0)
-				continue;
-			if (verdict != QS_TRANSIT_ONE_BAD) {
-				*err = own;
-				return qs_negative(qs_kind_errno(own.kind));
-			}
-			w->items[i].error = own;
+		if (crypt_some(link, w, i, 1, &verdict, &own) == 0)
+			continue;
+		if (verdict != QS_TRANSIT_ONE_BAD) {
+			*err = own;
+			return qs_negative(qs_kind_errno(own.kind));
 		}
-		*err = (struct qs_error){};
+		w->items[i].error = own;
 	}
 	return 0;
 }
 
-static int crypt_keys(const struct qs_hcvault_access *access, const char *name, uint32_t version,
-		      struct qs_transit_item *items, size_t count, struct qs_error *err)
+static int crypt_op(struct qs_hcvault_link *link, void *cookie, struct qs_error *err)
 {
-	struct crypt_work w = { name, version, items, count };
+	const struct crypt_work *w = cookie;
+	int r = 0;
+
+	for (size_t from = 0; r == 0 && from < w->count; from += BATCH_MAX) {
+		size_t count = w->count - from < BATCH_MAX ? w->count - from : BATCH_MAX;
+		enum qs_transit_verdict verdict = QS_TRANSIT_DONE;
+		struct qs_error own = {};
+
+		r = crypt_some(link, w, from, count, &verdict, &own);
+		if (r == 0)
+			continue;
+		if (verdict == QS_TRANSIT_ONE_BAD)
+			r = crypt_each(link, w, from, count, err);
+		else if (verdict == QS_TRANSIT_DENIED && w->verb == QS_TRANSIT_ENCRYPT)
+			r = make_keys(link, w, from, count, &own, err);
+		else
+			*err = own;
+	}
+	return r;
+}
+
+static int crypt_keys(const struct qs_hcvault_access *access, enum qs_transit_verb verb,
+		      const char *name, uint32_t version, struct qs_transit_item *items,
+		      size_t count, struct qs_error *err)
+{
+	struct crypt_work w = { verb, name, version, items, count };
 
 	return qs_hcvault_with_server(access, crypt_op, &w, err);
 }

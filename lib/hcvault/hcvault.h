@@ -18,7 +18,7 @@
 
 #define QS_HCVAULT_MODULE_NAME "hcvault"
 #define QS_HCVAULT_MODULE_SYMBOL "qs_hcvault_module"
-#define QS_HCVAULT_MODULE_VERSION 4
+#define QS_HCVAULT_MODULE_VERSION 5
 
 #define QS_HCVAULT_SERVER_L 300 /* "HOST:PORT" with its NUL */
 
@@ -85,9 +85,14 @@ struct qs_hcvault_functions {
 		   enum qs_hcvault_action action, uint32_t number, struct qs_transit_key *ret,
 		   struct qs_error *err);
 
-	/* Encrypt with VERSION of the key NAME, or (0) decrypt, COUNT items. */
-	int (*crypt)(const struct qs_hcvault_access *access, const char *name, uint32_t version,
-		     struct qs_transit_item *items, size_t count, struct qs_error *err);
+	/*
+	 * Do VERB with VERSION (ignored by decrypt) of the key NAME to COUNT items. Where the role
+	 * may not encrypt but may have keys made (datakey), an item gets the server's key instead
+	 * of its own; that is a request for each.
+	 */
+	int (*crypt)(const struct qs_hcvault_access *access, enum qs_transit_verb verb,
+		     const char *name, uint32_t version, struct qs_transit_item *items,
+		     size_t count, struct qs_error *err);
 
 	/* The secret-id that WRAPPING (a token) stands for, which is void afterwards. */
 	int (*unwrap)(const struct qs_hcvault_access *access, const struct qs_secret *wrapping,

@@ -51,7 +51,7 @@ struct qs_rewrap {
 /*
  * Wrap what COUNT tokens hold with the generations that they go to. Each is unwrapped again from
  * the text that its header will hold, and compared, before this returns. Three calls of each
- * provider for each QS_REWRAP_BATCH of them.
+ * provider for each QS_REWRAP_BATCH of them; two where its server rewraps.
  */
 int qs_keystore_rewrap(const struct qs_env *env, const struct qs_keystore *ks,
 		       struct qs_rewrap *items, size_t count, struct qs_error *err);

@@ -31,6 +31,15 @@ static bool is_left(const struct qs_env *env, const struct qs_provider *provider
 	return provider->network && env->keystore && env->keystore->local;
 }
 
+const struct qs_provider *qs_keystore_rewrapper(const struct qs_env *env,
+						const struct qs_keystore *ks, uint32_t from,
+						uint32_t to)
+{
+	const struct qs_provider *p = qs_keystore_provider(ks, from);
+
+	return p->rewrap && p == qs_keystore_provider(ks, to) && !is_left(env, p) ? p : NULL;
+}
+
 static int prepare_one(const struct qs_env *env, const struct qs_keystore *ks,
 		       const struct qs_provider *provider, const uint32_t *numbers, size_t count,
 		       bool ask, struct qs_error *err)

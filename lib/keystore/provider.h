@@ -29,6 +29,7 @@ struct qs_wrapping {
 /* A content key on its way to a provider that wraps by itself, or back. */
 struct qs_content_key {
 	uint32_t generation;   /* that wraps it */
+	uint32_t from;         /* rewrap: that has wrapped it so far */
 	struct qs_secret key;  /* QS_KEK_L bytes; wrap: given; unwrap: made */
 	char *wrapped;         /* wrap: made, malloc'ed; unwrap: given. See QS_WRAPPED_MAX */
 	struct qs_error error; /* of this key; QS_E_NONE: done */
@@ -88,10 +89,18 @@ struct qs_provider {
 
 	/*
 	 * A provider that keeps its KEKs to itself has these instead. In unwrap, -EPERM
-	 * (QS_E_NO_KEY): changed, or another KEK's.
+	 * (QS_E_NO_KEY): changed, or another KEK's. wrap() may put a key that the server has made
+	 * in the place of one that it was given.
 	 */
 	qs_content_keys *wrap;
 	qs_content_keys *unwrap;
+
+	/*
+	 * Have what one generation has wrapped wrapped by another, without the key being shown:
+	 * `wrapped` is replaced. What has an error afterwards can still be unwrapped and wrapped.
+	 * NULL where the server has no such thing.
+	 */
+	qs_content_keys *rewrap;
 
 	/*
 	 * Log in for those of COUNT generations that are of the keystore's own key, once for the
@@ -173,6 +182,11 @@ int qs_keystore_prepare_devices(const struct qs_env *env, const struct qs_keysto
  */
 int qs_keystore_prepare_wrapping(const struct qs_env *env, const struct qs_keystore *ks,
 				 uint32_t number, size_t count, bool ask, struct qs_error *err);
+
+/* Who can have what generation FROM has wrapped wrapped by TO (rewrap()), or NULL. */
+const struct qs_provider *qs_keystore_rewrapper(const struct qs_env *env,
+						const struct qs_keystore *ks, uint32_t from,
+						uint32_t to);
 
 /* Has any generation of KS something to be prepared for which devices are looked at first? */
 bool qs_keystore_wants_prepare(const struct qs_keystore *ks);

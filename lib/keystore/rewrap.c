@@ -1,12 +1,16 @@
 /*
  * Device keys from one generation into another. What a wrapping holds, key and identity, is
  * carried over byte for byte: no keyslot is tried, as none is changed.
+ *
+ * A server that has wrapped a content key may be able to wrap it for the other generation by
+ * itself: then the key is seen by nobody, and the JWE stays what it is, but for that one text.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "keystore/device.h"
+#include "keystore/jwe.h"
 #include "keystore/provider.h"
 
 /* A batch on its way; as many of each as there are items. */
@@ -21,10 +25,19 @@ struct batch {
 typedef int key_function(const struct qs_env *env, const struct qs_keystore *ks,
 			 struct qs_wrapping *items, size_t count, struct qs_error *err);
 
-/* Is it still in question for this step? What is kept is over when it was unwrapped. */
+/*
+ * Is it still in question for this step? What is kept is over when it was unwrapped; what the
+ * server has rewrapped begins with unwrapping it again.
+ */
 static bool takes_part(const struct batch *b, const struct qs_wrapping *all, size_t i)
 {
-	return b->items[i].error.kind == QS_E_NONE && (all == b->old || !b->items[i].keep);
+	const struct qs_rewrap *item = &b->items[i];
+
+	if (item->error.kind != QS_E_NONE)
+		return false;
+	if (all == b->old)
+		return !item->made;
+	return !item->keep && (all == b->again || !item->made);
 }
 
 /* Those that have not failed yet, in one call. */
@@ -81,13 +94,86 @@ static void make(const struct batch *b, size_t i)
 		b->again[i].jwe = json_incref((json_t *)t.jwe);
 }
 
+/* With its content key as KEY has it. */
+static void hand_over(const struct batch *b, size_t i, const struct qs_content_key *key)
+{
+	if (key->error.kind != QS_E_NONE) {
+		/* It goes the long way, if that is not to end like this, too. */
+		if (qs_kind_retryable(key->error.kind))
+			b->items[i].error = key->error;
+		return;
+	}
+	b->new[i].jwe = json_deep_copy(b->old[i].jwe);
+	(void)json_object_set_new(json_object_get(b->new[i].jwe, "header"), QS_JWE_WRAPPED,
+				  json_string(key->wrapped));
+	make(b, i);
+}
+
+/* Who can rewrap the Ith without showing its key, or NULL. */
+static const struct qs_provider *rewrapper(const struct batch *b, size_t i)
+{
+	return takes_part(b, b->new, i) && qs_jwe_wrapped(b->old[i].jwe)
+		       ? qs_keystore_rewrapper(b->env, b->ks, b->old[i].generation,
+					       b->new[i].generation)
+		       : NULL;
+}
+
+/* All from FIRST on that go to the server of that one. */
+static int have_rewrapped(const struct batch *b, size_t first, struct qs_error *err)
+{
+	const struct qs_provider *provider = rewrapper(b, first);
+	struct qs_content_key *keys = calloc(b->count, sizeof(*keys));
+	QS_AUTO(qs_auto_free) size_t *whose = calloc(b->count, sizeof(*whose));
+	size_t n = 0;
+	int r = keys && whose ? 0 : qs_fail(err, QS_E_MEMORY, "no memory for %zu keys", b->count);
+
+	for (size_t i = first; r == 0 && i < b->count; i++) {
+		if (rewrapper(b, i) != provider)
+			continue;
+		whose[n] = i;
+		keys[n++] = (struct qs_content_key){
+			.generation = b->new[i].generation,
+			.from = b->old[i].generation,
+			.wrapped = qs_strdup(qs_jwe_wrapped(b->old[i].jwe)),
+		};
+	}
+	if (r == 0)
+		r = provider->rewrap(b->env, b->ks, keys, n, err);
+	for (size_t i = 0; i < n; i++) {
+		if (r == 0)
+			hand_over(b, whose[i], &keys[i]);
+		free(keys[i].wrapped);
+	}
+	free(keys);
+	return r;
+}
+
+/* Each server once: what it could not do is not asked again. */
+static int ask_servers(const struct batch *b, struct qs_error *err)
+{
+	const struct qs_provider *last = NULL;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < b->count; i++) {
+		const struct qs_provider *p = rewrapper(b, i);
+
+		if (!p || p == last)
+			continue;
+		last = p;
+		r = have_rewrapped(b, i, err);
+	}
+	return r;
+}
+
 static int run(const struct batch *b, struct qs_error *err)
 {
 	int r;
 
 	for (size_t i = 0; i < b->count; i++)
 		begin(b, i);
-	r = call(b, qs_keystore_unwrap_keys, b->old, err);
+	r = ask_servers(b, err);
+	if (r == 0)
+		r = call(b, qs_keystore_unwrap_keys, b->old, err);
 	for (size_t i = 0; i < b->count; i++)
 		b->new[i].plain = qs_secret_move(&b->old[i].plain);
 	if (r == 0)
@@ -98,7 +184,7 @@ static int run(const struct batch *b, struct qs_error *err)
 	if (r == 0)
 		r = call(b, qs_keystore_unwrap_keys, b->again, err);
 	for (size_t i = 0; r == 0 && i < b->count; i++)
-		if (takes_part(b, b->again, i) &&
+		if (takes_part(b, b->again, i) && b->new[i].plain.data &&
 		    !qs_secret_equal(&b->new[i].plain, &b->again[i].plain))
 			(void)qs_fail(&b->items[i].error, QS_E_FAILED,
 				      "generation %u unwraps another key than it was given",

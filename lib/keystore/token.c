@@ -79,11 +79,26 @@ static bool is_text(const json_t *json, const char *field, const char *text)
 	return found && strcmp(found, text) == 0;
 }
 
+/*
+ * "STORE/GENERATION": of a content key, any generation, as its server can have wrapped it for a
+ * later one since. That it is a key of that generation, its provider sees by the wrapped key.
+ */
+static bool is_kid(const json_t *protected, const struct qs_keystore_token *t)
+{
+	QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(t->store, t->generation);
+	const char *found = qs_fields_text(protected, "kid");
+	size_t store = strlen(t->store) + 1;
+
+	if (!found || !qs_jwe_wrapped(t->jwe))
+		return found && strcmp(found, kid) == 0;
+	return strncmp(found, kid, store) == 0 && found[store] &&
+	       strspn(found + store, "0123456789") == strlen(found + store);
+}
+
 /* What is authenticated besides the ciphertext; a new reference, NULL: not of our form. */
 static json_t *read_protected(const struct qs_keystore_token *t)
 {
 	QS_AUTO(qs_bytes_done) struct qs_bytes text = {};
-	QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(t->store, t->generation);
 	QS_AUTO(qs_auto_json) json_t *json = NULL;
 
 	if (!has_bytes(t->jwe, "protected", 1, TEXT_MAX, &text))
@@ -92,7 +107,7 @@ static json_t *read_protected(const struct qs_keystore_token *t)
 	return json_object_size(json) == 4 &&
 			       is_text(json, "alg",
 				       qs_jwe_wrapped(t->jwe) ? QS_JWE_ALG_CONTENT : QS_JWE_ALG) &&
-			       is_text(json, "enc", QS_JWE_ENC) && is_text(json, "kid", kid) &&
+			       is_text(json, "enc", QS_JWE_ENC) && is_kid(json, t) &&
 			       qs_fields_text(json, QS_JWE_VOLUME)
 		       ? QS_TAKE(json)
 		       : NULL;

@@ -61,8 +61,8 @@ int qs_transit_do_key(const struct qs_env *env, const struct qs_transit_record *
 /* NAME as a key of the transit engine. QS_E_USAGE: it cannot be one's. */
 int qs_transit_take_name(const char *name, char ret[QS_TRANSIT_NAME_L], struct qs_error *err);
 
-/* Wrap and unwrap: of struct qs_provider. */
-qs_content_keys qs_transit_wrap, qs_transit_unwrap;
+/* Of struct qs_provider. */
+qs_content_keys qs_transit_wrap, qs_transit_unwrap, qs_transit_rewrap;
 
 /*
  * create() of a generation with a line: a version of the session's key, or the next one of its

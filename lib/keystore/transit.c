@@ -380,6 +380,7 @@ const struct qs_provider qs_provider_vault = {
 	.check_key = check_key,
 	.wrap = qs_transit_wrap,
 	.unwrap = qs_transit_unwrap,
+	.rewrap = qs_transit_rewrap,
 	.log_in = log_in,
 	.is_key = qs_transit_is_key,
 	.key = qs_transit_key_of,

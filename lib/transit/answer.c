@@ -14,6 +14,7 @@
 #include "transit/refusals.h"
 
 #define SECRET_ID_MAX 1024
+#define TEXT_BEGIN "vault:v" /* of OpenBao, too; the version and a colon follow */
 
 static int bad(const char *field, struct qs_error *err)
 {
@@ -164,15 +165,28 @@ static int results_of(const json_t *answer, size_t count, const json_t **ret, st
 	return 0;
 }
 
-/* "vault:v3:": not so with a template of the administrator's, which is no matter. */
-static bool is_of_version(const char *text, unsigned version)
+unsigned qs_transit_text_version(const char *text)
 {
-	char begin[32];
+	const char *digits = text + strlen(TEXT_BEGIN);
+	size_t length = strncmp(text, TEXT_BEGIN, strlen(TEXT_BEGIN)) == 0
+				? strspn(digits, "0123456789")
+				: 0;
 
-	if (strncmp(text, "vault:v", 7) != 0)
-		return true;
-	(void)snprintf(begin, sizeof(begin), "vault:v%u:", version);
-	return strncmp(text, begin, strlen(begin)) == 0;
+	/* Nine digits: fits; no key has so many versions. */
+	return length > 0 && length < 10 && digits[length] == ':'
+		       ? (unsigned)strtoul(digits, NULL, 10)
+		       : 0;
+}
+
+/* Does ITEM get TEXT, a wrapping by VERSION? */
+static bool take_text(const char *text, unsigned version, struct qs_transit_item *item)
+{
+	unsigned by = text ? qs_transit_text_version(text) : 0;
+
+	item->done = text && qs_transit_is_text(text) && (by == 0 || by == version);
+	if (item->done)
+		memcpy(item->text, text, strlen(text) + 1);
+	return item->done;
 }
 
 int qs_transit_read_encrypted(const json_t *answer, unsigned version, struct qs_transit_item *items,
@@ -185,17 +199,26 @@ int qs_transit_read_encrypted(const json_t *answer, unsigned version, struct qs_
 		const json_t *result = json_array_get(list, i);
 		const char *text = word(result, "ciphertext", sizeof(items[i].text));
 
-		if (has_failed(result, &items[i]))
-			continue;
-		items[i].done = text && qs_transit_is_text(text) && is_of_version(text, version);
-		if (items[i].done)
-			memcpy(items[i].text, text, strlen(text) + 1);
-		else
+		if (!has_failed(result, &items[i]) && !take_text(text, version, &items[i]))
 			(void)qs_fail(&items[i].error, QS_E_FAILED,
 				      "the key server did not wrap it with version %u of its key",
 				      version);
 	}
 	return r;
+}
+
+/* Does ITEM get the key that TEXT is in base64? */
+static bool take_key(const char *text, struct qs_transit_item *item)
+{
+	QS_AUTO(qs_bytes_done) struct qs_bytes key = {};
+
+	item->done = text && qs_base64_decode(text, QS_TRANSIT_KEY_L, &key) == 0 &&
+		     key.size == QS_TRANSIT_KEY_L;
+	if (item->done)
+		memcpy(item->key, key.data, key.size);
+	if (key.data)
+		explicit_bzero(key.data, key.size);
+	return item->done;
 }
 
 int qs_transit_read_decrypted(const json_t *answer, struct qs_transit_item *items, size_t count,
@@ -207,21 +230,30 @@ int qs_transit_read_decrypted(const json_t *answer, struct qs_transit_item *item
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		const json_t *result = json_array_get(list, i);
 		const char *text = qs_fields_text(result, "plaintext");
-		QS_AUTO(qs_bytes_done) struct qs_bytes key = {};
 
-		if (has_failed(result, &items[i]))
-			continue;
-		items[i].done = text && qs_base64_decode(text, QS_TRANSIT_KEY_L, &key) == 0 &&
-				key.size == QS_TRANSIT_KEY_L;
-		if (items[i].done)
-			memcpy(items[i].key, key.data, key.size);
-		else
+		if (!has_failed(result, &items[i]) && !take_key(text, &items[i]))
 			(void)qs_fail(&items[i].error, QS_E_NO_KEY,
 				      "what the key server gives for it is no key of ours");
-		if (key.data)
-			explicit_bzero(key.data, key.size);
 	}
 	return r;
+}
+
+int qs_transit_read_datakey(const json_t *answer, unsigned version, struct qs_transit_item *ret,
+			    struct qs_error *err)
+{
+	const json_t *data = json_object_get(answer, "data");
+	const char *text = word(data, "ciphertext", sizeof(ret->text));
+
+	if (!take_key(qs_fields_text(data, "plaintext"), ret))
+		return bad("key that it has made", err);
+	if (!take_text(text, version, ret))
+		return qs_fail(
+			err, QS_E_FAILED,
+			"the key that it has made is not wrapped with version %u of its key: "
+			"if its administrator has made a later version, `qs-util keystore "
+			"rotate` takes it",
+			version);
+	return 0;
 }
 
 /* ---- the server's state ---- */

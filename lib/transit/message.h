@@ -25,10 +25,17 @@
 #define QS_TRANSIT_KEY_L 32              /* bytes of a key that is wrapped */
 #define QS_TRANSIT_WORD_L 64
 
+/* What can be done to keys; which of them it is, is in the path of a request. */
+enum qs_transit_verb {
+	QS_TRANSIT_ENCRYPT,
+	QS_TRANSIT_DECRYPT,
+	QS_TRANSIT_REWRAP, /* what one version has encrypted, for another: the key is not shown */
+};
+
 /* A key on its way into a wrapping of the server's or out of it. */
 struct qs_transit_item {
-	char text[QS_TRANSIT_TEXT_L];        /* "vault:v3:..."; decrypt: given, encrypt: made */
-	unsigned char key[QS_TRANSIT_KEY_L]; /* the other way round */
+	char text[QS_TRANSIT_TEXT_L];        /* "vault:v3:..."; encrypt: made, rewrap: both */
+	unsigned char key[QS_TRANSIT_KEY_L]; /* encrypt: given, decrypt: made */
 	bool done;
 	struct qs_error error; /* of this one */
 };
@@ -75,6 +82,13 @@ int qs_transit_write_encrypt(const struct qs_transit_item *items, size_t count, 
 int qs_transit_write_decrypt(const struct qs_transit_item *items, size_t count,
 			     struct qs_secret *ret, struct qs_error *err);
 
+/* COUNT texts to be rewrapped with version VERSION of their key. */
+int qs_transit_write_rewrap(const struct qs_transit_item *items, size_t count, unsigned version,
+			    struct qs_secret *ret, struct qs_error *err);
+
+/* A key of QS_TRANSIT_KEY_L bytes to be made by the server. */
+int qs_transit_write_datakey(struct qs_secret *ret, struct qs_error *err);
+
 /* May TEXT stand in a body as it is, as a wrapped key? Visible ASCII, no quote, no backslash. */
 bool qs_transit_is_text(const char *text);
 
@@ -112,7 +126,20 @@ struct qs_transit_key {
 /* QS_E_CONFIG: a key that cannot be used for this (derived, soft-deleted, of a wrong type). */
 int qs_transit_read_key(const json_t *answer, struct qs_transit_key *ret, struct qs_error *err);
 
-/* Results of a batch, as many as COUNT and in that order; each is done or has its error. */
+/*
+ * Which version of a key has encrypted TEXT; 0: it does not say, as the administrator of the server
+ * has given the key a template of his own.
+ */
+unsigned qs_transit_text_version(const char *text);
+
+/* A key that the server has made and encrypted with version VERSION; not by another one. */
+int qs_transit_read_datakey(const json_t *answer, unsigned version, struct qs_transit_item *ret,
+			    struct qs_error *err);
+
+/*
+ * Results of a batch, as many as COUNT and in that order; each is done or has its error. What was
+ * rewrapped reads as what was encrypted.
+ */
 int qs_transit_read_encrypted(const json_t *answer, unsigned version, struct qs_transit_item *items,
 			      size_t count, struct qs_error *err);
 int qs_transit_read_decrypted(const json_t *answer, struct qs_transit_item *items, size_t count,

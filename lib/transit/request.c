@@ -84,6 +84,11 @@ static int begin(struct body *b, size_t count, size_t each, struct qs_error *err
 	return r;
 }
 
+static void end_with_version(unsigned version, char ret[ITEM_L])
+{
+	(void)snprintf(ret, ITEM_L, "\",\"key_version\":%u}", version);
+}
+
 int qs_transit_write_encrypt(const struct qs_transit_item *items, size_t count, unsigned version,
 			     struct qs_secret *ret, struct qs_error *err)
 {
@@ -92,7 +97,7 @@ int qs_transit_write_encrypt(const struct qs_transit_item *items, size_t count, 
 	char end[ITEM_L];
 	int r = begin(&b, count, KEY_BASE64_L, err);
 
-	(void)snprintf(end, sizeof(end), "\",\"key_version\":%u}", version);
+	end_with_version(version, end);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		const struct qs_secret key = { (void *)items[i].key, sizeof(items[i].key) };
 
@@ -113,8 +118,9 @@ int qs_transit_write_encrypt(const struct qs_transit_item *items, size_t count, 
 	return 0;
 }
 
-int qs_transit_write_decrypt(const struct qs_transit_item *items, size_t count,
-			     struct qs_secret *ret, struct qs_error *err)
+/* Each with END behind its text. */
+static int write_texts(const struct qs_transit_item *items, size_t count, const char *end,
+		       struct qs_secret *ret, struct qs_error *err)
 {
 	struct body b = {};
 	int r = begin(&b, count, QS_TRANSIT_TEXT_L, err);
@@ -124,9 +130,38 @@ int qs_transit_write_decrypt(const struct qs_transit_item *items, size_t count,
 	for (size_t i = 0; i < count; i++) {
 		add_text(&b, i ? ",{\"ciphertext\":\"" : "[{\"ciphertext\":\"");
 		add_text(&b, items[i].text);
-		add_text(&b, "\"}");
+		add_text(&b, end);
 	}
 	add_text(&b, "]}");
+	finish(&b, ret);
+	return 0;
+}
+
+int qs_transit_write_decrypt(const struct qs_transit_item *items, size_t count,
+			     struct qs_secret *ret, struct qs_error *err)
+{
+	return write_texts(items, count, "\"}", ret, err);
+}
+
+int qs_transit_write_rewrap(const struct qs_transit_item *items, size_t count, unsigned version,
+			    struct qs_secret *ret, struct qs_error *err)
+{
+	char end[ITEM_L];
+
+	end_with_version(version, end);
+	return write_texts(items, count, end, ret, err);
+}
+
+int qs_transit_write_datakey(struct qs_secret *ret, struct qs_error *err)
+{
+	struct body b = {};
+	char text[ITEM_L];
+	int r = qs_secret_init(&b.memory, sizeof(text), err);
+
+	if (r < 0)
+		return r;
+	(void)snprintf(text, sizeof(text), "{\"bits\":%d}", QS_TRANSIT_KEY_L * 8);
+	add_text(&b, text);
 	finish(&b, ret);
 	return 0;
 }

@@ -28,6 +28,9 @@ static void read_batch(const json_t *answer, size_t count)
 			demand(!items[i].done || qs_transit_is_text(items[i].text));
 		}
 	memset(items, 0, sizeof(items));
+	if (qs_transit_read_datakey(answer, 1, &items[0], NULL) == 0)
+		demand(items[0].done && qs_transit_is_text(items[0].text));
+	memset(items, 0, sizeof(items));
 	if (qs_transit_read_decrypted(answer, items, count, NULL) == 0)
 		for (size_t i = 0; i < count; i++)
 			demand(items[i].done == (items[i].error.kind == QS_E_NONE));

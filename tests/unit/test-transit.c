@@ -157,6 +157,65 @@ static void test_batches(void **state)
 	assert_int_equal(items[1].error.kind, QS_E_NO_KEY);
 }
 
+static void test_rewrapping(void **state)
+{
+	struct qs_transit_item items[2] = {};
+	QS_AUTO(qs_auto_json) json_t *batch = NULL;
+	QS_AUTO(qs_auto_json) json_t *one_bad = NULL;
+	struct qs_error err;
+
+	(void)state;
+	assert_int_equal(judge("rotation", "rewrap-batch", &batch, &err), QS_TRANSIT_DONE);
+	assert_int_equal(qs_transit_read_encrypted(batch, 2, items, 2, NULL), 0);
+	assert_true(items[0].done && items[1].done);
+	memset(items, 0, sizeof(items));
+	assert_int_equal(judge("rotation", "rewrap-batch-one-bad", &one_bad, &err),
+			 QS_TRANSIT_DONE);
+	assert_int_equal(qs_transit_read_encrypted(one_bad, 2, items, 2, NULL), 0);
+	assert_true(items[0].done && !items[1].done);
+	assert_int_equal(items[1].error.kind, QS_E_NO_KEY);
+	assert_int_equal(qs_transit_text_version("vault:v12:eA=="), 12);
+	assert_int_equal(qs_transit_text_version("vault:v1234567890:eA=="), 0);
+	assert_int_equal(qs_transit_text_version("vault:v:eA=="), 0);
+	assert_int_equal(qs_transit_text_version("vault:v1"), 0);
+	assert_int_equal(qs_transit_text_version("ours-1-eA=="), 0);
+}
+
+static void test_datakey(void **state)
+{
+	struct qs_transit_item item = {};
+	QS_AUTO(qs_auto_json) json_t *recorded = NULL;
+	QS_AUTO(qs_auto_json) json_t *wrapped = NULL;
+	struct qs_error err;
+	json_t *data;
+
+	(void)state;
+	/* The recorded one has 512 bits, and is none that was asked for. */
+	assert_int_equal(judge("crypto", "datakey-plaintext", &recorded, &err), QS_TRANSIT_DONE);
+	assert_true(qs_transit_read_datakey(recorded, 1, &item, &err) < 0);
+	assert_false(item.done);
+	data = json_object_get(recorded, "data");
+	(void)json_object_set_new(data, "plaintext",
+				  json_string("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="));
+	assert_int_equal(qs_transit_read_datakey(recorded, 1, &item, NULL), 0);
+	assert_true(item.done);
+	assert_int_equal(item.key[31], 31);
+	assert_memory_equal(item.text, "vault:v1:", 9);
+	assert_true(qs_transit_read_datakey(recorded, 2, &item, &err) < 0);
+	assert_false(item.done);
+	assert_non_null(strstr(err.text, "version 2"));
+	assert_int_equal(judge("crypto", "datakey-wrapped", &wrapped, &err), QS_TRANSIT_DONE);
+	assert_true(qs_transit_read_datakey(wrapped, 1, &item, &err) < 0);
+}
+
+static int rewrap_version(const json_t *body, size_t i)
+{
+	const json_t *item = json_array_get(json_object_get(body, "batch_input"), i);
+
+	assert_non_null(json_object_get(item, "ciphertext"));
+	return (int)json_integer_value(json_object_get(item, "key_version"));
+}
+
 static void test_requests(void **state)
 {
 	static const char login[] = "{\"role_id\":\"r\",\"secret_id\":\"s\"}";
@@ -179,6 +238,16 @@ static void test_requests(void **state)
 	assert_int_equal(qs_transit_write_encrypt(items, 2, 4294967295U, &batch, NULL), 0);
 	json = json_loadb(batch.data, batch.size, 0, NULL);
 	assert_int_equal(json_array_size(json_object_get(json, "batch_input")), 2);
+	json_decref(json);
+	qs_secret_done(&batch);
+	assert_int_equal(qs_transit_write_rewrap(items, 2, 7, &batch, NULL), 0);
+	json = json_loadb(batch.data, batch.size, 0, NULL);
+	assert_int_equal(rewrap_version(json, 0) + rewrap_version(json, 1), 14);
+	json_decref(json);
+	qs_secret_done(&batch);
+	assert_int_equal(qs_transit_write_datakey(&batch, NULL), 0);
+	json = json_loadb(batch.data, batch.size, 0, NULL);
+	assert_int_equal(json_integer_value(json_object_get(json, "bits")), 256);
 	assert_false(qs_transit_is_text("a\"b"));
 	assert_false(qs_transit_is_text(""));
 }
@@ -186,10 +255,9 @@ static void test_requests(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_verdicts),
-		cmocka_unit_test(test_values),
-		cmocka_unit_test(test_batches),
-		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_verdicts), cmocka_unit_test(test_values),
+		cmocka_unit_test(test_batches),  cmocka_unit_test(test_rewrapping),
+		cmocka_unit_test(test_datakey),  cmocka_unit_test(test_requests),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
