@@ -444,14 +444,6 @@ char *qs_keystore_print(const struct qs_keystore *ks)
 
 /* ---- the file ---- */
 
-bool qs_keystore_is_there(const struct qs_env *env)
-{
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_FILE);
-
-	/* What a bad disk hides is not absent: loading it says what is wrong. */
-	return env->held || access(real, F_OK) == 0 || errno == EIO;
-}
-
 int qs_keystore_load(const struct qs_env *env, struct qs_keystore *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_FILE);
@@ -461,7 +453,7 @@ int qs_keystore_load(const struct qs_env *env, struct qs_keystore *ret, struct q
 	*ret = (struct qs_keystore){};
 	if (!env->held && access(real, F_OK) < 0)
 		return errno == ENOENT || errno == ENOTDIR
-			       ? 0
+			       ? qs_keystore_refuse_remains(env, false, err)
 			       : qs_fail_errno(err, errno, "cannot look at %s", QS_KEYSTORE_FILE);
 	/* As strict as for keys: who may write it decides which generation opens a device. */
 	r = qs_key_load(env, QS_KEYSTORE_FILE, &text, err);

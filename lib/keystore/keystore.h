@@ -38,7 +38,7 @@
 #define QS_KEYSTORE_RETENTION_MAX (365 * QS_KEYSTORE_DAY)
 
 enum qs_keystore_state {
-	QS_KEYSTORE_DISABLED, /* there is no keystore.json */
+	QS_KEYSTORE_DISABLED, /* there is no keystore.json, nor what is left of a keystore */
 	QS_KEYSTORE_ENABLING, /* its first generation is being made; nothing is wrapped by it */
 	QS_KEYSTORE_ENABLED,
 	QS_KEYSTORE_DISABLING, /* nothing depends on it, its generations are being erased */
@@ -83,12 +83,21 @@ struct qs_keystore {
 /* The word in keystore.json and in JSON output; static. */
 const char *qs_keystore_state_name(enum qs_keystore_state state);
 
-/* Is there a keystore.json at all? Opening a device without one costs this look only. */
+/*
+ * Is there a keystore.json at all, or what is left of a keystore that lost it? Opening a device
+ * without one costs this look only.
+ */
 bool qs_keystore_is_there(const struct qs_env *env);
 
 /*
- * Read keystore.json; absent is QS_KEYSTORE_DISABLED. QS_E_CONFIG: malformed;
- * QS_E_KEY_FILE: not private to root, or no regular file.
+ * QS_E_CONFIG: without a keystore.json, its directory holds a file of a generation (ANY: any file
+ * but a temporary).
+ */
+int qs_keystore_refuse_remains(const struct qs_env *env, bool any, struct qs_error *err);
+
+/*
+ * Read keystore.json; absent is QS_KEYSTORE_DISABLED. QS_E_CONFIG: malformed, or absent
+ * beside what is left of a keystore; QS_E_KEY_FILE: not private to root, or no regular file.
  */
 int qs_keystore_load(const struct qs_env *env, struct qs_keystore *ret, struct qs_error *err);
 

@@ -19,7 +19,6 @@
  * these hold the keystore's lock, so no device comes to depend on what is going.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -73,26 +72,6 @@ static int remove_all(const struct qs_env *env, const struct qs_keystore *ks, st
 
 /* ---- enable ---- */
 
-/* A KEK without its keystore.json may be all that still opens a device: nothing is overwritten. */
-static int refuse_remains(const struct qs_env *env, struct qs_error *err)
-{
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, QS_KEYSTORE_DIR);
-	QS_AUTO(qs_auto_closedir) DIR *d = opendir(real);
-	const struct dirent *e;
-
-	if (!d)
-		return errno == ENOENT ? 0
-				       : qs_fail_errno(err, errno, "cannot read the directory %s",
-						       QS_KEYSTORE_DIR);
-	while ((e = readdir(d)))
-		if (e->d_name[0] != '.')
-			return qs_fail(err, QS_E_EXISTS,
-				       "%s holds %s but no keystore.json: put that back from a "
-				       "key bundle (keyrestore), or move the directory away",
-				       QS_KEYSTORE_DIR, e->d_name);
-	return 0;
-}
-
 static int refuse_state(const struct qs_env *env, const struct qs_keystore *ks,
 			struct qs_error *err)
 {
@@ -103,7 +82,7 @@ static int refuse_state(const struct qs_env *env, const struct qs_keystore *ks,
 		return qs_fail(err, QS_E_FORBIDDEN,
 			       "the keystore is being disabled: run `qs-util keystore disable` "
 			       "again to finish that");
-	return ks->state == QS_KEYSTORE_DISABLED ? refuse_remains(env, err) : 0;
+	return ks->state == QS_KEYSTORE_DISABLED ? qs_keystore_refuse_remains(env, true, err) : 0;
 }
 
 int qs_keystore_may_enable(const struct qs_env *env, struct qs_error *err)

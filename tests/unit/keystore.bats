@@ -97,7 +97,7 @@ tree_sum()
 	mkdir -p "$KEYSTORE"
 	head -c 32 /dev/urandom >"$KEYSTORE/1.kek"
 	before=$(sum "$KEYSTORE/1.kek")
-	run -5 qs --yes keystore enable
+	run -78 qs --yes keystore enable
 	[[ $output == *'no keystore.json'* ]]
 	[ "$(sum "$KEYSTORE/1.kek")" = "$before" ]
 	run -64 qs keystore rotato

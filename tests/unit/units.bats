@@ -40,6 +40,19 @@ setup()
 	run ! grep -rE 'SuccessExitStatus|^Exec[A-Za-z]*=[@:+!]*-.*qs-util' "$units"
 }
 
+@test "what looks after the keystore runs where it lost its keystore.json, and without a keystore not" {
+	local keystore=$BATS_TEST_TMPDIR/root/etc/cryptconf/keystore unit condition
+	for unit in rekey keycheck; do
+		condition=$(sed -n "s|^\(Condition[A-Za-z]*=\)/etc/cryptconf/keystore|\1$keystore|p" "$units/qs-util-$unit.service")
+		rm -rf "$keystore"
+		run ! systemd-analyze condition "$condition"
+		mkdir -p "$keystore"
+		run ! systemd-analyze condition "$condition"
+		touch "$keystore/1.kek"
+		run -0 systemd-analyze condition "$condition"
+	done
+}
+
 @test "the generator asks for the file systems of keys and headers, and never fails" {
 	local generator=$dest/lib/systemd/system-generators/qs-util-generator
 	cd "$BATS_TEST_TMPDIR"
