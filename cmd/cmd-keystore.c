@@ -286,7 +286,7 @@ static const struct qs_recipe recovery = {
 
 static const struct qs_status statuses[] = {
 	{ 1, "there is no keystore, or its module is not installed; export: the public key is not "
-	     "fit; check: the keys can be had, but something that they need ends within 30 days" },
+	     "fit; check: only that something ends within 30 days, and the keys can be had" },
 	{ 2, "a key cannot be unwrapped, or TPM or key server do not give the key that wraps it" },
 	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
 	{ 6,
@@ -296,8 +296,8 @@ static const struct qs_status statuses[] = {
 	{ 7, "rotate: some devices could not be rewrapped; the same command again goes on" },
 	{ 75, "kmip, kmip-wrap, vault: no key server answers, or they are sealed" },
 	{ 78,
-	  "keystore.json, N.sealed, N.kmip or N.vault is not usable, or kmip_servers (vault_servers) is not "
-	  "set" },
+	  "keystore.json is lost, or it, N.sealed, N.kmip or N.vault is not usable, or kmip_servers "
+	  "(vault_servers) is not set; check: there is no keystore" },
 	{}
 };
 

@@ -247,8 +247,11 @@ int qs_keystore_check(const struct qs_env *env, json_t **ret, struct qs_error *e
 
 	if (env->keystore)
 		env->keystore->no_lease = true;
+	/* For monitoring, no keystore is another thing than a certificate that ends soon. */
+	if (r < 0 && err->kind == QS_E_FAILED)
+		err->kind = QS_E_CONFIG;
 	if (r < 0)
-		return r;
+		return qs_negative(qs_kind_errno(err->kind));
 	/* What fails here fails for each of them again, and is told there. */
 	(void)qs_keystore_prepare_all(env, &ks, true, &ahead);
 	tried = json_array();

@@ -23,7 +23,7 @@ void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *
  * Wrap and unwrap with every generation; one that needs a PIN which nobody can type is passed
  * over. *ret: "state", "provider", "generation", "tried" (array of numbers), and the fields
  * above. When it was tried and had is kept for status. What fails is an event in the journal
- * and an error; so is what ends soon (QS_E_FAILED).
+ * and an error; so is what ends soon (QS_E_FAILED). QS_E_CONFIG: there is no keystore.
  */
 int qs_keystore_check(const struct qs_env *env, json_t **ret, struct qs_error *err);
 
