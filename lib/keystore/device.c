@@ -13,7 +13,11 @@ int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keysto
 {
 	const char *provider;
 
-	if (ks->state == QS_KEYSTORE_DISABLED || strcmp(token->store, ks->store) != 0)
+	if (ks->state == QS_KEYSTORE_DISABLED)
+		return qs_fail(err, QS_E_NO_KEY,
+			       "its key is in the keystore, which is not on this machine: put it "
+			       "back from a key bundle (qs-util keyrestore)");
+	if (strcmp(token->store, ks->store) != 0)
 		return qs_fail(err, QS_E_NO_KEY,
 			       "its key was wrapped by another keystore (%s) than this machine's",
 			       token->store);

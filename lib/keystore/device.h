@@ -56,7 +56,10 @@ struct qs_rewrap {
 int qs_keystore_rewrap(const struct qs_env *env, const struct qs_keystore *ks,
 		       struct qs_rewrap *items, size_t count, struct qs_error *err);
 
-/* Does this keystore have what TOKEN names? The refusals of qs_keystore_unwrap() before the KEK. */
+/*
+ * Does this keystore have what TOKEN names? The refusals of qs_keystore_unwrap() before the KEK. Of
+ * a disabled keystore TOKEN is not looked at.
+ */
 int qs_keystore_check_token(const struct qs_keystore *ks, const struct qs_keystore_token *token,
 			    struct qs_error *err);
 

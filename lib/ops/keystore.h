@@ -141,6 +141,21 @@ int qs_open_by_keystore(const struct qs_env *env, struct qs_worker *worker,
 			struct qs_error *err);
 
 /*
+ * Say in ERR that a device whose keys are missing or wrong has its key in the keystore, which this
+ * machine does not have. Reads its header.
+ */
+void qs_open_mention_keystore(const struct qs_env *env, const struct qs_open_request *request,
+			      struct qs_error *err);
+
+/*
+ * Where this machine has no keystore: the lines of TAB that are ours only with one, whose device
+ * is there, and has a key in a keystore by its header or header backup, or could not be looked at
+ * (its error). One outcome for each; outcome.name is the line's.
+ */
+int qs_open_find_lost(const struct qs_env *env, const struct qs_crypttab *tab,
+		      struct qs_outcomes *ret, struct qs_error *err);
+
+/*
  * Put "keystore" into that of KEYSLOTS (objects with "number") which the keystore opens by the
  * header H: "generation", and "key" (of struct qs_provider) where it is one of a key server's.
  * Asks no provider.

@@ -29,6 +29,7 @@ struct plan {
 	struct qs_outcomes *outcomes;
 	struct qs_mapping_list mappings;
 	bool keystore;             /* there is one */
+	struct qs_outcomes lost;   /* qs_open_find_lost() */
 	struct qs_error keys_hang; /* why keys_dir must not be touched, if so */
 	bool *todo;                /* one per outcome: a worker must open it */
 	size_t todo_count;
@@ -59,6 +60,7 @@ static struct qs_open_request *add_candidate(struct plan *p, const char *name, c
 		.node = qs_env_path(p->jobs.env, link),
 		.command = qs_key_command_is_set(p->jobs.env),
 		.keystore = p->keystore,
+		.no_keystore = !p->keystore,
 	};
 	return &grown[count - 1];
 }
@@ -89,7 +91,21 @@ static void add_early_line(struct plan *p, const struct qs_crypttab_entry *e)
 	request = &p->jobs.requests[p->outcomes->count - 1];
 	request->command = false;
 	request->keystore = false;
+	request->no_keystore = false;
 	request->early = true;
+}
+
+/* A line that was ours as long as there was a keystore. Returns false when E is none. */
+static bool add_lost_line(struct plan *p, const struct qs_crypttab_entry *e)
+{
+	for (size_t i = 0; i < p->lost.count; i++) {
+		if (strcmp(p->lost.items[i].name, e->name) != 0)
+			continue;
+		add_line(p, e);
+		p->outcomes->items[p->outcomes->count - 1].error = p->lost.items[i].error;
+		return true;
+	}
+	return false;
 }
 
 static int add_lines(struct plan *p, bool early, struct qs_error *err)
@@ -97,6 +113,8 @@ static int add_lines(struct plan *p, bool early, struct qs_error *err)
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
 	int r = qs_crypttab_load(p->jobs.env, &tab, err);
 
+	if (r == 0 && !early)
+		r = qs_open_find_lost(p->jobs.env, tab, &p->lost, err);
 	for (size_t i = 0; r == 0 && i < qs_crypttab_count(tab); i++) {
 		const struct qs_crypttab_entry *e = qs_crypttab_get(tab, i);
 
@@ -104,7 +122,7 @@ static int add_lines(struct plan *p, bool early, struct qs_error *err)
 			continue;
 		if (early && qs_early_is_line(e))
 			add_early_line(p, e);
-		if (!early && qs_open_is_our_line(p->jobs.env, e))
+		if (!early && !add_lost_line(p, e) && qs_open_is_our_line(p->jobs.env, e))
 			add_line(p, e);
 	}
 	return r;
@@ -171,6 +189,7 @@ static void add_bundle(struct plan *p, const struct qs_bundle_keys *bundle)
 			continue;
 		request = add_candidate(p, d->name, link);
 		request->command = false;
+		request->no_keystore = false;
 		request->bundle = true;
 		request->key = bundle->keys[i].data ? &bundle->keys[i] : NULL;
 		qs_open_apply_line(request, &line);
@@ -204,6 +223,8 @@ static bool must_open(const struct plan *p, struct qs_outcome *o, struct qs_open
 	struct qs_device dev = { .node = real };
 	int r;
 
+	if (o->error.kind != QS_E_NONE)
+		return false;
 	if (options->boot && request->systemd) {
 		qs_outcome_set(&o->note, "left to systemd");
 		qs_outcome_detail(o, "state", json_string("left"));
@@ -373,6 +394,7 @@ int qs_open_all(const struct qs_env *env, const struct qs_open_options *options,
 		qs_open_request_done(&p.jobs.requests[i]);
 	free(p.jobs.requests);
 	free(p.todo);
+	qs_outcomes_done(&p.lost);
 	qs_mapping_list_done(&p.mappings);
 	return r;
 }

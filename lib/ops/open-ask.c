@@ -85,6 +85,7 @@ int qs_open_ask(const struct qs_env *env, const struct qs_open_options *options,
 
 	request->passphrase = options->passphrase;
 	request->keystore &= !options->passphrase;
+	request->no_keystore &= !options->passphrase;
 	if (options->passphrase || options->key_file || options->update_crypttab || !options->ask ||
 	    (request->tpm2 && request->tpm2->there) || qs_open_has_own_key(env, request))
 		return 0;

@@ -105,6 +105,7 @@ int qs_open_make_request(const struct qs_env *env, const struct qs_device *dev,
 	} else {
 		ret->command = qs_key_command_is_set(env);
 		ret->keystore = qs_keystore_is_there(env);
+		ret->no_keystore = !ret->keystore;
 		if (e)
 			qs_open_apply_line(ret, e);
 		qs_open_add_key(ret, usual);
@@ -168,14 +169,18 @@ bool qs_open_has_own_key(const struct qs_env *env, const struct qs_open_request 
 	       qs_open_keystore_has(env, request);
 }
 
-bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
+bool qs_open_may_be_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
 {
 	if (!e->device || !e->key || qs_open_foreign_option(e->options))
 		return false;
 	if (e->key[0] != '/')
-		return strncmp(e->name, "enc-", 4) == 0 &&
-		       (qs_key_command_is_set(env) || qs_tpm2_is_there(env) ||
-			qs_keystore_is_there(env)) &&
-		       qs_crypttab_no_key(e->key);
+		return strncmp(e->name, "enc-", 4) == 0 && qs_crypttab_no_key(e->key);
 	return strncmp(e->name, "enc-", 4) == 0 || qs_key_is_in_dir(env, e->key);
+}
+
+bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e)
+{
+	return qs_open_may_be_our_line(env, e) &&
+	       (e->key[0] == '/' || qs_key_command_is_set(env) || qs_tpm2_is_there(env) ||
+		qs_keystore_is_there(env));
 }

@@ -349,8 +349,10 @@ int qs_open_request_run(const struct qs_env *env, struct qs_worker *worker,
 {
 	int r = run_request(env, worker, request, ret, err);
 
-	if (r < 0)
+	if (r < 0) {
+		qs_open_mention_keystore(env, request, err);
 		qs_open_mention_tpm2(request, err);
+	}
 	return r;
 }
 
@@ -451,6 +453,7 @@ static int allow_only_tpm2(struct qs_open_request *request, struct qs_error *err
 		qs_auto_free(&request->key_files[i]);
 	request->command = false;
 	request->keystore = false;
+	request->no_keystore = false;
 	return 0;
 }
 

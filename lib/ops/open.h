@@ -33,6 +33,7 @@ struct qs_open_request {
 	char *node;                         /* what is really opened */
 	char *key_files[QS_OPEN_KEYS];      /* logical; NULL behind the last */
 	bool keystore;                      /* ask the keystore before the key files */
+	bool no_keystore;                   /* it would be asked, if there were one */
 	bool command;                       /* ask the key command behind them, if there is one */
 	const struct qs_secret *key;        /* as passphrase, but a key file's bytes */
 	bool bundle;                        /* its keys are those of a key bundle, and no others */
@@ -175,6 +176,9 @@ const struct qs_crypttab_entry *qs_open_line_of(const struct qs_env *env,
  * with a key command, a TPM or a keystore, ours by its name and without a key file, too.
  */
 bool qs_open_is_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e);
+
+/* Would it be one with a keystore, whatever this machine has? */
+bool qs_open_may_be_our_line(const struct qs_env *env, const struct qs_crypttab_entry *e);
 
 /* Close the mapping NAME; busy: QS_E_IN_USE with its holders. */
 int qs_close_mapping(const struct qs_env *env, const struct qs_mapping *mapping,

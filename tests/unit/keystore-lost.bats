@@ -15,6 +15,7 @@ setup()
 }
 
 readonly REMAINS='holds 1.kek but no keystore.json: put that back from a key bundle'
+readonly GONE='its key is in the keystore, which is not on this machine: put it back from a key bundle (qs-util keyrestore)'
 
 # says STATUS TEXT ARGUMENT...: it ends so, and TEXT is what it says.
 says()
@@ -60,6 +61,47 @@ says()
 	: >"$KEYSTORE/README"
 	mkdir "$KEYSTORE/old.kek"
 	says 0 'is disabled' keystore status
+	# Monitoring tells that from what ends soon.
+	says 78 'enable it first' keystore check
 	# A new one is not put beside them all the same.
 	says 78 'but no keystore.json' --yes keystore enable
+}
+
+@test "devices of a keystore that is gone do not open, and that is said" {
+	local before
+	mv "$KEYSTORE" "$AWAY"
+	before=$(sum "$(image_of 1)")
+	says 2 "$GONE" cryptopen --test "${ID}1"
+	says 2 "$GONE" cryptopenall --test
+	[[ $output == *scsi-30001* && $output == *scsi-30002* ]]
+	run -2 --separate-stderr qs --json cryptopenall --test
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -r '.devices[].error.code' <<<"$output")" = "$(printf 'no-key\nno-key')" ]
+	# With a key file that does not fit, both are told; and one that does opens it.
+	mkdir -p "$ROOT/etc/cryptconf/keys"
+	new_key "$(key_of 1)"
+	says 2 "; and $GONE" cryptopen --test "${ID}1"
+	rm "$(key_of 1)"
+	[ "$(sum "$(image_of 1)")" = "$before" ]
+	# One that is away is no failure; its header backup tells of one whose header is destroyed.
+	rm "$ROOT${ID}2"
+	dd if=/dev/zero of="$(image_of 1)" bs=1M count=16 conv=notrunc status=none
+	run -2 qs cryptopenall --test
+	[[ $output == *scsi-30001* && $output != *scsi-30002* ]]
+	rm "$ROOT${ID}1"
+	says 0 'no encrypted device of ours is present' cryptopenall --test
+}
+
+@test "without a keystore, devices of somebody else stay ignored" {
+	rm -r "$KEYSTORE" "$ROOT/etc/cryptconf/headers" "$ROOT/etc/crypttab"
+	new_key "$BATS_TEST_TMPDIR/key"
+	stock_format "$(image_of 3)" "$BATS_TEST_TMPDIR/key"
+	printf '%s\n' "enc-theirs ${ID}3 none luks" "enc-blank ${ID}4 none luks" \
+		"theirs ${ID}1 none luks" "enc-swap ${ID}2 /dev/urandom swap" >"$ROOT/etc/crypttab"
+	says 0 'no encrypted device of ours is present' cryptopenall --test
+	# What cannot be looked at is not nothing.
+	ln -sfn loop "$ROOT/dev/loop"
+	ln -sfn "$ROOT/dev/loop" "$ROOT${ID}4"
+	run -1 qs cryptopenall --test
+	[[ $output == *enc-blank* || $output == *"${ID}4"* ]]
 }
