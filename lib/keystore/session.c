@@ -8,7 +8,7 @@
 #include "hcvault/hcvault.h"
 
 /* Of each generation, and of its lease the TPM's key: the one that it has, and one made anew. */
-#define KEKS_MAX (3 * QS_KEYSTORE_GENERATIONS)
+#define KEKS_MAX ((size_t)3 * QS_KEYSTORE_GENERATIONS)
 #define SIZE (KEKS_MAX * sizeof(struct qs_kek))
 
 void qs_keystore_session_done(struct qs_keystore_session *s)
@@ -46,7 +46,7 @@ int qs_keystore_session_add(struct qs_keystore_session *s, const char *store, ui
 		return r;
 	s->keks = memory;
 	if (s->count >= KEKS_MAX)
-		return qs_fail(err, QS_E_FAILED, "more than %d keys are asked for at once",
+		return qs_fail(err, QS_E_FAILED, "more than %zu keys are asked for at once",
 			       KEKS_MAX);
 	*ret = &s->keks[s->count++];
 	**ret = (struct qs_kek){ .generation = generation };
