@@ -18,9 +18,10 @@
 
 #define QS_HCVAULT_MODULE_NAME "hcvault"
 #define QS_HCVAULT_MODULE_SYMBOL "qs_hcvault_module"
-#define QS_HCVAULT_MODULE_VERSION 5
+#define QS_HCVAULT_MODULE_VERSION 6
 
 #define QS_HCVAULT_SERVER_L 300 /* "HOST:PORT" with its NUL */
+#define QS_HCVAULT_SERVERS 16
 
 /*
  * The login of a command, in memory that its workers share. Where logging in has failed, that is
@@ -34,6 +35,15 @@ struct qs_hcvault_login {
 	struct qs_error failed;
 };
 
+/*
+ * Which servers a command has waited for in vain, in memory that its workers share: for as long
+ * as their deadline once more they count as silent and are not asked. Else each key and each step
+ * would wait for them again, and a command with many keys for longer than any unit lets it.
+ */
+struct qs_hcvault_silence {
+	int64_t until[QS_HCVAULT_SERVERS]; /* in their order; of qs_hcvault_now() */
+};
+
 struct qs_hcvault_access {
 	const char *servers;      /* "HOST[:PORT],..." */
 	const char *name_space;   /* "": none; of keys */
@@ -45,6 +55,7 @@ struct qs_hcvault_access {
 	const struct qs_secret *ca;
 	unsigned deadline_ms; /* for all servers together */
 	struct qs_hcvault_login *login;
+	struct qs_hcvault_silence *silence; /* NULL: not remembered */
 };
 
 /* Times are s, 0 where there is no end or it is not known; texts "". */

@@ -255,6 +255,7 @@ int qs_hcvault_send(struct qs_hcvault_link *link, const struct qs_hcvault_reques
 	curl_slist_free_all(headers);
 	if (c == CURLE_WRITE_ERROR && !link->too_large)
 		c = CURLE_RECV_ERROR;
+	link->silent = c == CURLE_OPERATION_TIMEDOUT;
 	if (c != CURLE_OK)
 		return explain(link, c, err);
 	*ret = (struct qs_transit_answer){

@@ -20,6 +20,7 @@ struct qs_hcvault_link {
 	size_t used;
 	bool too_large;
 	bool refused; /* the failure is an answer: other servers would say the same */
+	bool silent;  /* the failure is that its time is over */
 };
 
 struct qs_hcvault_request {

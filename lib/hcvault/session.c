@@ -9,7 +9,6 @@
 #include "base/env.h"
 #include "hcvault/internal.h"
 
-#define HOSTS_MAX 16
 #define BUSY_MS                                                                                    \
 	250 /* waited for a server that is busy and does not say for how long; then twice it */
 #define RENEW_AFTER                                                                                \
@@ -165,23 +164,48 @@ int qs_hcvault_ask(struct qs_hcvault_link *link, const struct qs_hcvault_request
 /* ---- the servers in their order ---- */
 
 /* Returns how many; TEXT is cut at the commas. */
-static int parse_hosts(char *text, const char *ret[HOSTS_MAX], struct qs_error *err)
+static int parse_hosts(char *text, const char *ret[QS_HCVAULT_SERVERS], struct qs_error *err)
 {
 	int count = 0;
 	char *next = NULL;
 
 	for (char *p = strtok_r(text, ",", &next); p; p = strtok_r(NULL, ",", &next)) {
-		if (count == HOSTS_MAX || strlen(p) >= QS_HCVAULT_SERVER_L || strpbrk(p, "/@?#\\"))
+		if (count == QS_HCVAULT_SERVERS || strlen(p) >= QS_HCVAULT_SERVER_L ||
+		    strpbrk(p, "/@?#\\"))
 			return qs_fail(err, QS_E_CONFIG,
 				       "vault_servers in qs-util.conf: '%.200s' is not HOST or "
 				       "HOST:PORT, or one too many (%d)",
-				       p, HOSTS_MAX);
+				       p, QS_HCVAULT_SERVERS);
 		ret[count++] = p;
 	}
 	if (count == 0)
 		return qs_fail(err, QS_E_CONFIG,
 			       "no Vault server is configured: set vault_servers in qs-util.conf");
 	return count;
+}
+
+static bool is_silent(const struct qs_hcvault_access *access, int host)
+{
+	return access->silence &&
+	       qs_hcvault_now() < __atomic_load_n(&access->silence->until[host], __ATOMIC_RELAXED);
+}
+
+/* When the server HOST of COUNT has to have answered, all of them by END: one that is silent shall
+ * not take all of the time, nor one that is not asked any. */
+static int64_t share(const struct qs_hcvault_access *access, int host, int count, int64_t end)
+{
+	int64_t now = qs_hcvault_now(), asked = 1;
+
+	for (int i = host + 1; i < count; i++)
+		asked += !is_silent(access, i);
+	return now + (end - now) / asked;
+}
+
+static void note_silence(const struct qs_hcvault_access *access, int host)
+{
+	if (access->silence)
+		__atomic_store_n(&access->silence->until[host],
+				 qs_hcvault_now() + access->deadline_ms, __ATOMIC_RELAXED);
 }
 
 int qs_hcvault_with_server(const struct qs_hcvault_access *access,
@@ -191,7 +215,7 @@ int qs_hcvault_with_server(const struct qs_hcvault_access *access,
 {
 	QS_AUTO(qs_auto_free) char *text = qs_strdup(access->servers);
 	int64_t end = qs_hcvault_now() + access->deadline_ms;
-	const char *hosts[HOSTS_MAX];
+	const char *hosts[QS_HCVAULT_SERVERS];
 	struct qs_error all = {};
 	bool refused = false;
 	int r = access->login->failed.kind == QS_E_NONE ? parse_hosts(text, hosts, &all) : 0;
@@ -200,17 +224,20 @@ int qs_hcvault_with_server(const struct qs_hcvault_access *access,
 	if (access->login->failed.kind != QS_E_NONE)
 		all = access->login->failed;
 	for (int i = 0; i < count && !refused; i++) {
-		/* Each gets its share of what is left, so that a silent one does not take all. */
 		QS_AUTO(qs_hcvault_disconnect) struct qs_hcvault_link link = {};
-		int64_t now = qs_hcvault_now();
 		struct qs_error own = {};
 
-		r = qs_hcvault_connect(access, hosts[i], now + (end - now) / (count - i), &link,
-				       &own);
+		if (is_silent(access, i))
+			r = qs_fail(&own, QS_E_TEMPORARY, "it did not answer a moment ago");
+		else
+			r = qs_hcvault_connect(access, hosts[i], share(access, i, count, end),
+					       &link, &own);
 		if (r == 0)
 			r = op(&link, cookie, &own);
 		if (r >= 0)
 			return r;
+		if (link.silent)
+			note_silence(access, i);
 		refused = link.refused;
 		qs_error_prefix(&own, "Vault server %s", hosts[i]);
 		if (all.kind == QS_E_NONE)

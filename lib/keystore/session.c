@@ -20,6 +20,7 @@ void qs_keystore_session_done(struct qs_keystore_session *s)
 		qs_secret_unshare(s->logins[i].login, sizeof(*s->logins[i].login));
 		free(s->logins[i].who);
 	}
+	qs_secret_unshare(s->silence, sizeof(*s->silence));
 	for (size_t i = 0; i < s->got_count; i++)
 		free(s->got_wrapped[i]);
 	free(s->got_wrapped);

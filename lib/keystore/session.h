@@ -47,6 +47,7 @@ struct qs_ready_keys {
 };
 
 struct qs_hcvault_login;
+struct qs_hcvault_silence;
 
 /* At a Vault server; shared with workers, which may log in anew. */
 struct qs_keystore_login {
@@ -63,6 +64,7 @@ struct qs_keystore_session {
 	struct qs_ready_keys *ready; /* shared with workers; NULL: none */
 	struct qs_keystore_login logins[QS_KEYSTORE_GENERATIONS];
 	size_t login_count;
+	struct qs_hcvault_silence *silence; /* likewise; NULL: no Vault server was asked yet */
 	struct qs_kek *keks;
 	size_t count;
 	/* TPM: the PIN that an option gave, or what was asked; it is tried once. */

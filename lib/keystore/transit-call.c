@@ -34,6 +34,7 @@ struct call {
 	qs_transit_job *job;
 	void *cookie;
 	struct qs_hcvault_login *login;
+	struct qs_hcvault_silence *silence;
 };
 
 struct credentials {
@@ -147,6 +148,7 @@ static int job(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_e
 		.ca = &c.ca,
 		.deadline_ms = config->vault_deadline_s * 1000,
 		.login = call->login,
+		.silence = call->silence,
 	};
 	const struct qs_module *module = NULL;
 	int r;
@@ -207,6 +209,17 @@ static int find_login(const struct call *call, struct qs_hcvault_login **own,
 	return 0;
 }
 
+/* What the session knows of servers that are silent. NULL: it has none that could know. */
+static struct qs_hcvault_silence *find_silence(const struct qs_env *env)
+{
+	struct qs_keystore_session *s = qs_keystore_session_writable(env, NULL);
+	void *memory = NULL;
+
+	if (s && !s->silence && qs_secret_share(&memory, sizeof(*s->silence), NULL) == 0)
+		s->silence = memory;
+	return env->keystore ? env->keystore->silence : NULL;
+}
+
 int qs_transit_call(const struct qs_env *env, const struct qs_transit_record *record,
 		    qs_transit_job *what, void *cookie, json_t **ret, struct qs_error *err)
 {
@@ -216,7 +229,11 @@ int qs_transit_call(const struct qs_env *env, const struct qs_transit_record *re
 			       env->config.vault_deadline_s);
 	struct qs_hcvault_login *own = NULL;
 	struct call call = {
-		.env = env, .identity = identify(env, record), .job = what, .cookie = cookie
+		.env = env,
+		.identity = identify(env, record),
+		.job = what,
+		.cookie = cookie,
+		.silence = find_silence(env),
 	};
 	const struct qs_task task = {
 		.deadline_ms = env->config.vault_deadline_s * 1000 + MARGIN_MS,

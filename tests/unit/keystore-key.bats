@@ -293,6 +293,21 @@ POST transit/decrypt/$(own_key) - 200" ]
 	[ "$(jq '[.devices[] | select(.ok | not)] | length' <<<"$output")" = 4 ]
 }
 
+@test "a server that says nothing is waited for once, however many keys devices have" {
+	started openbao
+	own_namespace
+	qs --yes keystore enable --provider vault
+	qs cryptformat --no-open "${ID}1"
+	qs cryptformat --no-open --kms-key finance "${OWN[@]}" "${ID}2"
+	DEADLINE=2 servers "$SERVER"
+	# Only the first login stays without an answer: whoever asked again would get one.
+	rules 'hold nth=1 when=before'
+	run -75 qs cryptopenall --test
+	[[ $output == *': it does not answer'*': it did not answer a moment ago'* ]]
+	[ "$(asked login)" -le 1 ]
+	run -0 qs cryptopenall --test
+}
+
 @test "a whole keystore lives in a namespace" {
 	started openbao
 	namespace team >/dev/null
