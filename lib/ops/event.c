@@ -164,6 +164,9 @@ void qs_event_send_rotation(const struct qs_env *env, enum qs_event event, uint3
 /* What opened it; NULL: nothing had to. */
 static const char *way_of(const json_t *details)
 {
+	/* Its token is one, too. */
+	if (json_object_get(details, "keystore_generation"))
+		return "the keystore";
 	if (json_object_get(details, "token"))
 		return "the TPM";
 	if (json_object_get(details, "key_command"))
