@@ -200,10 +200,10 @@ static int take_keystore(struct qs_format_run *f, size_t count, struct qs_error 
 		return 0;
 	f->lock = qs_keystore_lock(env, env->config.lock_wait_s * 1000, err);
 	r = f->lock < 0 ? f->lock : qs_keystore_load_enabled(env, &f->ks, err);
-	if (r < 0) {
+	if (r < 0 && !f->options->key)
 		qs_error_append(err, " (with --key-file-only, devices get key files)");
+	if (r < 0)
 		return r;
-	}
 	f->keystore = true;
 	f->generation = qs_keystore_wraps_with(&f->ks);
 	if (f->options->key)
