@@ -303,7 +303,7 @@ static const struct qs_status statuses[] = {
 
 const struct qs_command qs_row_keystore = {
 	.name = "keystore",
-	.args = "enable | status | rotate | migrate | rewrap [DEVICE...] | verify | check | export | schedule TIME | retention TIME | purge | disable",
+	.args = "enable | status | rotate | migrate | rewrap DEVICE...|--all | verify | check | export | schedule TIME | retention TIME | purge | disable",
 	.min_args = 1,
 	.max_args = QS_CMD_ANY_NUMBER,
 	.help = "keep a key that wraps the keys of devices",
@@ -337,9 +337,9 @@ const struct qs_command qs_row_keystore = {
 		"rotation otherwise: it may be interrupted at any point, and the same command or rotate "
 		"goes on. If the new provider does not answer, or cannot make or prove the key, all is as it "
 		"was. The generation before stays with its provider, until the next rotation but one.\n"
-		"rewrap brings devices that were away to the present generation, and moves those named "
-		"(with --all, all of ours) from their key files into the keystore: a device gets a keyslot "
-		"of the keystore's, which is proven on what was read from the disk again, its line in "
+		"rewrap brings devices that were away to the present generation, as rotate --if-due does, and "
+		"moves those named (with --all, all of ours) from their key files into the keystore: a device gets "
+		"a keyslot of the keystore's, which is proven on what was read from the disk again, its line in "
 		"crypttab names no key file any more (and gets noauto: cryptopenall opens it), and only "
 		"then the key file's keyslot is revoked, in header backups too, and the file erased. Key "
 		"files outside of the keys directory are not touched.\n"
@@ -420,8 +420,8 @@ const struct qs_command qs_row_keystore = {
 		"(--role-id, --secret-id-file: the file is not copied, but read whenever one of its devices "
 		"opens); without, those of qs-util.conf(5) are used, the role's in its namespace. The same "
 		"key, namespace and credentials named again are the same key. Such a device is left there by "
-		"rotate, migrate and rewrap --all; rotate --kms-key makes a new version of its key at the "
-		"server (the role needs update of transit/keys/KEY/rotate; without it, the administrator "
+		"rotate, migrate and (unless --cluster-key or --kms-key is given) rewrap --all; rotate "
+		"--kms-key makes a new version of its key at the server (the role needs update of transit/keys/KEY/rotate; without it, the administrator "
 		"rotates first) and brings its devices to that; where an earlier run could not bring one along "
 		"that is present, it goes on with that and makes no new version. status tells which devices have it. All "
 		"devices of one key open with one request. When nothing needs it any more it is forgotten "

@@ -34,15 +34,16 @@ static void option_values(FILE *out, const char *command, const struct qs_option
 	}
 }
 
-/* Lower-case words in the arguments are typed as they stand: "[updatecrypttab]". */
+/* Lower-case words in the arguments are typed as they stand: "[updatecrypttab]". Not so options. */
 static void literal_words(FILE *out, const char *args)
 {
-	const char *word = args + strcspn(args, "abcdefghijklmnopqrstuvwxyz");
-	int length = (int)strspn(word, "abcdefghijklmnopqrstuvwxyz");
+	const char *word = args + strcspn(args, "-abcdefghijklmnopqrstuvwxyz");
+	int length = (int)strspn(word, "-abcdefghijklmnopqrstuvwxyz");
 
 	if (length == 0)
 		return;
-	fprintf(out, " _qs_util_words \"%.*s\";", length, word);
+	if (*word != '-')
+		fprintf(out, " _qs_util_words \"%.*s\";", length, word);
 	literal_words(out, word + length);
 }
 

@@ -33,7 +33,7 @@ static void arguments(FILE *out, const char *args)
 {
 	while (args && *args) {
 		size_t word = strspn(args, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-		size_t literal = strspn(args, "abcdefghijklmnopqrstuvwxyz");
+		size_t literal = strspn(args, "-abcdefghijklmnopqrstuvwxyz");
 
 		if (word + literal > 0)
 			fputs(word ? "\\fI" : "\\fB", out);
