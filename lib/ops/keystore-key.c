@@ -345,6 +345,7 @@ static void tell_there(const struct qs_outcome *from, uint32_t target, struct qs
 	qs_outcome_set(&o->name, from->name);
 	qs_outcome_set(&o->uuid, from->uuid);
 	qs_outcome_set(&o->note, "has that key already");
+	qs_outcome_detail(o, "state", json_string("left"));
 	qs_outcome_detail(o, "generation", json_integer(target));
 }
 
@@ -428,6 +429,9 @@ static int bring(const struct qs_env *env, struct qs_keystore *ks, const char *c
 	r = aim_all(env, &found, devices, count, target, ret, err);
 	if (r == 0)
 		r = qs_keystore_bring(env, ks, &found, ret, err);
+	/* Settling would only tell of every device that it was not looked at. */
+	if (r == 0 && qs_pool_interrupted())
+		r = qs_fail(err, QS_E_INTERRUPTED, "interrupted: the same command again goes on");
 	if (r < 0)
 		return r;
 	r = qs_keystore_settle(env, ks, ret, NULL, &own);

@@ -87,6 +87,8 @@ static int look(void *cookie, const struct qs_keystore *ks, struct qs_rotation_v
 		note(ret, ks, &ro->found.items[i]);
 	if (ro->only_retire)
 		ret->waiting = 0;
+	if (r == 0 && qs_pool_interrupted())
+		r = qs_fail(err, QS_E_INTERRUPTED, "interrupted: the next run goes on");
 	return r;
 }
 
@@ -174,7 +176,7 @@ static const struct qs_rotation_functions functions = {
 /* What cannot be looked at is a failure of its own, told once. */
 static void tell_unreadable(const struct rotate *ro)
 {
-	for (size_t i = 0; i < ro->found.count; i++) {
+	for (size_t i = 0; i < ro->found.count && !qs_pool_interrupted(); i++) {
 		const struct qs_outcome *from = &ro->found.items[i];
 		struct qs_outcome *o;
 

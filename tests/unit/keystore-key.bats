@@ -89,7 +89,8 @@ last_error()
 	[ "$(generation_of 3)$(generation_of 4)" = 55 ]
 	[ ! -e "$KEYSTORE/3.vault" ]
 	run -0 qs keystore rewrap --cluster-key "${ID}3"
-	[[ $output == *'already'* ]]
+	[ "$output" = "${ID}3: nothing done for enc-scsi-30003 (has that key already)" ]
+	qs --json keystore rewrap --cluster-key "${ID}3" | "$BATS_TEST_DIRNAME/../validate-json"
 	[ "$(admin GET transit/keys/qs-one | jq -c '.data | [.latest_version, .min_decryption_version]')" = '[1,1]' ]
 	run -0 qs keystore rewrap --all --cluster-key
 	[ "$(jq -c '[.generations[].number]' "$KEYSTORE/keystore.json")" = '[4,5]' ]
@@ -165,6 +166,25 @@ last_error()
 	[ "$(last_error)" = null ]
 }
 
+@test "an interrupted change tells of the devices that it was asked for, and of each once" {
+	local pid
+	qs --yes keystore enable
+	qs cryptformat --no-open "${ID}1" "${ID}2" "${ID}3"
+	exec {lock}>"$ROOT/run/qs-util/keystore.lock"
+	flock "$lock"
+	"$QS_UTIL" --root="$ROOT" --json keystore rewrap --cluster-key "${ID}1" "${ID}2" </dev/null >"$BATS_TEST_TMPDIR/out" {lock}>&- &
+	pid=$!
+	until readlink "/proc/$pid"/fd/* | grep -q keystore.lock; do sleep 0.02; done
+	kill -TERM "$pid"
+	exec {lock}>&-
+	status=0
+	wait "$pid" || status=$?
+	[ "$status" = 1 ]
+	"$BATS_TEST_DIRNAME/../validate-json" <"$BATS_TEST_TMPDIR/out"
+	[ "$(jq -c '[.error.code, ([.devices[] | [.device[-1:], .error.code]] | sort)]' "$BATS_TEST_TMPDIR/out")" = \
+		'["interrupted",[["1","interrupted"],["2","interrupted"]]]' ]
+}
+
 @test "a number that an older keystore.json does not know of is not taken, nor one that is none" {
 	local kind
 	qs --yes keystore enable
@@ -198,7 +218,7 @@ last_error()
 	started openbao
 	own_namespace
 	run -1 qs cryptformat --no-open --kms-key finance "${ID}1"
-	[[ $output == *'keystore enable'* ]]
+	[[ $output == *'keystore enable'* && $output != *--key-file-only* ]]
 	qs --yes keystore enable
 	before=$(<"$KEYSTORE/keystore.json")
 	refused()
@@ -230,6 +250,9 @@ last_error()
 	rules sealed
 	refused 75 'it is sealed' --kms-key finance "${OWN[@]}"
 	run -64 qs keystore rewrap --kms-key finance --cluster-key "${ID}1"
+	run -64 qs keystore rewrap
+	[[ $output == *'name devices, or give --all'* ]]
+	[[ $(qs help keystore) == *' DEVICE...|--all |'* ]]
 	run -64 qs keystore status --kms-key finance
 	run -64 qs keystore verify --role-id x
 	rules ''
