@@ -28,9 +28,6 @@
  */
 #define SLOW_MS 3000
 
-/* After an interrupt running jobs get so long to end by themselves. */
-#define GRACE_MS 10000
-
 enum slot_state {
 	SLOT_FREE,    /* no process */
 	SLOT_IDLE,    /* a process without a job */
@@ -346,14 +343,16 @@ static void grant(struct run *run, int64_t now)
 /* When a running job must have ended, in ms of now_ms(); INT64_MAX: never. */
 static int64_t deadline_of(const struct run *run, const struct slot *slot)
 {
-	int64_t deadline = INT64_MAX;
+	int64_t deadline = INT64_MAX, grace = QS_POOL_GRACE_MS;
 
 	if (slot->state <= SLOT_IDLE || slot->state == SLOT_WAITING)
 		return deadline;
 	if (slot->pool->deadline_ms > 0)
 		deadline = slot->since + slot->pool->deadline_ms;
-	if (run->interrupted_at && run->interrupted_at + GRACE_MS < deadline)
-		deadline = run->interrupted_at + GRACE_MS;
+	if (slot->pool->grace_ms > 0)
+		grace = slot->pool->grace_ms;
+	if (run->interrupted_at && run->interrupted_at + grace < deadline)
+		deadline = run->interrupted_at + grace;
 	return deadline;
 }
 

@@ -19,6 +19,9 @@
 
 #include "base/error.h"
 
+/* Time for a job to come to its own end after an interrupt, where nothing shorter is safe. */
+#define QS_POOL_GRACE_MS 10000U
+
 struct qs_worker; /* the job's side of its connection to the parent */
 
 /*
@@ -39,6 +42,7 @@ struct qs_pool {
 	uint64_t memory_limit; /* bytes reserved at once; 0: half of what the machine or cgroup has
 				*/
 	unsigned deadline_ms;  /* for each job, waiting for a reservation not counted; 0: none */
+	unsigned grace_ms;     /* so long a job may go on after an interrupt; 0: QS_POOL_GRACE_MS */
 	qs_job *job;
 	qs_job_done *done;
 	qs_job_step *step; /* may be NULL */
@@ -64,7 +68,8 @@ struct qs_pool {
 /*
  * Run COUNT jobs. A job that dies or passes its deadline ends with an error of
  * its own (QS_E_FAILED, QS_E_DEADLINE) and no other job is touched. After
- * SIGINT or SIGTERM (qs_pool_interrupt) no further job starts.
+ * SIGINT or SIGTERM (qs_pool_interrupt) no further job starts, and one that runs is killed
+ * when it has had its grace (QS_E_INTERRUPTED).
  * Returns 0 when every job has been reported through done(), or -errno when no
  * worker could be started at all.
  */

@@ -39,6 +39,7 @@ void qs_task_prepare(const struct qs_task *task, struct qs_task_run *ret)
 	ret->pool = (struct qs_pool){
 		.workers = 1,
 		.deadline_ms = task->deadline_ms,
+		.grace_ms = task->grace_ms,
 		.job = job,
 		.step = step,
 		.done = done,

@@ -11,7 +11,8 @@
 
 struct qs_task {
 	unsigned deadline_ms;
-	const char *late; /* what a task is told of that was killed: a sentence */
+	unsigned grace_ms; /* after an interrupt; 0: the pool's */
+	const char *late;  /* what a task is told of that was killed: a sentence */
 	/* In the worker; *ret (may stay NULL) travels to the parent as text: nothing secret. */
 	int (*job)(struct qs_worker *worker, void *cookie, json_t **ret, struct qs_error *err);
 	void (*step)(const char *name, void *cookie); /* in the parent; may be NULL */

@@ -100,6 +100,7 @@ int qs_kmip_call(const struct qs_env *env, qs_kmip_job *what, void *cookie, json
 	struct call call = { .env = env, .job = what, .cookie = cookie };
 	const struct qs_task task = {
 		.deadline_ms = env->config.kmip_deadline_s * 1000 + MARGIN_MS,
+		.grace_ms = QS_SERVER_GRACE_MS,
 		.late = late,
 		.job = job,
 		.cookie = &call,

@@ -13,6 +13,12 @@
 #include "base/secret.h"
 
 /*
+ * After an interrupt: enough for the exchange that is under way with a server that answers. One
+ * that does not is not waited for, as a conversation may be cut off anywhere.
+ */
+#define QS_SERVER_GRACE_MS 500U
+
+/*
  * Read the file PATH (logical) that SETTING of qs-util.conf names, by the rules for key files.
  * QS_E_CONFIG: it is not set; QS_E_KEY_FILE.
  */

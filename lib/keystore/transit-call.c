@@ -237,6 +237,7 @@ int qs_transit_call(const struct qs_env *env, const struct qs_transit_record *re
 	};
 	const struct qs_task task = {
 		.deadline_ms = env->config.vault_deadline_s * 1000 + MARGIN_MS,
+		.grace_ms = QS_SERVER_GRACE_MS,
 		.late = late,
 		.job = job,
 		.cookie = &call,

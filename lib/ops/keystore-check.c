@@ -140,7 +140,13 @@ static void save_state(const struct qs_env *env, bool succeeded)
 
 /* ---- together ---- */
 
-void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result)
+static int check_interrupt(struct qs_error *err)
+{
+	return qs_pool_interrupted() ? qs_fail(err, QS_E_INTERRUPTED, "interrupted") : 0;
+}
+
+int qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,
+			   struct qs_error *err)
 {
 	json_t *server = describe(env, ks);
 	json_t *keys = describe_keys(env, ks);
@@ -172,6 +178,8 @@ void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *
 	if (last)
 		(void)json_object_set_new(result, "last_check", last);
 	json_decref(warnings);
+	/* A server that was not waited for is not known to be away. */
+	return check_interrupt(err);
 }
 
 static bool is_refused(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number)
@@ -258,9 +266,15 @@ int qs_keystore_check(const struct qs_env *env, json_t **ret, struct qs_error *e
 	for (size_t i = 0; i < ks.count; i++)
 		if (!ks.generations[i].begun)
 			try_generation(env, &ks, ks.generations[i].number, tried, &failed);
+	/* No event and no record: that somebody ended it says nothing of the keys. */
+	r = check_interrupt(err);
+	if (r < 0) {
+		json_decref(tried);
+		return r;
+	}
 	save_state(env, failed.kind == QS_E_NONE);
 	*ret = json_pack("{s:s,s:s,s:i,s:o}", "state", qs_keystore_state_name(ks.state), "provider",
 			 ks.provider, "generation", (int)ks.current, "tried", tried);
-	qs_keystore_add_server(env, &ks, *ret);
-	return tell(env, *ret, &failed, err);
+	r = qs_keystore_add_server(env, &ks, *ret, err);
+	return r < 0 ? r : tell(env, *ret, &failed, err);
 }

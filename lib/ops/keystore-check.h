@@ -15,9 +15,10 @@
  * (likewise, of keys for some devices only that have credentials of their own; with "generation"),
  * "warnings" (array of sentences: what ends within 30 days, or has ended), "leases" (array of what
  * qs_lease_describe() says), both absent when empty, and "last_check" (time, "succeeded": when the
- * keys were had last; absent where none was).
+ * keys were had last; absent where none was). Fails only with QS_E_INTERRUPTED.
  */
-void qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result);
+int qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,
+			   struct qs_error *err);
 
 /*
  * Wrap and unwrap with every generation; one that needs a PIN which nobody can type is passed

@@ -331,8 +331,8 @@ int qs_keystore_status(const struct qs_env *env, json_t **ret, struct qs_error *
 	qs_rotation_add_error(env, &ks, *ret);
 	if (ks.rotated)
 		(void)json_object_set_new(*ret, "rotated", qs_json_time(ks.rotated));
-	qs_keystore_add_server(env, &ks, *ret);
-	return qs_keystore_add_retained(env, &ks, *ret, err);
+	r = qs_keystore_add_server(env, &ks, *ret, err);
+	return r < 0 ? r : qs_keystore_add_retained(env, &ks, *ret, err);
 }
 
 /* What its workers will want of providers, in one call for all that there is. */

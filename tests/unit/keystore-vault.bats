@@ -353,6 +353,30 @@ END
 	cryptsetup open --test-passphrase --key-file plain --keyfile-size 64 "$(image_of 1)"
 }
 
+@test "Ctrl-C while the server says nothing: 1 and not 75, and a second run goes on" {
+	started openbao
+	# Shorter than any other wait for what was interrupted: who waits for it gets 75.
+	DEADLINE=9 servers "$SERVER"
+	run -1 interrupted_at 3 after --yes keystore enable --provider vault
+	[[ $output == *interrupted* ]]
+	qs --yes keystore enable --provider vault
+	qs cryptformat --no-open "${ID}1" "${ID}2"
+	run -1 interrupted_at 1 before --json cryptopenall --test
+	[ "$(jq -c '[.devices[].error.code]' <<<"$output")" = '["interrupted","interrupted"]' ]
+	run -1 interrupted_at 1 before --json keystore check
+	[ "$(jq -r .error.code <<<"$output")" = interrupted ]
+	[ ! -e "$ROOT/var/lib/qs-util/keystore-check.json" ]
+	run -1 interrupted_at 1 before --json keystore status
+	[ "$(jq -r .error.code <<<"$output")" = interrupted ]
+	run -1 interrupted_at 2 after keystore rotate --force
+	[[ $output == *interrupted* ]]
+	run -0 qs cryptopenall --test
+	run -0 qs keystore rotate --force
+	run -0 --separate-stderr qs --json cryptopenall --test
+	[ "$(jq -c '[.devices[].keystore_generation]' <<<"$output")" = '[2,2]' ]
+	[ "$(admin GET "transit/keys/$(own_key)" | jq .data.latest_version)" = 2 ]
+}
+
 @test "enabling that is killed at any exchange is finished by a second run, and leaves no other key" {
 	local count n when
 	started 1.14

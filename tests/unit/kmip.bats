@@ -111,6 +111,36 @@ exported()
 	[ "$(jq -c '.devices[0] | [.keyslot, has("keystore_generation")]' <<<"$output")" = '[0,false]' ]
 }
 
+# interrupted SIGNAL ARGUMENT...: a command gets it once it talks to a server that says nothing.
+interrupted()
+{
+	local pid signal=$1 status=0
+	rm -f "$OTHER/connections"
+	kmip freeze "$SERVER"
+	setsid "$QS_UTIL" --root="$ROOT" "${@:2}" </dev/null &
+	pid=$!
+	until [ -e "$OTHER/connections" ] || ! kill -0 "$pid"; do sleep 0.02; done
+	kill "-$signal" -- "-$pid"
+	wait "$pid" || status=$?
+	kmip thaw "$SERVER"
+	return "$status"
+}
+
+@test "Ctrl-C and SIGTERM while the server says nothing: 1 and not 75, and a second run goes on" {
+	kmip double "$OTHER" "$SERVER" "count:$(<"$SERVER/port")"
+	# Shorter than any other wait for what was interrupted: who waits for it gets 75.
+	DEADLINE=9 servers "$OTHER"
+	run -1 interrupted INT --yes keystore enable --provider kmip
+	[[ $output == *interrupted* ]]
+	enrolled 2
+	run -1 interrupted INT --json cryptopenall --test
+	[ "$(jq -c '[.devices[].error.code]' <<<"$output")" = '["interrupted","interrupted"]' ]
+	run -1 interrupted TERM --json keystore check
+	[ "$(jq -r .error.code <<<"$output")" = interrupted ]
+	[ ! -e "$ROOT/var/lib/qs-util/keystore-check.json" ]
+	run -0 qs cryptopenall --test
+}
+
 @test "--local asks no server, and leaves only what needs one" {
 	enrolled 2
 	kmip double "$OTHER" "$SERVER" "count:$(<"$SERVER/port")"

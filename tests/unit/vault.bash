@@ -82,11 +82,10 @@ copied()
 	done
 }
 
-# killed_at N before|after ARGUMENT...: all processes of a command, when it has sent its Nth request
-# and the server has (not) done it. Fails when it ends with fewer.
-killed_at()
+# held_at N before|after ARGUMENT...: starts a command, $pid, and waits until it has sent its Nth request
+# and the server, which answers no more, has (not) done it. Fails when the command ends with fewer.
+held_at()
 {
-	local pid n
 	rm -f "$SERVER/held"
 	rules "hold nth=$1 when=$2"
 	setsid "$QS_UTIL" --root="$ROOT" "${@:3}" </dev/null >"$BATS_TEST_TMPDIR/killed" 2>&1 &
@@ -95,8 +94,26 @@ killed_at()
 		kill -0 "$pid" 2>/dev/null || { wait "$pid" || return 2; return 1; }
 		sleep 0.02
 	done
+}
+
+# killed_at N before|after ARGUMENT...: all processes of a command are killed there.
+killed_at()
+{
+	local pid
+	held_at "$@" || return
 	kill -9 -- "-$pid"
 	wait "$pid" || true
+	rules ''
+}
+
+# interrupted_at N before|after ARGUMENT...: Ctrl-C there; output and status are the command's.
+interrupted_at()
+{
+	local pid
+	held_at "$@"
+	kill -INT -- "-$pid"
+	wait "$pid" || { pid=$?; cat "$BATS_TEST_TMPDIR/killed"; rules ''; return "$pid"; }
+	cat "$BATS_TEST_TMPDIR/killed"
 	rules ''
 }
 
