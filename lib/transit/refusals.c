@@ -21,7 +21,8 @@ static const struct qs_transit_refusal refusals[] = {
 	{ "missing 'context'", QS_E_CONFIG,
 	  "the key is a derived one; make one without derived=true" },
 	{ "namespace not found", QS_E_CONFIG,
-	  "it has no such namespace (vault_namespace in qs-util.conf)" },
+	  "it has no such namespace (vault_namespace in qs-util.conf, or a key's own: "
+	  "--kms-namespace)" },
 	{ "no handler for route", QS_E_CONFIG,
 	  "it has no transit engine there (vault_mount in qs-util.conf)" },
 	{ "unsupported path", QS_E_CONFIG,

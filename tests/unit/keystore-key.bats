@@ -238,13 +238,13 @@ last_error()
 	refused 64 "keystore's own key" --kms-key "$(own_key)"
 	refused 2 'vault write -f transit/keys/qs-none' --kms-key qs-none
 	refused 2 'vault write -f transit/keys/none' --kms-key none "${OWN[@]}"
-	refused 78 'no such namespace' --kms-key finance --kms-namespace nowhere
+	refused 78 'vault_namespace in qs-util.conf, or a key' --kms-key finance --kms-namespace nowhere
 	refused 2 'policy' --kms-key finance
 	# The credentials are read as key files are.
 	chmod 0644 "$ROOT$SECRET"
 	refused 2 "$SECRET" --kms-key finance "${OWN[@]}"
 	rm -f "$ROOT$SECRET"
-	refused 2 "$SECRET" --kms-key finance "${OWN[@]}"
+	refused 2 "the secret-id file $SECRET of key finance does not exist" --kms-key finance "${OWN[@]}"
 	(umask 077 && echo wrong >"$ROOT$SECRET")
 	refused 2 'secret-id' --kms-key finance "${OWN[@]}"
 	rules sealed
