@@ -93,7 +93,9 @@ static void print_expiry(FILE *out, const json_t *server, const char *field, con
 static void print_server(FILE *out, const json_t *server)
 {
 	if (text_of(server, "problem"))
-		fprintf(out, "  not reachable: %s\n", text_of(server, "problem"));
+		fprintf(out, "  not %s: %s\n",
+			json_object_get(server, "asked") ? "asked" : "reachable",
+			text_of(server, "problem"));
 	else
 		fprintf(out, "  key server %s, %s %s, answered in %d ms\n",
 			text_of(server, "address"),

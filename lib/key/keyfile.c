@@ -53,28 +53,31 @@ int qs_key_generate(const struct qs_env *env, const char *path, struct qs_secret
 	return r;
 }
 
-static int absent_key(const struct qs_env *env, const char *path, struct qs_error *err)
+/* WHAT, in all of these: how a sentence begins, "the key file PATH". */
+static int absent_key(const struct qs_env *env, const char *what, const char *path,
+		      struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *missing = qs_key_missing_mount(env, path);
 
-	return qs_fail(err, QS_E_KEY_FILE, "the key file %s does not exist%s%s", path,
-		       missing ? ": " : "", missing ? missing : "");
+	return qs_fail(err, QS_E_KEY_FILE, "%s does not exist%s%s", what, missing ? ": " : "",
+		       missing ? missing : "");
 }
 
-static int open_key(const struct qs_env *env, const char *real, const char *path, struct stat *st,
+static int open_key(const struct qs_env *env, const char *what, const char *path, struct stat *st,
 		    struct qs_error *err)
 {
+	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	QS_AUTO(qs_auto_close) int fd = -1;
 
 	/* O_NONBLOCK: a FIFO must not hang us. */
 	fd = open(real, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 && errno == ELOOP)
-		return qs_fail(err, QS_E_KEY_FILE,
-			       "the key file %s is a symbolic link; name the file itself", path);
+		return qs_fail(err, QS_E_KEY_FILE, "%s is a symbolic link; name the file itself",
+			       what);
 	if (fd < 0 && errno == ENOENT)
-		return absent_key(env, path, err);
+		return absent_key(env, what, path, err);
 	if (fd < 0 || fstat(fd, st) < 0) {
-		int r = qs_fail_errno(err, errno, "cannot open the key file %s", path);
+		int r = qs_fail_errno(err, errno, "cannot open %s", what);
 
 		if (err)
 			err->kind = QS_E_KEY_FILE;
@@ -83,36 +86,36 @@ static int open_key(const struct qs_env *env, const char *real, const char *path
 	return qs_take_fd(&fd);
 }
 
-static int check_size(intmax_t size, const char *path, struct qs_error *err)
+static int check_size(intmax_t size, const char *what, struct qs_error *err)
 {
 	if (size == 0)
-		return qs_fail(err, QS_E_KEY_FILE, "the key file %s is empty", path);
+		return qs_fail(err, QS_E_KEY_FILE, "%s is empty", what);
 	if (size > QS_KEY_MAX)
-		return qs_fail(err, QS_E_KEY_FILE,
-			       "the key file %s has %jd bytes; LUKS reads at most %u", path, size,
-			       QS_KEY_MAX);
+		return qs_fail(err, QS_E_KEY_FILE, "%s has %jd bytes; LUKS reads at most %u", what,
+			       size, QS_KEY_MAX);
 	return 0;
 }
 
-static int check_key(const struct stat *st, const char *path, struct qs_error *err)
+static int check_key(const struct stat *st, const char *what, const char *path,
+		     struct qs_error *err)
 {
 	const char *problem;
 	int r;
 
 	if (S_ISDIR(st->st_mode))
-		return qs_fail(err, QS_E_KEY_FILE, "the key file %s is a directory", path);
+		return qs_fail(err, QS_E_KEY_FILE, "%s is a directory", what);
 	if (!S_ISREG(st->st_mode))
-		return qs_fail(err, QS_E_KEY_FILE, "the key file %s is not a regular file", path);
-	r = check_size(st->st_size, path, err);
+		return qs_fail(err, QS_E_KEY_FILE, "%s is not a regular file", what);
+	r = check_size(st->st_size, what, err);
 	if (r < 0)
 		return r;
 	problem = qs_key_not_private(st, 077);
 	if (problem)
 		return qs_fail(
 			err, QS_E_KEY_FILE,
-			"the key file %s %s (mode %04o); chmod 0400 %s, and use a new key if "
-			"others may have read it",
-			path, problem, (unsigned)st->st_mode & 07777U, path);
+			"%s %s (mode %04o); chmod 0400 %s, and use a new key if others may have "
+			"read it",
+			what, problem, (unsigned)st->st_mode & 07777U, path);
 	return 0;
 }
 
@@ -134,35 +137,34 @@ static const struct qs_secret *find_held(const struct qs_held_files *held, const
 	return NULL;
 }
 
-static int load_held(const struct qs_held_files *held, const char *path, struct qs_secret *ret,
-		     struct qs_error *err)
+static int load_held(const struct qs_held_files *held, const char *what, const char *path,
+		     struct qs_secret *ret, struct qs_error *err)
 {
 	const struct qs_secret *content = find_held(held, path);
 	int r;
 
 	if (!content)
 		return qs_fail(err, QS_E_KEY_FILE, "the key bundle has no %s", path);
-	r = check_size((intmax_t)content->size, path, err);
+	r = check_size((intmax_t)content->size, what, err);
 	return r < 0 ? r : qs_secret_copy(content, ret, err);
 }
 
 /* ---- */
 
-int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
-		struct qs_error *err)
+int qs_key_load_as(const struct qs_env *env, const char *what, const char *path,
+		   struct qs_secret *ret, struct qs_error *err)
 {
-	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	QS_AUTO(qs_auto_close) int fd = -1;
 	struct stat st;
 	int r;
 
 	if (is_held(env, path))
-		return load_held(env->held, path, ret, err);
-	fd = open_key(env, real, path, &st, err);
+		return load_held(env->held, what, path, ret, err);
+	fd = open_key(env, what, path, &st, err);
 	if (fd < 0)
 		return fd;
-	r = check_key(&st, path, err);
+	r = check_key(&st, what, path, err);
 	if (r < 0)
 		return r;
 	r = qs_secret_init(&key, (size_t)st.st_size, err);
@@ -170,9 +172,17 @@ int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *re
 		return r;
 	r = qs_file_pread(fd, key.data, key.size, 0);
 	if (r < 0)
-		return qs_fail_errno(err, r, "cannot read the key file %s", path);
+		return qs_fail_errno(err, r, "cannot read %s", what);
 	*ret = qs_secret_move(&key);
 	return 0;
+}
+
+int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
+		struct qs_error *err)
+{
+	QS_AUTO(qs_auto_free) char *what = qs_printf("the key file %s", path);
+
+	return qs_key_load_as(env, what, path, ret, err);
 }
 
 int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,

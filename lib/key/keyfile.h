@@ -62,7 +62,11 @@ int qs_key_erase(const struct qs_env *env, const char *path, struct qs_error *er
 int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
 		struct qs_error *err);
 
-/* The same, where the file may be absent. Returns 1 read, 0 it is not there. */
+/* The same of a file that sentences call WHAT instead of "the key file PATH". */
+int qs_key_load_as(const struct qs_env *env, const char *what, const char *path,
+		   struct qs_secret *ret, struct qs_error *err);
+
+/* The same as qs_key_load(), where the file may be absent. Returns 1 read, 0 it is not there. */
 int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
 			 struct qs_error *err);
 

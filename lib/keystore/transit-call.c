@@ -24,7 +24,7 @@
 
 /* Whose credentials, and where: of the configuration, or of a key for some devices only. */
 struct identity {
-	const char *role, *secret_id_file, *setting; /* of the file, in sentences */
+	const char *role, *secret_id_file, *key; /* whose, if it is not the configuration's */
 	const char *login_space, *name_space;
 };
 
@@ -53,7 +53,6 @@ static struct identity identify(const struct qs_env *env, const struct qs_transi
 	struct identity id = {
 		.role = config->vault_role_id,
 		.secret_id_file = config->vault_secret_id_file,
-		.setting = "vault_secret_id_file",
 		.login_space = config->vault_namespace,
 		.name_space = config->vault_namespace,
 	};
@@ -63,7 +62,7 @@ static struct identity identify(const struct qs_env *env, const struct qs_transi
 	if (record && *record->role) {
 		id.role = record->role;
 		id.secret_id_file = record->secret_id_file;
-		id.setting = "its secret-id file";
+		id.key = record->key;
 		id.login_space = id.name_space;
 	}
 	return id;
@@ -75,12 +74,23 @@ bool qs_transit_same_login(const struct qs_transit_record *a, const struct qs_tr
 	       (!*a->role || strcmp(a->name_space, b->name_space) == 0);
 }
 
+static int load(const struct call *call, const char *path, struct qs_secret *ret,
+		struct qs_error *err)
+{
+	const char *key = call->identity.key;
+	QS_AUTO(qs_auto_free)
+	char *what = qs_printf("the secret-id file %s of key %s", path, key ? key : "");
+
+	return key ? qs_key_load_as(call->env, what, path, ret, err)
+		   : qs_server_credential(call->env, path, "vault_secret_id_file", ret, err);
+}
+
 /* One line of visible ASCII that can stand in JSON as it is. */
 static int load_line(const struct call *call, const char *path, struct qs_secret *ret,
 		     struct qs_error *err)
 {
 	const char *text;
-	int r = qs_server_credential(call->env, path, call->identity.setting, ret, err);
+	int r = load(call, path, ret, err);
 
 	if (r < 0)
 		return r;

@@ -395,6 +395,11 @@ POST transit/decrypt/$(own_key) - 200" ]
 	run -0 qs keystore status
 	[[ $output == *'warning: the secret-id in'* ]]
 	[[ $output == *'for generation 2:'* ]]
+	# A file of ours that is away is not the server's failure.
+	rm -f "$ROOT$SECRET"
+	run -0 qs keystore status
+	[[ $output == *"not asked: the secret-id file $SECRET of key finance does not exist"$'\n'* ]]
+	qs --json keystore status | "$BATS_TEST_DIRNAME/../validate-json"
 }
 
 @test "a format, a change, a rotation and a return killed at any exchange open, and a second run finishes" {
