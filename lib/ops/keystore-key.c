@@ -427,6 +427,9 @@ static int bring(const struct qs_env *env, struct qs_keystore *ks, const char *c
 	if (r < 0)
 		return r;
 	r = aim_all(env, &found, devices, count, target, ret, err);
+	/* What a run that was killed brought there may not be durable. */
+	if (r == 0 && ret->count > 0)
+		r = qs_keystore_flush(env, err);
 	if (r == 0)
 		r = qs_keystore_bring(env, ks, &found, ret, err);
 	/* Settling would only tell of every device that it was not looked at. */

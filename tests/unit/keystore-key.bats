@@ -88,8 +88,11 @@ last_error()
 	run -0 qs keystore rewrap --cluster-key "${ID}3" "${ID}4"
 	[ "$(generation_of 3)$(generation_of 4)" = 55 ]
 	[ ! -e "$KEYSTORE/3.vault" ]
-	run -0 qs keystore rewrap --cluster-key "${ID}3"
+	# Nothing is left to do, but to make sure of what a run that was killed may have left unsynced.
+	ASAN_OPTIONS=detect_leaks=0 run -0 strace -f -qq -y -e trace=syncfs -o "$BATS_TEST_TMPDIR/trace" \
+		"$QS_UTIL" --root="$ROOT" keystore rewrap --cluster-key "${ID}3"
 	[ "$output" = "${ID}3: nothing done for enc-scsi-30003 (has that key already)" ]
+	grep -q 'syncfs(.*cryptconf/headers' "$BATS_TEST_TMPDIR/trace"
 	qs --json keystore rewrap --cluster-key "${ID}3" | "$BATS_TEST_DIRNAME/../validate-json"
 	[ "$(admin GET transit/keys/qs-one | jq -c '.data | [.latest_version, .min_decryption_version]')" = '[1,1]' ]
 	run -0 qs keystore rewrap --all --cluster-key
