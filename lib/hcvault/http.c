@@ -3,6 +3,7 @@
  * environment, times and sizes bounded. Nothing here logs, so no secret can be in a log.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/env.h"
+#include "base/lookup.h"
 #include "hcvault/internal.h"
 
 #define PORT "8200"
@@ -83,8 +85,69 @@ void qs_hcvault_disconnect(struct qs_hcvault_link *link)
 {
 	if (link->curl)
 		curl_easy_cleanup(link->curl);
+	curl_slist_free_all(link->addresses);
 	qs_secret_done(&link->buffer);
 	*link = (struct qs_hcvault_link){};
+}
+
+/* The port that a server has where none stands: "[::1]", "name". */
+static bool has_port(const char *server)
+{
+	const char *end = strrchr(server, ']');
+
+	return strchr(end ? end : server, ':') != NULL;
+}
+
+/* "HOST:PORT:ADDRESS,...", as libcurl wants it. */
+static char *in_words(const char *host, const char *port, const struct addrinfo *list)
+{
+	char *text = qs_printf("%s:%s:", host, port);
+	const char *between = "";
+
+	for (const struct addrinfo *a = list; a; a = a->ai_next) {
+		bool six = a->ai_family == AF_INET6;
+		char address[NI_MAXHOST], *longer;
+
+		if (getnameinfo(a->ai_addr, a->ai_addrlen, address, sizeof(address), NULL, 0,
+				NI_NUMERICHOST) != 0)
+			continue;
+		longer = qs_printf("%s%s%s%s%s", text, between, six ? "[" : "", address,
+				   six ? "]" : "");
+		free(text);
+		text = longer;
+		between = ",";
+	}
+	return text;
+}
+
+/*
+ * Not by libcurl: it gives a look-up up by waiting for it, for as long as name servers may take,
+ * which would use up the time of the servers behind this one.
+ */
+static int look_up(struct qs_hcvault_link *link, struct qs_error *err)
+{
+	const char *colon = has_port(link->server) ? strrchr(link->server, ':') : NULL;
+	const char *port = colon ? colon + 1 : PORT;
+	size_t size = colon ? (size_t)(colon - link->server) : strlen(link->server);
+	QS_AUTO(qs_auto_free) char *host = qs_printf("%.*s", (int)size, link->server);
+	QS_AUTO(qs_auto_free) char *text = NULL;
+	struct addrinfo *list = NULL;
+	struct in_addr literal;
+	int r;
+
+	if (*host == '[' || inet_pton(AF_INET, host, &literal) == 1)
+		return 0;
+	r = qs_look_up(host, port, link->deadline - qs_hcvault_now(), &list, err);
+	link->silent = r < 0 && qs_hcvault_now() >= link->deadline;
+	if (r < 0)
+		return r;
+	text = in_words(host, port, list);
+	freeaddrinfo(list);
+	link->addresses = curl_slist_append(NULL, text);
+	if (!link->addresses ||
+	    curl_easy_setopt(link->curl, CURLOPT_RESOLVE, link->addresses) != CURLE_OK)
+		return qs_fail(err, QS_E_MEMORY, "no memory for the addresses of %s", host);
+	return 0;
 }
 
 int qs_hcvault_connect(const struct qs_hcvault_access *access, const char *server, int64_t deadline,
@@ -116,7 +179,9 @@ int qs_hcvault_connect(const struct qs_hcvault_access *access, const char *serve
 	c |= curl_easy_setopt(ret->curl, CURLOPT_CAINFO_BLOB, &ca);
 	c |= curl_easy_setopt(ret->curl, CURLOPT_WRITEFUNCTION, receive);
 	c |= curl_easy_setopt(ret->curl, CURLOPT_WRITEDATA, ret);
-	return c == CURLE_OK ? 0 : qs_fail(err, QS_E_FAILED, "libcurl lacks what is needed");
+	if (c != CURLE_OK)
+		return qs_fail(err, QS_E_FAILED, "libcurl lacks what is needed");
+	return look_up(ret, err);
 }
 
 /* ---- what failed ---- */
@@ -205,14 +270,6 @@ static int add_headers(const struct qs_hcvault_link *link, const struct qs_hcvau
 	if (r == 0 && *space && !request->server)
 		r = add_header(ret, "X-Vault-Namespace", space);
 	return r;
-}
-
-/* The port that a server has where none stands: "[::1]", "name". */
-static bool has_port(const char *server)
-{
-	const char *end = strrchr(server, ']');
-
-	return strchr(end ? end : server, ':') != NULL;
 }
 
 static CURLcode perform(struct qs_hcvault_link *link, const struct qs_hcvault_request *request,

@@ -15,8 +15,9 @@ struct qs_hcvault_link {
 	const struct qs_hcvault_access *access;
 	const char *server; /* "HOST[:PORT]" */
 	CURL *curl;
-	int64_t deadline;        /* of qs_hcvault_now() */
-	struct qs_secret buffer; /* the last answer lies in it */
+	struct curl_slist *addresses; /* of its name, for libcurl */
+	int64_t deadline;             /* of qs_hcvault_now() */
+	struct qs_secret buffer;      /* the last answer lies in it */
 	size_t used;
 	bool too_large;
 	bool refused; /* the failure is an answer: other servers would say the same */

@@ -1,6 +1,5 @@
 /*
- * A TCP connection within a deadline. getaddrinfo() itself knows none: a name server
- * that does not answer would use up the time of the key servers behind it.
+ * A TCP connection within a deadline.
  */
 #define _GNU_SOURCE
 #include <netdb.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/lookup.h"
 #include "kmip/internal.h"
 
 int64_t qs_kmip_now(void)
@@ -32,47 +32,6 @@ int qs_kmip_wait(int fd, short events, int64_t deadline)
 	if (r < 0)
 		return -errno;
 	return r == 0 ? -ETIMEDOUT : 0;
-}
-
-/* What glibc works on in a thread of its own; it outlives a deadline that passes. */
-struct lookup {
-	struct gaicb request;
-	struct addrinfo hints;
-	char name[256], port[6];
-};
-
-static int look_up(const struct qs_kmip_host *host, int64_t deadline, struct addrinfo **ret,
-		   struct qs_error *err)
-{
-	struct lookup *l = calloc(1, sizeof(*l));
-	struct gaicb *list[1] = { l ? &l->request : NULL };
-	int64_t left = deadline - qs_kmip_now();
-	const struct timespec timeout = { left > 0 ? left / 1000 : 0,
-					  left > 0 ? left % 1000 * 1000000 : 0 };
-	int r;
-
-	if (!l)
-		return qs_fail(err, QS_E_MEMORY, "no memory to look up %s", host->name);
-	memcpy(l->name, host->name, sizeof(l->name));
-	memcpy(l->port, host->port, sizeof(l->port));
-	l->hints.ai_socktype = SOCK_STREAM;
-	l->request = (struct gaicb){ .ar_name = l->name,
-				     .ar_service = l->port,
-				     .ar_request = &l->hints };
-	r = getaddrinfo_a(GAI_NOWAIT, list, 1, NULL);
-	if (r == 0)
-		(void)gai_suspend((const struct gaicb *const *)list, 1, &timeout);
-	if (r == 0)
-		r = gai_error(list[0]);
-	/* The thread still writes into it: it is given up, until the worker process ends. */
-	if (r == EAI_INPROGRESS)
-		return qs_fail(err, QS_E_TEMPORARY, "no name server answered for %s", host->name);
-	*ret = l->request.ar_result;
-	free(l);
-	if (r != 0)
-		return qs_fail(err, QS_E_TEMPORARY, "cannot find the address of %s: %s", host->name,
-			       gai_strerror(r));
-	return 0;
 }
 
 static int dial_one(const struct addrinfo *a, int64_t deadline)
@@ -99,7 +58,7 @@ static int dial_one(const struct addrinfo *a, int64_t deadline)
 int qs_kmip_dial(const struct qs_kmip_host *host, int64_t deadline, struct qs_error *err)
 {
 	struct addrinfo *list = NULL;
-	int r = look_up(host, deadline, &list, err);
+	int r = qs_look_up(host->name, host->port, deadline - qs_kmip_now(), &list, err);
 
 	if (r < 0)
 		return r;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # Key servers whose name is looked up at a name server that says nothing: the C library would wait
-# for it for minutes, which kmip_deadline and vault_deadline end.
+# for it for minutes, and libcurl for the C library; kmip_deadline and vault_deadline end that.
 
 load tree
 load kmip
@@ -18,6 +18,8 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("127.0.0.77", 53))
 signal.pause()' 3>&- &
 	SILENT=$!
+	# Before, the kernel would refuse for it, which is an answer.
+	until grep -q ' 4D00007F:0035 ' /proc/net/udp; do sleep 0.02; done
 	printf '%s\n' 'nameserver 127.0.0.77' 'options timeout:30 attempts:5' >"$BATS_TEST_TMPDIR/resolv.conf"
 }
 
@@ -49,13 +51,13 @@ unnamed()
 	run -0 unnamed cryptopen --test "${ID}1"
 }
 
-@test "vault: its deadline ends the look-up, too" {
+@test "vault: the next server is asked" {
 	echo secret >"$ROOT/etc/cryptconf/vault/secret-id"
 	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=here -days 9 \
 		-keyout /dev/null -out "$ROOT/etc/cryptconf/vault/ca.pem" 2>/dev/null
 	chmod 0400 "$ROOT/etc/cryptconf/vault"/*
-	echo 'vault_servers = "keys.example"; vault_deadline = 2; vault_role_id = "role";' >"$ROOT/etc/cryptconf/qs-util.conf"
+	echo 'vault_servers = "keys.example,localhost:1"; vault_deadline = 2; vault_role_id = "role";' >"$ROOT/etc/cryptconf/qs-util.conf"
 	run -75 unnamed --yes keystore enable --provider vault
-	[[ $output == *'keys.example'* || $output == *'no Vault server answered within 2 seconds'* ]]
+	[[ $output == *'Vault server keys.example: no name server answered for keys.example; Vault server localhost:1: cannot connect'* ]]
 	[ ! -e "$ROOT/etc/cryptconf/keystore" ]
 }
