@@ -87,6 +87,7 @@ static const struct qs_status statuses[] = {
 	     "keystore" },
 	{ 5, "FILE exists" },
 	{ 75, "a file was changed while it was being read" },
+	{ 78, "keystore.json is damaged, or lost beside keys of the keystore" },
 	{}
 };
 

@@ -16,6 +16,7 @@
 #include "keystore/token.h"
 #include "luks/backup.h"
 #include "ops/internal.h"
+#include "ops/keystore.h"
 #include "ops/open.h"
 #include "tab/crypttab.h"
 
@@ -195,6 +196,12 @@ static bool has_device(const struct qs_collected *c, const char *name)
 	return false;
 }
 
+static void add_missing(struct qs_collected *c, const char *name)
+{
+	c->missing = grow(c->missing, c->missing_count, sizeof(*c->missing));
+	c->missing[c->missing_count++] = qs_strdup(name);
+}
+
 /*
  * A key of a line that is outside of keys_dir gets the name that it would have there. One that is
  * not there is not missed where the keystore has it.
@@ -217,8 +224,7 @@ static int add_outside_key(const struct qs_env *env, struct qs_collected *c,
 	if (r == 0) {
 		qs_log(QS_LOG_WARNING, "the key file %s of %s is not there, so the bundle lacks it",
 		       e->key, e->name);
-		c->missing = grow(c->missing, c->missing_count, sizeof(*c->missing));
-		c->missing[c->missing_count++] = qs_strdup(e->name);
+		add_missing(c, e->name);
 		return 0;
 	}
 	/* Its namesake in keys_dir is another file and may be another key. */
@@ -273,6 +279,29 @@ static int add_line(const struct qs_env *env, struct qs_collected *c,
 	return r;
 }
 
+/* Without a keystore their lines are nobody's. */
+static int add_lost(const struct qs_env *env, struct qs_collected *c, const struct qs_crypttab *tab,
+		    struct qs_error *err)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes lost = {};
+	int r = qs_open_find_lost(env, tab, &lost, err);
+
+	for (size_t i = 0; r == 0 && i < lost.count; i++) {
+		const struct qs_outcome *o = &lost.items[i];
+
+		if (o->error.kind != QS_E_NONE)
+			qs_log(QS_LOG_WARNING, "%s: %s, so the bundle may lack its key", o->name,
+			       o->error.text);
+		else
+			qs_log(QS_LOG_WARNING,
+			       "the key of %s is in the keystore, which is not on this machine, so "
+			       "the bundle lacks it",
+			       o->name);
+		add_missing(c, o->name);
+	}
+	return r;
+}
+
 static int add_lines(const struct qs_env *env, struct qs_collected *c, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
@@ -284,7 +313,7 @@ static int add_lines(const struct qs_env *env, struct qs_collected *c, struct qs
 		if (qs_open_is_our_line(env, e))
 			r = add_line(env, c, e, err);
 	}
-	return r;
+	return r < 0 ? r : add_lost(env, c, tab, err);
 }
 
 /* Keys that are named after a device and have no line. */

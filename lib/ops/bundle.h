@@ -24,10 +24,10 @@ struct qs_keybackup_options {
 /*
  * Seal keys, header backups, configuration and tables into one file, durably.
  * *ret: "file" (null for FD), "size", "keys", "headers", "devices" (names),
- * "missing" (names whose crypttab line has a key file that is not there), "keystore" (one is in
- * it), "by_keystore" (names whose key is in that keystore and nowhere else in the bundle). Fails
- * with QS_E_KEY_FILE when a key cannot be read or there is none at all, QS_E_TEMPORARY when a file
- * changes meanwhile.
+ * "missing" (names whose crypttab line has a key file that is not there, or whose key is in a
+ * keystore that is not), "keystore" (one is in it), "by_keystore" (names whose key is in that
+ * keystore and nowhere else in the bundle). Fails with QS_E_KEY_FILE when a key cannot be read or
+ * there is none at all, QS_E_TEMPORARY when a file changes meanwhile, and as qs_keystore_load().
  */
 int qs_keybackup(const struct qs_env *env, const struct qs_keybackup_options *options, json_t **ret,
 		 struct qs_error *err);

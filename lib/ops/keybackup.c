@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/utf8.h"
+#include "keystore/keystore.h"
 #include "ops/bundle-collect.h"
 #include "ops/bundle.h"
 #include "ops/internal.h"
@@ -188,12 +189,16 @@ int qs_keybackup(const struct qs_env *env, const struct qs_keybackup_options *op
 	QS_AUTO(qs_collected_done) struct qs_collected c = {};
 	QS_AUTO(qs_auto_seal) struct qs_seal *seal = NULL;
 	struct qs_member_writer w = { .sink = seal_piece };
+	struct qs_keystore ks;
 	const void *data = NULL;
 	size_t size = 0;
 	int r;
 
 	qs_secret_lock_all();
 	r = qs_output_file_check(env, &options->out, err);
+	/* One that is not usable shall not take the place of one in an older bundle. */
+	if (r == 0)
+		r = qs_keystore_load(env, &ks, err);
 	if (r == 0)
 		r = qs_collect(env, !options->no_headers, &c, err);
 	if (r == 0)

@@ -437,6 +437,26 @@ forge()
 	[ "$(grep -c 'key proven' <<<"$output")" -eq 2 ]
 }
 
+@test "a keystore that is damaged or lost is not left out in silence" {
+	qs --yes keystore enable
+	qs cryptformat --no-open "${ID}1" "${ID}2"
+	mkdir -m 0700 "$KEYS"
+	new_key "$KEYS/other.key"
+	echo '{' >"$ROOT/etc/cryptconf/keystore/keystore.json"
+	run -78 backup
+	[[ $output == *keystore.json* ]]
+	rm "$ROOT/etc/cryptconf/keystore/keystore.json"
+	run -78 backup
+	[[ $output == *'put that back from a key bundle'* ]]
+	[ ! -e "$BUNDLE" ]
+	rm -r "$ROOT/etc/cryptconf/keystore"
+	run -0 --separate-stderr backup --json
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	[ "$(jq -c '.result | [.keystore, .missing]' <<<"$output")" = '[false,["enc-scsi-30001","enc-scsi-30002"]]' ]
+	# shellcheck disable=SC2154 # run sets it
+	[[ $stderr == *'enc-scsi-30001 is in the keystore, which is not on this machine'* ]]
+}
+
 @test "a device that nothing in the bundle opens is a failure, with the way out" {
 	qs --yes keystore enable
 	qs cryptformat --no-open "${ID}1"
