@@ -144,6 +144,8 @@ static const struct qs_example examples[] = {
 	{ "cryptformat /dev/sdj", "encrypt an empty disk with a key of its own" },
 	{ "cryptformat /dev/sdj /dev/sdk /dev/sdl", "several at once, in parallel" },
 	{ "cryptformat --key-file /root/k.key /dev/sdj", "with a key that exists" },
+	{ "cryptformat --kms-key finance /dev/sdj",
+	  "with a key that somebody made at the Vault server for some devices" },
 	{}
 };
 

@@ -5,7 +5,7 @@
 # guest: --disk scsi:a:20M --disk scsi:b:20M --disk scsi:c:20M --disk scsi:d:20M
 # guest: --disk scsi:e:20M --disk scsi:f:20M --disk scsi:g:20M --disk scsi:h:20M
 # guest: --disk scsi:i:20M --disk scsi:j:20M:wwn=0x5001517bb282023a
-# guest: --disk scsi:k:20M --disk scsi:l:20M --tpm @state/tpm
+# guest: --disk scsi:k:20M --disk scsi:l:20M --tpm @state/tpm --host @dir/key-server:both
 
 load lib
 
@@ -296,4 +296,31 @@ open_devices()
 	example 'keystore rewrap --all'
 	qs-util cryptclose /dev/sdk
 	qs-util --json cryptopen /dev/sdk | jq -e '.devices[0].keystore_generation == 1'
+}
+
+# generation_of DISK: what opens it.
+generation_of()
+{
+	qs-util --json cryptopen --test "$1" | jq '.devices[0].keystore_generation'
+}
+
+@test "the keystore at key servers, and a device with a key of its own" {
+	bare /dev/sdj /dev/sdk
+	join_network
+	mkdir -p /etc/cryptconf
+	cp -a /servers/etc/cryptconf/. /etc/cryptconf
+	example '--yes keystore enable --provider vault'
+	example 'cryptformat --kms-key finance /dev/sdj'
+	[ "$(generation_of /dev/sdj)" = 2 ]
+	example 'keystore rewrap --cluster-key /dev/sdj'
+	[ "$(generation_of /dev/sdj)" = 1 ]
+	example 'keystore rewrap --kms-key finance /dev/sdj'
+	example 'keystore rotate --kms-key finance --force'
+	qs-util cryptformat --no-open /dev/sdk
+	example '--yes keystore migrate --provider kmip'
+	qs-util --json keystore status |
+		jq -e '[.result.generations[] | select(.devices > 0) | .key.name == "finance"] == [true, false]'
+	qs-util cryptcloseall
+	qs-util cryptopenall
+	[ -b "/dev/mapper/$NAME" ]
 }

@@ -220,6 +220,18 @@ mark_and_wait()
 	sleep infinity
 }
 
+# join_network: the card of "run --host", where systemd-networkd does not do it.
+join_network()
+{
+	local card
+	modprobe virtio_net
+	wait_for compgen -G '/sys/class/net/e*' >/dev/null
+	settle
+	card=$(basename /sys/class/net/e*)
+	busybox ip link set "$card" up
+	busybox ip address add 10.0.2.15/24 dev "$card"
+}
+
 # keep FILE...: sends them to the host, into the directory of "run --keep".
 keep()
 {
