@@ -500,7 +500,8 @@ void qs_open_finish(const struct qs_env *env, const struct qs_open_options *opti
 	if (!options->test)
 		qs_event_report_open(env, list);
 	qs_heal(env, options, requests, list);
-	if (!options->test)
+	/* This machine's keystore, if it has one, may be another than the bundle's. */
+	if (!options->test && !options->bundle)
 		qs_keystore_follow_up(env, list);
 }
 

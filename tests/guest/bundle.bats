@@ -21,11 +21,14 @@ open_count()
 
 key_sums()
 {
-	(cd /etc/cryptconf && find keys headers -type f | sort | xargs sha256sum)
+	(cd /etc/cryptconf && find keys headers keystore -type f | sort | xargs sha256sum)
 }
 
-@test "boot 1: four disks, data on one, and a bundle of their keys elsewhere" {
-	qs-util cryptformat "${links[@]}"
+@test "boot 1: four disks, data on one, whose key is in the keystore, and a bundle elsewhere" {
+	qs-util cryptformat "${links[@]:0:3}"
+	qs-util --yes keystore enable
+	qs-util cryptformat "${links[3]}"
+	[ ! -e /etc/cryptconf/keys/enc-virtio-d4.key ]
 	mkfs.ext4 -q /dev/mapper/enc-virtio-d4
 	mount /dev/mapper/enc-virtio-d4 /mnt
 	echo 'the data' >/mnt/data
