@@ -158,10 +158,11 @@ int qs_open_find_lost(const struct qs_env *env, const struct qs_crypttab *tab,
 /*
  * Put "keystore" into that of KEYSLOTS (objects with "number") which the keystore opens by the
  * header H: "generation", and "key" (of struct qs_provider) where it is one of a key server's.
- * Asks no provider.
+ * Asks no provider. It is an error that the header has a key in the keystore, and this machine's is
+ * lost, or does not have it.
  */
-void qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header *h,
-			  json_t *keyslots);
+int qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header *h, json_t *keyslots,
+			 struct qs_error *err);
 
 /*
  * What can be said of the keystore's keyslot of the loaded header: the same, and

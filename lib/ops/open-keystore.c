@@ -122,8 +122,8 @@ static json_t *describe(const struct qs_env *env, const struct qs_keystore *ks, 
 			 provider->key ? provider->key(env, ks, number) : NULL);
 }
 
-void qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header *h,
-			  json_t *keyslots)
+int qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header *h, json_t *keyslots,
+			 struct qs_error *err)
 {
 	struct qs_keystore_token t;
 	struct qs_keystore ks;
@@ -132,15 +132,22 @@ void qs_keystore_describe(const struct qs_env *env, const struct qs_luks_header 
 	int number;
 	const json_t *token = qs_keystore_token_find(h->json, &number);
 
-	if (!token || qs_keystore_token_parse(token, h->uuid, &t, NULL) < 0 ||
-	    qs_keystore_load(env, &ks, NULL) < 0 || qs_keystore_check_token(&ks, &t, NULL) < 0)
-		return;
+	int r;
+
+	if (!token || qs_keystore_token_parse(token, h->uuid, &t, NULL) < 0)
+		return 0;
+	r = qs_keystore_load(env, &ks, err);
+	if (r == 0)
+		r = qs_keystore_check_token(&ks, &t, err);
+	if (r < 0)
+		return r;
 	json_array_foreach(keyslots, i, slot)
 	{
 		if (json_integer_value(json_object_get(slot, "number")) == t.slot)
 			(void)json_object_set_new(slot, "keystore",
 						  describe(env, &ks, t.generation));
 	}
+	return 0;
 }
 
 json_t *qs_keystore_look(const struct qs_env *env, struct crypt_device *cd,

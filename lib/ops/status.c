@@ -64,6 +64,7 @@ static void add_keyslots(const struct qs_status *st, struct qs_status_subject *s
 	struct qs_keyslot slots[MAX_KEYSLOTS];
 	size_t n = qs_luks_keyslots(&s->header, slots, MAX_KEYSLOTS);
 	json_t *list = json_array();
+	struct qs_error err = {};
 
 	for (size_t i = 0; i < n; i++)
 		(void)json_array_append_new(
@@ -73,8 +74,8 @@ static void add_keyslots(const struct qs_status *st, struct qs_status_subject *s
 					opened_by(st, s, &slots[i])));
 	set(s, "keyslots", list);
 	qs_tpm2_describe(s->header.json, s->outcome->details);
-	if (s->header.version == 2)
-		qs_keystore_describe(st->env, &s->header, list);
+	if (s->header.version == 2 && qs_keystore_describe(st->env, &s->header, list, &err) < 0)
+		warn(s, "%s", err.text);
 	if (n == 0)
 		warn(s, "no keyslot: nothing opens this device but a header backup");
 }
