@@ -295,7 +295,8 @@ static const struct qs_status statuses[] = {
 	{ 2, "a key cannot be unwrapped, or TPM or key server do not give the key that wraps it" },
 	{ 5, "it is enabled already, or another command changes it; export: FILE exists" },
 	{ 6,
-	  "a device or header backup depends on it, or not confirmed; rotate: it was done less "
+	  "a device or header backup depends on it, or not confirmed; enable: one has a key in a keystore "
+	  "that is not on this machine; rotate: it was done less "
 	  "than a day ago; verify: a volume is not the one that was enrolled; kmip, vault: no certificate "
 	  "that kmip_ca (vault_ca) vouches for" },
 	{ 7, "rotate: some devices could not be rewrapped; the same command again goes on" },

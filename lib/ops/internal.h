@@ -132,6 +132,9 @@ int qs_outcomes_run_beside(const struct qs_env *env, struct qs_outcomes *list, c
  */
 int qs_outcomes_add_ours(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err);
 
+/* What is not listed yet and behind a line that would be ours with a keystore. */
+int qs_outcomes_add_lines(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err);
+
 /*
  * Link and name of a device under which its key, backups and line are found: the
  * name of the line of ours that leads to it (a disk that moved to another link

@@ -287,6 +287,9 @@ int qs_keystore_scan(const struct qs_env *env, const struct qs_keystore *ks,
 	walk.links = &links;
 	if (r == 0 && how != QS_SCAN_BACKUPS)
 		r = qs_outcomes_add_ours(&walk, ret, err);
+	/* What a keystore that is gone opened. */
+	if (r == 0 && ks->state == QS_KEYSTORE_DISABLED)
+		r = qs_outcomes_add_lines(&walk, ret, err);
 	if (r == 0)
 		r = add_all_backups(&s, err);
 	if (r == 0)

@@ -3,7 +3,8 @@
  * run of the same command does:
  *
  *   enable                                left behind                  second run
- *   refuse, ask the provider              nothing                      all
+ *   refuse while something depends on     nothing                      all
+ *   another store; ask the provider
  *   directory, keystore.json "enabling"   nothing depends on it        erases the rest, all
  *   the KEK of generation 1, durable        as before                    as before
  *   wrap and unwrap a probe with it         as before                    as before
@@ -85,12 +86,55 @@ static int refuse_state(const struct qs_env *env, const struct qs_keystore *ks,
 	return ks->state == QS_KEYSTORE_DISABLED ? qs_keystore_refuse_remains(env, true, err) : 0;
 }
 
+/* A new keystore opens nothing of an older one, and leaves its files no place to come back to. */
+static int refuse_elsewhere(const struct qs_outcomes *found, struct qs_error *err)
+{
+	const struct qs_outcome *first = NULL, *unknown = NULL;
+	size_t count = 0;
+	const char *s;
+
+	for (size_t i = found->count; i > 0; i--) {
+		const struct qs_outcome *o = &found->items[i - 1];
+
+		unknown = o->error.kind != QS_E_NONE ? o : unknown;
+		first = json_object_get(o->details, "elsewhere") ? o : first;
+		count += first == o;
+	}
+	s = count == 1 ? "" : "s";
+	if (first)
+		return qs_fail(err, QS_E_FORBIDDEN,
+			       "%zu device%s and header backup%s %s a key in a keystore that is "
+			       "not on this machine, %s first: put that keystore back from a key "
+			       "bundle (qs-util keyrestore), or take these keys away: `qs-util "
+			       "cryptenroll DEVICE --wipe keystore`; `qs-util keystore purge "
+			       "--all` ends the retention of what was destroyed",
+			       count, s, s, count == 1 ? "has" : "have", first->device);
+	return !unknown ? 0
+			: qs_fail(err, QS_E_FORBIDDEN,
+				  "it cannot be told whether %s has a key in another keystore: %s",
+				  unknown->device, unknown->error.text);
+}
+
+/* May a keystore begin here? KS is none, or one whose enabling was cut off. */
+static int refuse_beginning(const struct qs_env *env, const struct qs_keystore *ks,
+			    struct qs_error *err)
+{
+	QS_AUTO(qs_outcomes_done) struct qs_outcomes found = {};
+	struct qs_env quiet = *env;
+	int r = refuse_state(env, ks, err);
+
+	quiet.progress = NULL;
+	if (r == 0)
+		r = qs_keystore_scan(&quiet, ks, QS_SCAN_COUNT, &found, err);
+	return r < 0 ? r : refuse_elsewhere(&found, err);
+}
+
 int qs_keystore_may_enable(const struct qs_env *env, struct qs_error *err)
 {
 	struct qs_keystore ks;
 	int r = qs_keystore_load(env, &ks, err);
 
-	return r < 0 ? r : refuse_state(env, &ks, err);
+	return r < 0 ? r : refuse_beginning(env, &ks, err);
 }
 
 static int make_first(const struct qs_env *env, const struct qs_provider *provider,
@@ -143,7 +187,7 @@ int qs_keystore_enable(const struct qs_env *env, const char *name, struct qs_err
 		return lock;
 	r = qs_keystore_load(env, &ks, err);
 	if (r == 0)
-		r = refuse_state(env, &ks, err);
+		r = refuse_beginning(env, &ks, err);
 	if (r == 0)
 		r = provider->health(env, err);
 	if (r == 0)

@@ -121,8 +121,10 @@ static int add_present(const struct qs_env *env, struct qs_outcomes *list, struc
 	return r;
 }
 
-/* Image files, which no scan finds. */
-static int add_tabled(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err)
+/* Image files, which no scan finds, behind the lines that IS_MEANT says. */
+static int add_tabled(const struct qs_env *env,
+		      bool is_meant(const struct qs_env *env, const struct qs_crypttab_entry *e),
+		      struct qs_outcomes *list, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_crypttab) struct qs_crypttab *tab = NULL;
 	int r = qs_crypttab_load(env, &tab, err);
@@ -132,7 +134,7 @@ static int add_tabled(const struct qs_env *env, struct qs_outcomes *list, struct
 		QS_AUTO(qs_auto_device) struct qs_device *dev = NULL;
 		struct qs_error own = {};
 
-		if (!qs_open_is_our_line(env, e))
+		if (!is_meant(env, e))
 			continue;
 		if (qs_device_find(env, e->device, &dev, &own) < 0) {
 			if (!qs_device_is_absent(&own))
@@ -148,5 +150,10 @@ int qs_outcomes_add_ours(const struct qs_env *env, struct qs_outcomes *list, str
 {
 	int r = add_present(env, list, err);
 
-	return r < 0 ? r : add_tabled(env, list, err);
+	return r < 0 ? r : add_tabled(env, qs_open_is_our_line, list, err);
+}
+
+int qs_outcomes_add_lines(const struct qs_env *env, struct qs_outcomes *list, struct qs_error *err)
+{
+	return add_tabled(env, qs_open_may_be_our_line, list, err);
 }

@@ -55,13 +55,30 @@ settled_disks()
 }
 
 @test "boot 3: the disks with all of /etc in another machine: refused, whatever its TPM is" {
+	local disk host
 	settled_disks
 	run -2 qs-util cryptopenall
 	[[ $output == *'generation 1 of the keystore: '*'another'* ]]
-	# It has a storage root key of its own by now.
+	# A keystore of its own would have no place for this one any more.
 	mv /etc/cryptconf/keystore /root/
+	run -6 qs-util --yes keystore enable --provider tpm2
+	[[ $output == *'4 devices and header backups'* || $output == *'8 devices and header backups'* ]]
+	run -2 qs-util cryptopenall
+	[[ $output == *'which is not on this machine'* ]]
+	mv /root/keystore /etc/cryptconf/
+	# It has a storage root key of its own by now.
+	for disk in /sys/block/sd*/device/delete; do
+		echo 1 >"$disk"
+	done
+	mv /etc/cryptconf/keystore /etc/cryptconf/headers /etc/crypttab /root/
 	qs-util --yes keystore enable --provider tpm2
-	cp /root/keystore/* /etc/cryptconf/keystore/
+	rm -r /etc/cryptconf/keystore
+	mv /root/keystore /root/headers /etc/cryptconf/
+	mv /root/crypttab /etc/
+	for host in /sys/class/scsi_host/host*/scan; do
+		echo '- - -' >"$host"
+	done
+	settled_disks
 	run -2 qs-util cryptopen "${LINKS}a"
 	[[ $output == *'generation 1 of the keystore: it was sealed by another TPM'* ]]
 	[ "$(count_open)" = 0 ]

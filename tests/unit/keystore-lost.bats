@@ -34,6 +34,7 @@ says()
 	says 78 "$REMAINS" keystore verify
 	says 78 "$REMAINS" --yes keystore enable
 	says 78 "$REMAINS" --yes keystore disable
+	says 0 "$REMAINS" cryptstatus "${ID}1"
 	says 78 "$REMAINS" cryptenroll "${ID}1" --keystore
 	says 78 "$REMAINS" cryptopen --test "${ID}1"
 	says 78 "$REMAINS" cryptopenall --test
@@ -72,6 +73,8 @@ says()
 	mv "$KEYSTORE" "$AWAY"
 	before=$(sum "$(image_of 1)")
 	says 2 "$GONE" cryptopen --test "${ID}1"
+	run -0 --separate-stderr qs --json cryptstatus "${ID}1"
+	[ "$(jq -r '.devices[0].warnings[]' <<<"$output")" = "$GONE" ]
 	says 2 "$GONE" cryptopenall --test
 	[[ $output == *scsi-30001* && $output == *scsi-30002* ]]
 	run -2 --separate-stderr qs --json cryptopenall --test
@@ -100,8 +103,39 @@ says()
 		"theirs ${ID}1 none luks" "enc-swap ${ID}2 /dev/urandom swap" >"$ROOT/etc/crypttab"
 	says 0 'no encrypted device of ours is present' cryptopenall --test
 	# What cannot be looked at is not nothing.
-	ln -sfn loop "$ROOT/dev/loop"
-	ln -sfn "$ROOT/dev/loop" "$ROOT${ID}4"
-	run -1 qs cryptopenall --test
-	[[ $output == *enc-blank* || $output == *"${ID}4"* ]]
+	run -1 failing readlink,readlinkat "$ROOT${ID}4" cryptopenall --test
+	[[ $output == *"${ID}4: "*'Input/output error'* ]]
+}
+
+@test "enable is refused while anything has a key in a keystore that is gone, and disks that tell nothing" {
+	mv "$KEYSTORE" "$AWAY"
+	local without='in a keystore that is not on this machine'
+	says 6 "4 devices and header backups have a key $without" --yes keystore enable
+	[[ $output == *'put that keystore back from a key bundle (qs-util keyrestore)'* ]]
+	# Nobody is asked to confirm what is refused.
+	says 6 "$without" keystore enable
+	[ ! -e "$KEYSTORE" ]
+	# A device without its header backup, a header backup without its device.
+	rm -r "$ROOT/etc/cryptconf/headers/"enc-scsi-30001.*
+	dd if=/dev/zero of="$(image_of 2)" bs=1M count=16 conv=notrunc status=none
+	says 6 "2 devices and header backups have a key $without" --yes keystore enable
+	rm -r "$ROOT/etc/cryptconf/headers"
+	says 6 "1 device and header backup has a key $without, ${ID}1 first" --yes keystore enable
+	# What cannot be looked at is not nothing.
+	run -6 failing readlink,readlinkat "$ROOT${ID}1" --yes keystore enable
+	[[ $output == *"it cannot be told whether ${ID}1 has a key in another keystore"* ]]
+	rm "$ROOT${ID}1"
+	says 0 'The keystore is enabled' --yes keystore enable
+}
+
+@test "a key in a keystore that is gone can be taken away, and then enable goes on" {
+	qs cryptformat --no-open --key-file-only "${ID}3"
+	qs cryptenroll "${ID}3" --keystore
+	rm "$ROOT${ID}1" "$ROOT${ID}2"
+	rm -r "$ROOT/etc/cryptconf/headers/"enc-scsi-3000[12].*
+	mv "$KEYSTORE" "$AWAY"
+	says 6 "2 devices and header backups have" --yes keystore enable
+	run -0 qs --yes cryptenroll "${ID}3" --wipe keystore
+	run -0 qs --yes keystore enable
+	run -0 qs cryptenroll "${ID}3" --keystore
 }

@@ -133,11 +133,10 @@ refused()
 	tpm2_clear
 	refused 2 'does not have the storage root key'
 	# Its new storage root key is another one.
-	mv "$KEYSTORE" "$BATS_TEST_TMPDIR/keystore"
-	qs cryptformat --no-open "${ID}2"
-	qs --yes keystore enable --provider tpm2
-	rm -r "$KEYSTORE"
-	mv "$BATS_TEST_TMPDIR/keystore" "$KEYSTORE"
+	mkdir -p "$BATS_TEST_TMPDIR/other/etc"
+	cp -a "$ROOT/etc/cryptconf" "$BATS_TEST_TMPDIR/other/etc/"
+	rm -r "$BATS_TEST_TMPDIR/other/etc/cryptconf"/{headers,keystore}
+	ROOT=$BATS_TEST_TMPDIR/other qs --yes keystore enable --provider tpm2
 	refused 2 'sealed by another TPM'
 }
 

@@ -15,13 +15,6 @@ setup()
 	qs cryptenroll "$ID"1 "$ID"2 "$ID"3 --keystore
 }
 
-# failing CALLS PATH ARGUMENT...: the command, whose CALLS on PATH fail with EIO.
-failing()
-{
-	ASAN_OPTIONS=detect_leaks=0 strace -f -qq -o /dev/null -P "$2" -e "trace=$1" \
-		-e "inject=$1:error=EIO" "$QS_UTIL" --root="$ROOT" "${@:3}"
-}
-
 # generation N: which the header of device N names.
 generation()
 {

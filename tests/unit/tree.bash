@@ -48,6 +48,13 @@ qs_input()
 	printf '%s\n' "$text" | timeout 120 "$QS_UTIL" --root="$ROOT" "$@"
 }
 
+# failing CALLS PATH ARGUMENT...: the command, whose CALLS on PATH fail with EIO.
+failing()
+{
+	ASAN_OPTIONS=detect_leaks=0 strace -f -qq -o /dev/null -P "$2" -e "trace=$1" \
+		-e "inject=$1:error=EIO" "$QS_UTIL" --root="$ROOT" "${@:3}"
+}
+
 # recipe TITLE: the lines of a recipe in the manual of keystore.
 recipe()
 {
