@@ -86,8 +86,17 @@ static int open_key(const struct qs_env *env, const char *what, const char *path
 	return qs_take_fd(&fd);
 }
 
-static int check_size(intmax_t size, const char *what, struct qs_error *err)
+/*
+ * RECORD: the path, if it is no key but a record of the keystore's; else NULL. What a power cut
+ * leaves of a file is often its name alone.
+ */
+static int check_size(intmax_t size, const char *what, const char *record, struct qs_error *err)
 {
+	if (size == 0 && record)
+		return qs_fail(err, QS_E_CONFIG,
+			       "%s is not usable: it is empty; take it from a key bundle "
+			       "(keyrestore)",
+			       record);
 	if (size == 0)
 		return qs_fail(err, QS_E_KEY_FILE, "%s is empty", what);
 	if (size > QS_KEY_MAX)
@@ -96,7 +105,7 @@ static int check_size(intmax_t size, const char *what, struct qs_error *err)
 	return 0;
 }
 
-static int check_key(const struct stat *st, const char *what, const char *path,
+static int check_key(const struct stat *st, const char *what, const char *path, bool record,
 		     struct qs_error *err)
 {
 	const char *problem;
@@ -106,7 +115,7 @@ static int check_key(const struct stat *st, const char *what, const char *path,
 		return qs_fail(err, QS_E_KEY_FILE, "%s is a directory", what);
 	if (!S_ISREG(st->st_mode))
 		return qs_fail(err, QS_E_KEY_FILE, "%s is not a regular file", what);
-	r = check_size(st->st_size, what, err);
+	r = check_size(st->st_size, what, record ? path : NULL, err);
 	if (r < 0)
 		return r;
 	problem = qs_key_not_private(st, 077);
@@ -138,21 +147,21 @@ static const struct qs_secret *find_held(const struct qs_held_files *held, const
 }
 
 static int load_held(const struct qs_held_files *held, const char *what, const char *path,
-		     struct qs_secret *ret, struct qs_error *err)
+		     bool record, struct qs_secret *ret, struct qs_error *err)
 {
 	const struct qs_secret *content = find_held(held, path);
 	int r;
 
 	if (!content)
 		return qs_fail(err, QS_E_KEY_FILE, "the key bundle has no %s", path);
-	r = check_size((intmax_t)content->size, what, err);
+	r = check_size((intmax_t)content->size, what, record ? path : NULL, err);
 	return r < 0 ? r : qs_secret_copy(content, ret, err);
 }
 
 /* ---- */
 
-int qs_key_load_as(const struct qs_env *env, const char *what, const char *path,
-		   struct qs_secret *ret, struct qs_error *err)
+static int load(const struct qs_env *env, const char *what, const char *path, bool record,
+		struct qs_secret *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_secret_done) struct qs_secret key = {};
 	QS_AUTO(qs_auto_close) int fd = -1;
@@ -160,11 +169,11 @@ int qs_key_load_as(const struct qs_env *env, const char *what, const char *path,
 	int r;
 
 	if (is_held(env, path))
-		return load_held(env->held, what, path, ret, err);
+		return load_held(env->held, what, path, record, ret, err);
 	fd = open_key(env, what, path, &st, err);
 	if (fd < 0)
 		return fd;
-	r = check_key(&st, what, path, err);
+	r = check_key(&st, what, path, record, err);
 	if (r < 0)
 		return r;
 	r = qs_secret_init(&key, (size_t)st.st_size, err);
@@ -177,16 +186,34 @@ int qs_key_load_as(const struct qs_env *env, const char *what, const char *path,
 	return 0;
 }
 
-int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
-		struct qs_error *err)
+int qs_key_load_as(const struct qs_env *env, const char *what, const char *path,
+		   struct qs_secret *ret, struct qs_error *err)
+{
+	return load(env, what, path, false, ret, err);
+}
+
+static int load_file(const struct qs_env *env, const char *path, bool record, struct qs_secret *ret,
+		     struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *what = qs_printf("the key file %s", path);
 
-	return qs_key_load_as(env, what, path, ret, err);
+	return load(env, what, path, record, ret, err);
 }
 
-int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
-			 struct qs_error *err)
+int qs_key_load(const struct qs_env *env, const char *path, struct qs_secret *ret,
+		struct qs_error *err)
+{
+	return load_file(env, path, false, ret, err);
+}
+
+int qs_key_load_record(const struct qs_env *env, const char *path, struct qs_secret *ret,
+		       struct qs_error *err)
+{
+	return load_file(env, path, true, ret, err);
+}
+
+static int load_if_there(const struct qs_env *env, const char *path, bool record,
+			 struct qs_secret *ret, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
 	int r;
@@ -194,8 +221,20 @@ int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_s
 	if (is_held(env, path) ? !find_held(env->held, path)
 			       : access(real, F_OK) < 0 && errno == ENOENT)
 		return 0;
-	r = qs_key_load(env, path, ret, err);
+	r = load_file(env, path, record, ret, err);
 	return r < 0 ? r : 1;
+}
+
+int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
+			 struct qs_error *err)
+{
+	return load_if_there(env, path, false, ret, err);
+}
+
+int qs_key_load_record_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
+				struct qs_error *err)
+{
+	return load_if_there(env, path, true, ret, err);
 }
 
 int qs_key_erase(const struct qs_env *env, const char *path, struct qs_error *err)

@@ -70,4 +70,10 @@ int qs_key_load_as(const struct qs_env *env, const char *what, const char *path,
 int qs_key_load_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
 			 struct qs_error *err);
 
+/* Both for a record of the keystore, which is no key: an empty one is QS_E_CONFIG. */
+int qs_key_load_record(const struct qs_env *env, const char *path, struct qs_secret *ret,
+		       struct qs_error *err);
+int qs_key_load_record_if_there(const struct qs_env *env, const char *path, struct qs_secret *ret,
+				struct qs_error *err);
+
 #endif

@@ -456,7 +456,7 @@ int qs_keystore_load(const struct qs_env *env, struct qs_keystore *ret, struct q
 			       ? qs_keystore_refuse_remains(env, false, err)
 			       : qs_fail_errno(err, errno, "cannot look at %s", QS_KEYSTORE_FILE);
 	/* As strict as for keys: who may write it decides which generation opens a device. */
-	r = qs_key_load(env, QS_KEYSTORE_FILE, &text, err);
+	r = qs_key_load_record(env, QS_KEYSTORE_FILE, &text, err);
 	if (r < 0)
 		return r;
 	if (text.size > FILE_MAX)

@@ -59,7 +59,7 @@ int qs_kmip_record_load(const struct qs_env *env, const struct qs_keystore *ks, 
 
 	*ret = (struct qs_kmip_record){};
 	(void)snprintf(ret->name, sizeof(ret->name), "qs-util/%s/%u", ks->store, (unsigned)number);
-	r = qs_key_load_if_there(env, path, &text, err);
+	r = qs_key_load_record_if_there(env, path, &text, err);
 	if (r <= 0)
 		return r;
 	r = parse(&text, path, ret, err);
@@ -73,7 +73,7 @@ json_t *qs_kmip_key_of(const struct qs_env *env, const struct qs_keystore *ks, u
 	int r = qs_kmip_record_load(env, ks, number, &record, &err);
 
 	if (r == 0)
-		return NULL;
+		r = qs_kmip_no_record(number, &err);
 	if (r < 0)
 		return json_pack("{s:o}", "problem", qs_utf8_json(err.text));
 	return json_pack("{s:o,s:s*,s:b}", "name", qs_utf8_json(record.uid), "cipher",
@@ -84,10 +84,7 @@ int qs_kmip_no_record(uint32_t number, struct qs_error *err)
 {
 	QS_AUTO(qs_auto_free) char *path = qs_kmip_record_path(number);
 
-	return qs_fail(err, QS_E_KEY_FILE,
-		       "%s does not exist, so it is not known which key of the server is "
-		       "generation %u; take it from a key bundle (keyrestore)",
-		       path, (unsigned)number);
+	return qs_keystore_no_record(path, number, err);
 }
 
 int qs_kmip_record_save(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,

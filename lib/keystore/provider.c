@@ -26,6 +26,14 @@ const struct qs_provider *qs_keystore_provider(const struct qs_keystore *ks, uin
 	return qs_provider_find(qs_keystore_provider_name(ks, number));
 }
 
+int qs_keystore_no_record(const char *path, uint32_t number, struct qs_error *err)
+{
+	return qs_fail(err, QS_E_KEY_FILE,
+		       "%s does not exist, so it is not known which key of the server is "
+		       "generation %u; take it from a key bundle (keyrestore)",
+		       path, (unsigned)number);
+}
+
 static bool is_left(const struct qs_env *env, const struct qs_provider *provider)
 {
 	return provider->network && env->keystore && env->keystore->local;

@@ -120,8 +120,9 @@ struct qs_provider {
 	/*
 	 * Which key of the server's generation NUMBER is: "name" (of KMIP its identifier);
 	 * "version", "namespace", "role_id", "secret_id_file" (vault); "cipher" (kmip-wrap),
-	 * "adopted"; or "problem". Reads files only. A new reference; NULL: there is no record of
-	 * it. The function may be NULL.
+	 * "adopted"; or "problem", as that there is no record of it. Reads files only. A new
+	 * reference; NULL: of a KEK in a file there is nothing to say, or it was only begun. The
+	 * function may be NULL.
 	 */
 	json_t *(*key)(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number);
 
@@ -216,6 +217,9 @@ int qs_keystore_kek(const struct qs_env *env, const struct qs_keystore *ks, uint
 /* check_key() of PROVIDER, if the session names a key; QS_E_USAGE: it takes none. */
 int qs_keystore_check_key(const struct qs_env *env, const struct qs_provider *provider,
 			  const struct qs_keystore *ks, struct qs_error *err);
+
+/* The sentence of a server's generation whose record PATH is not there: QS_E_KEY_FILE. */
+int qs_keystore_no_record(const char *path, uint32_t number, struct qs_error *err);
 
 /* Is the module there? */
 int qs_kek_health(struct qs_error *err);

@@ -106,7 +106,7 @@ int qs_sealed_kek_load(const struct qs_env *env, const char *store, uint32_t num
 {
 	QS_AUTO(qs_auto_free) char *path = qs_sealed_kek_path(number);
 	QS_AUTO(qs_secret_done) struct qs_secret text = {};
-	int r = qs_key_load(env, path, &text, err);
+	int r = qs_key_load_record(env, path, &text, err);
 
 	if (r < 0)
 		return r;

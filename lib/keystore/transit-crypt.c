@@ -102,10 +102,7 @@ static bool load(const struct qs_env *env, uint32_t number, struct qs_transit_re
 	int known = qs_transit_record_load(env, number, ret, err);
 
 	if (known == 0)
-		(void)qs_fail(err, QS_E_KEY_FILE,
-			      "%s does not exist, so it is not known which key of the server is "
-			      "generation %u; take it from a key bundle (keyrestore)",
-			      path, (unsigned)number);
+		(void)qs_keystore_no_record(path, number, err);
 	return known == 1;
 }
 

@@ -66,12 +66,18 @@ json_t *qs_transit_key_of(const struct qs_env *env, const struct qs_keystore *ks
 {
 	struct qs_transit_record record;
 	struct qs_error err = {};
+	QS_AUTO(qs_auto_free) char *path = qs_transit_record_path(number);
+	const struct qs_keystore_generation *g = qs_keystore_generation(ks, number);
 	const char *space = env->config.vault_namespace;
 	int r = qs_transit_record_load(env, number, &record, &err);
 
-	(void)ks;
-	if (r <= 0)
-		return r < 0 ? json_pack("{s:s}", "problem", err.text) : NULL;
+	/* What was begun may not have come to its record. */
+	if (r == 0 && g && g->begun)
+		return NULL;
+	if (r == 0)
+		r = qs_keystore_no_record(path, number, &err);
+	if (r < 0)
+		return json_pack("{s:s}", "problem", err.text);
 	if (*record.name_space)
 		space = record.name_space;
 	return json_pack("{s:s,s:I,s:s*,s:s*,s:s*}", "name", record.key, "version",

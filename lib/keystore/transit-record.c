@@ -81,7 +81,7 @@ int qs_transit_record_load(const struct qs_env *env, uint32_t number, struct qs_
 	int r;
 
 	*ret = (struct qs_transit_record){};
-	r = qs_key_load_if_there(env, path, &text, err);
+	r = qs_key_load_record_if_there(env, path, &text, err);
 	if (r <= 0)
 		return r;
 	r = parse(&text, path, ret, err);

@@ -139,3 +139,43 @@ says()
 	run -0 qs --yes keystore enable
 	run -0 qs cryptenroll "${ID}3" --keystore
 }
+
+@test "status tells that the file of a generation is missing, as check does" {
+	local provider file
+	mv "$KEYSTORE/1.kek" "$AWAY"
+	run -0 --separate-stderr qs --json keystore status
+	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
+	local problem
+	problem=$(jq -r '.result.generations[0].key.problem' <<<"$output")
+	[[ $problem == *'1.kek does not exist (generation 1 of the keystore; a key bundle has it, too: keyrestore)' ]]
+	says 0 "; $problem" keystore status
+	says 2 "$problem" keystore check
+	# Any other length than a key's is as good as none.
+	: >"$KEYSTORE/1.kek"
+	says 0 '1.kek is empty' keystore status
+	mv "$AWAY" "$KEYSTORE/1.kek"
+	run -0 --separate-stderr qs --json keystore status
+	[ "$(jq '.result.generations[0] | has("key")' <<<"$output")" = false ]
+	for provider in kmip:1.kmip kmip-wrap:1.kmip vault:1.vault; do
+		file=$KEYSTORE/keystore.json
+		jq -c --arg p "${provider%:*}" '.provider = $p | del(.sum)' "$file" >"$AWAY"
+		cp "$AWAY" "$file"
+		says 0 "${provider#*:} does not exist, so it is not known which key of the server is generation 1" keystore status
+	done
+}
+
+@test "an empty record is not usable, and the way out is said" {
+	local empty='is not usable: it is empty; take it from a key bundle (keyrestore)' provider file
+	cp "$KEYSTORE/keystore.json" "$AWAY"
+	: >"$KEYSTORE/keystore.json"
+	says 78 "keystore.json $empty" keystore status
+	says 78 "keystore.json $empty" cryptopen --test "${ID}1"
+	for provider in kmip:1.kmip kmip-wrap:1.kmip vault:1.vault tpm2:1.sealed; do
+		file=$KEYSTORE/${provider#*:}
+		jq -c --arg p "${provider%:*}" '.provider = $p | del(.sum)' "$AWAY" >"$KEYSTORE/keystore.json"
+		(umask 077 && : >"$file")
+		says 0 "${provider#*:} $empty" keystore status
+		says 78 "${provider#*:} $empty" keystore check
+		rm "$file"
+	done
+}
