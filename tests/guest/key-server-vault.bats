@@ -20,6 +20,7 @@ unseal()
 }
 
 @test "with every server away the boot is over, and what opens without them is open" {
+	systemctl stop qs-util-keycheck.timer # at midnight its service would fail
 	systemctl is-active multi-user.target
 	wait_for is_open d1
 	wait_for is_open d3

@@ -10,6 +10,7 @@ load lib
 load key-server
 
 @test "boot 1: with every server away the boot is over, and what opens without them is open" {
+	systemctl stop qs-util-keycheck.timer # at midnight its service would fail
 	# This runs behind multi-user.target.
 	systemctl is-active multi-user.target
 	wait_for is_open d1

@@ -193,11 +193,14 @@ plugged_in()
 	wait_for test -e $ID/$SCSI
 }
 
-@test "boot 2: the timer is on, and rotates the keystore when that is due" {
+@test "boot 2: the timers are on, and rotate the keystore when that is due" {
 	systemctl is-active qs-util-rekey.timer
-	systemctl stop qs-util-check.timer
-	systemctl start qs-util-rekey.service # without a keystore it is skipped
+	systemctl is-active qs-util-keycheck.timer
+	systemctl stop qs-util-check.timer qs-util-keycheck.timer
+	systemctl start qs-util-rekey.service qs-util-keycheck.service # without a keystore they are skipped
 	qs-util --yes keystore enable
+	systemctl start qs-util-keycheck.service
+	qs-util --json keystore status | jq -e .result.last_check.succeeded
 	qs-util cryptenroll $ID/virtio-d1 $ID/virtio-d2 $ID/$SCSI --keystore
 	qs-util keystore schedule 1D
 	systemctl start qs-util-rekey.service

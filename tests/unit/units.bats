@@ -87,11 +87,14 @@ generate_with_keystore()
 @test "with a key server the first turn asks none, and the second one is pulled in, in no circle" {
 	local drop=qs-util-openall.service.d
 	generate_with_keystore local plain
-	[ ! -e "$BATS_TEST_TMPDIR/plain/$drop/50-key-server.conf" ]
+	# Nobody has a network waited for who has no key server.
+	[ -z "$(find "$BATS_TEST_TMPDIR/plain" -name 50-key-server.conf)" ]
+	run ! grep '^Wants=network-online' "$units/qs-util-keycheck.service"
 	generate_with_keystore kmip-wrap there
 	generate_with_keystore kmip server
 	cmp "$BATS_TEST_TMPDIR"/{there,server}/$drop/50-key-server.conf
 	grep -qx "ExecStart=$bin/qs-util cryptopenall --boot --local" "$BATS_TEST_TMPDIR/server/$drop/50-key-server.conf"
+	grep -qx Wants=network-online.target "$BATS_TEST_TMPDIR/server/qs-util-keycheck.service.d/50-key-server.conf"
 	cp -r "$BATS_TEST_TMPDIR/server/." "$units"
 	mkdir "$units/multi-user.target.wants"
 	ln -s ../qs-util-openall.service "$units/multi-user.target.wants"
@@ -104,8 +107,10 @@ generate_with_keystore()
 	[[ $output == *cycle* ]]
 }
 
-@test "what was installed goes away again" {
+@test "the timers that look after the keystore are on once installed, and all goes away again" {
 	[ -e "$units/timers.target.wants/qs-util-rekey.timer" ]
+	# Without it nobody hears of a certificate that ends, and no lease is made.
+	[ -e "$units/timers.target.wants/qs-util-keycheck.timer" ]
 	"$top/systemd/install" --remove "$dest" "" /usr/sbin
 	[ -z "$(find "$dest" ! -type d)" ]
 }
