@@ -39,7 +39,7 @@ unseal()
 	echo "$output"
 	[[ $output == *'Vault server 127.0.0.1:1: cannot connect'* ]]
 	[[ $output == *'; Vault server 198.51.100.2: it does not answer; '* ]]
-	[[ $output == *'; Vault server keys.example: '* ]]
+	[[ $output == *'; Vault server keys.example: no name server answered for keys.example; '* ]]
 	[[ $output == *'; Vault server 127.0.0.1:5697: it does not answer; '* ]]
 	[[ $output == *"; Vault server 10.0.2.2:$(</root/port): it is sealed"* ]]
 	[[ $output == *'Main process exited, code=exited, status=7/'* && $output != *timed\ out* ]]
@@ -61,7 +61,7 @@ unseal()
 	wait_for is_open d4
 	wait_for systemctl is-active "$NETWORK"
 	said "$NETWORK" | grep 'enc-virtio-d4 was opened by the keystore'
-	[ "$(head -n 1 /dev/mapper/enc-virtio-d2 | tr -d '\0')" = 'content of d2' ]
+	[ "$(head -n 1 /dev/mapper/enc-virtio-d2)" = 'content of d2' ]
 	[ "$(systemctl --failed --no-legend)" = '' ]
 	sed -i "s/^vault_servers.*/vault_servers = \"10.0.2.2:$(</root/port)\";/" /etc/cryptconf/qs-util.conf
 }

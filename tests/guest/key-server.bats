@@ -43,6 +43,7 @@ load key-server
 	systemctl disable silent.socket
 	systemctl enable --now key-server.socket
 	wait_for is_open d2
+	[ "$(head -n 1 /dev/mapper/enc-virtio-d2)" = 'content of d2' ]
 	wait_for systemctl is-active "$NETWORK"
 	sed -i 's/^kmip_servers.*/kmip_servers = "127.0.0.1:5697";/' /etc/cryptconf/qs-util.conf
 }
