@@ -114,6 +114,11 @@ int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
 	int64_t now = boottime();
 	int r;
 
+	if (login->failed.kind != QS_E_NONE) {
+		link->refused = true;
+		*err = login->failed;
+		return qs_negative(qs_kind_errno(err->kind));
+	}
 	if (*login->token && (login->ends == 0 || now < login->ends)) {
 		if (login->renew && now >= login->renew)
 			renew(link);
@@ -133,6 +138,20 @@ int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
 	return 0;
 }
 
+/* Was it the policy that denied something, and not the token? A login may be the secret-id's last.
+ */
+static bool is_token_valid(struct qs_hcvault_link *link)
+{
+	const struct qs_hcvault_request request = { "GET", "auth/token/lookup-self",
+						    .token = link->access->login->token,
+						    .about = "looking at the token" };
+	QS_AUTO(qs_auto_json) json_t *answer = NULL;
+	enum qs_transit_verdict verdict;
+	struct qs_error ignored = {};
+
+	return ask_on(link, &request, &answer, &verdict, &ignored) == 0;
+}
+
 int qs_hcvault_ask(struct qs_hcvault_link *link, const struct qs_hcvault_request *request,
 		   json_t **ret, enum qs_transit_verdict *ret_verdict, struct qs_error *err)
 {
@@ -143,15 +162,15 @@ int qs_hcvault_ask(struct qs_hcvault_link *link, const struct qs_hcvault_request
 
 	if (r == 0)
 		r = ask_on(link, request, &answer, &verdict, &own);
-	if (verdict == QS_TRANSIT_DENIED && !request->token) {
-		/* Expired, or revoked, or used as often as it may be: or the policy. */
+	if (verdict == QS_TRANSIT_DENIED && !request->token && !is_token_valid(link)) {
+		/* Expired, or revoked, or used as often as it may be. */
 		*link->access->login->token = '\0';
 		own = (struct qs_error){};
 		r = qs_hcvault_log_in(link, &own);
 		if (r == 0)
 			r = ask_on(link, request, &answer, &verdict, &own);
-		link->refused |= verdict == QS_TRANSIT_DENIED;
 	}
+	link->refused |= verdict == QS_TRANSIT_DENIED && !request->token;
 	if (ret_verdict)
 		*ret_verdict = verdict;
 	if (r < 0 && err)
@@ -208,6 +227,20 @@ static void note_silence(const struct qs_hcvault_access *access, int host)
 				 qs_hcvault_now() + access->deadline_ms, __ATOMIC_RELAXED);
 }
 
+/* A refusal says what it is, whatever else was wrong with the servers before; else the first that
+ * says more than that it is away. */
+static void collect(const struct qs_error *own, bool refused, struct qs_error *all)
+{
+	enum qs_kind kind = all->kind;
+
+	if (kind == QS_E_NONE)
+		*all = *own;
+	else
+		qs_error_append(all, "; %s", own->text);
+	if (refused || kind == QS_E_TEMPORARY)
+		all->kind = own->kind;
+}
+
 int qs_hcvault_with_server(const struct qs_hcvault_access *access,
 			   int (*op)(struct qs_hcvault_link *link, void *cookie,
 				     struct qs_error *err),
@@ -240,10 +273,7 @@ int qs_hcvault_with_server(const struct qs_hcvault_access *access,
 			note_silence(access, i);
 		refused = link.refused;
 		qs_error_prefix(&own, "Vault server %s", hosts[i]);
-		if (all.kind == QS_E_NONE)
-			all = own;
-		else
-			qs_error_append(&all, "; %s", own.text);
+		collect(&own, refused, &all);
 	}
 	if (err)
 		*err = all;

@@ -263,8 +263,8 @@ char *qs_keystore_kid(const char *store, uint32_t generation)
 	return qs_printf("%s/%u", store, (unsigned)generation);
 }
 
-int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
-		      struct qs_error *err)
+static int probe(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		 enum qs_kind *ret_no_wrap, struct qs_error *err)
 {
 	QS_AUTO(qs_wrapping_done)
 	struct qs_wrapping in = { .generation = number, .volume = qs_strdup("probe") };
@@ -280,6 +280,7 @@ int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, ui
 		r = qs_keystore_unwrap_keys(env, ks, &out, 1, err);
 	if (r < 0)
 		return r;
+	*ret_no_wrap = in.error.kind;
 	if (in.error.kind != QS_E_NONE || out.error.kind != QS_E_NONE)
 		return qs_fail(err, in.jwe ? out.error.kind : in.error.kind,
 			       "generation %u cannot wrap and unwrap a key: %s", (unsigned)number,
@@ -289,4 +290,30 @@ int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, ui
 			       "generation %u unwraps another key than it was given",
 			       (unsigned)number);
 	return 0;
+}
+
+int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+		      struct qs_error *err)
+{
+	enum qs_kind ignored;
+
+	return probe(env, ks, number, &ignored, err);
+}
+
+int qs_keystore_probe_any(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			  struct qs_error *err)
+{
+	const struct qs_keystore_generation *g = qs_keystore_generation(ks, number);
+	bool wraps = !g || g == qs_keystore_head(ks, g->line);
+	enum qs_kind no_wrap = QS_E_NONE;
+	struct qs_error own = {};
+	int r = probe(env, ks, number, &no_wrap, &own);
+
+	/* That there is no such key is another matter, and who hands out a KEK always wraps. */
+	if (r < 0 && !wraps && qs_keystore_provider(ks, number)->wrap &&
+	    (no_wrap == QS_E_FAILED || no_wrap == QS_E_NOT_PERMITTED))
+		return 0;
+	if (r < 0 && err)
+		*err = own;
+	return r;
 }

@@ -239,4 +239,11 @@ char *qs_keystore_kid(const char *store, uint32_t generation);
 int qs_keystore_probe(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 		      struct qs_error *err);
 
+/*
+ * The same for any generation. One that nothing is wrapped with any more need not wrap: a server
+ * may have been told not to, or be able to make keys for its latest version only.
+ */
+int qs_keystore_probe_any(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
+			  struct qs_error *err);
+
 #endif

@@ -104,9 +104,11 @@ static void hand_over(const struct batch *b, size_t i, const struct qs_content_k
 		return;
 	}
 	b->new[i].jwe = json_deep_copy(b->old[i].jwe);
-	(void)json_object_set_new(json_object_get(b->new[i].jwe, "header"), QS_JWE_WRAPPED,
-				  json_string(key->wrapped));
-	make(b, i);
+	if (json_object_set_new(json_object_get(b->new[i].jwe, "header"), QS_JWE_WRAPPED,
+				json_string(key->wrapped)) < 0)
+		(void)qs_fail(&b->items[i].error, QS_E_MEMORY, "no memory for its wrapped key");
+	else
+		make(b, i);
 }
 
 /* Who can rewrap the Ith without showing its key, or NULL. */

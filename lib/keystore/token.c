@@ -9,6 +9,7 @@
 #include "keystore/provider.h"
 #include "luks/fields.h"
 #include "luks/kind.h"
+#include "transit/message.h"
 
 #define VERSION 1
 
@@ -80,16 +81,18 @@ static bool is_text(const json_t *json, const char *field, const char *text)
 }
 
 /*
- * "STORE/GENERATION": of a content key, any generation, as its server can have wrapped it for a
- * later one since. That it is a key of that generation, its provider sees by the wrapped key.
+ * "STORE/GENERATION". Where the wrapped content key itself says which version of its server's key
+ * has wrapped it, any generation: it can have been rewrapped since, and unwrapping compares.
  */
 static bool is_kid(const json_t *protected, const struct qs_keystore_token *t)
 {
 	QS_AUTO(qs_auto_free) char *kid = qs_keystore_kid(t->store, t->generation);
 	const char *found = qs_fields_text(protected, "kid");
+	const char *wrapped = qs_jwe_wrapped(t->jwe);
 	size_t store = strlen(t->store) + 1;
 
-	if (!found || !qs_jwe_wrapped(t->jwe))
+	if (!found || !wrapped || strcmp(t->provider, qs_provider_vault.name) != 0 ||
+	    !qs_transit_says_version(wrapped))
 		return found && strcmp(found, kid) == 0;
 	return strncmp(found, kid, store) == 0 && found[store] &&
 	       strspn(found + store, "0123456789") == strlen(found + store);

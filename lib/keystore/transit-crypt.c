@@ -110,18 +110,15 @@ static bool load(const struct qs_env *env, uint32_t number, struct qs_transit_re
 static bool check_text(struct qs_content_key *k, uint32_t number,
 		       const struct qs_transit_record *record)
 {
-	unsigned version;
-
 	if (!qs_transit_is_text(k->wrapped))
 		return qs_fail(&k->error, QS_E_DAMAGED,
 			       "its wrapped key is none of a Vault server's") == 0;
-	version = qs_transit_text_version(k->wrapped);
-	if (version == 0 || version == record->version)
+	if (qs_transit_is_of_version(k->wrapped, record->version))
 		return true;
 	return qs_fail(&k->error, QS_E_NO_KEY,
-		       "its key was wrapped by version %u of the server's key, and generation %u is "
-		       "version %u",
-		       version, (unsigned)number, (unsigned)record->version) == 0;
+		       "its key was wrapped by another version of the server's key than %u, which is "
+		       "generation %u",
+		       (unsigned)record->version, (unsigned)number) == 0;
 }
 
 static bool same_key(const struct qs_transit_record *a, const struct qs_transit_record *b)
@@ -137,6 +134,9 @@ static bool can_rewrap(const struct qs_env *env, struct qs_content_key *k, struc
 	if (!load(env, k->from, &from, &k->error) || !check_text(k, k->from, &from) ||
 	    !load(env, k->generation, &ret->record, &k->error))
 		return false;
+	/* Nothing but the text would say then which generation it is of. */
+	if (!qs_transit_says_version(k->wrapped))
+		return qs_fail(&k->error, QS_E_FAILED, "what wraps it says no version") == 0;
 	if (same_key(&from, &ret->record))
 		return true;
 	return qs_fail(&k->error, QS_E_FAILED,

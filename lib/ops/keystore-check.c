@@ -215,7 +215,7 @@ static void try_generation(const struct qs_env *env, const struct qs_keystore *k
 {
 	struct qs_error own = {};
 
-	if (qs_keystore_probe(env, ks, number, &own) == 0)
+	if (qs_keystore_probe_any(env, ks, number, &own) == 0)
 		(void)json_array_append_new(tried, json_integer(number));
 	else if (own.kind != QS_E_PIN && failed->kind == QS_E_NONE)
 		*failed = own;

@@ -165,25 +165,25 @@ static int results_of(const json_t *answer, size_t count, const json_t **ret, st
 	return 0;
 }
 
-unsigned qs_transit_text_version(const char *text)
+bool qs_transit_says_version(const char *text)
 {
-	const char *digits = text + strlen(TEXT_BEGIN);
-	size_t length = strncmp(text, TEXT_BEGIN, strlen(TEXT_BEGIN)) == 0
-				? strspn(digits, "0123456789")
-				: 0;
+	return strncmp(text, TEXT_BEGIN, strlen(TEXT_BEGIN)) == 0;
+}
 
-	/* Nine digits: fits; no key has so many versions. */
-	return length > 0 && length < 10 && digits[length] == ':'
-		       ? (unsigned)strtoul(digits, NULL, 10)
-		       : 0;
+bool qs_transit_is_of_version(const char *text, unsigned version)
+{
+	char begin[32];
+
+	if (!qs_transit_says_version(text))
+		return true;
+	(void)snprintf(begin, sizeof(begin), TEXT_BEGIN "%u:", version);
+	return strncmp(text, begin, strlen(begin)) == 0;
 }
 
 /* Does ITEM get TEXT, a wrapping by VERSION? */
 static bool take_text(const char *text, unsigned version, struct qs_transit_item *item)
 {
-	unsigned by = text ? qs_transit_text_version(text) : 0;
-
-	item->done = text && qs_transit_is_text(text) && (by == 0 || by == version);
+	item->done = text && qs_transit_is_text(text) && qs_transit_is_of_version(text, version);
 	if (item->done)
 		memcpy(item->text, text, strlen(text) + 1);
 	return item->done;

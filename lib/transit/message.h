@@ -127,10 +127,13 @@ struct qs_transit_key {
 int qs_transit_read_key(const json_t *answer, struct qs_transit_key *ret, struct qs_error *err);
 
 /*
- * Which version of a key has encrypted TEXT; 0: it does not say, as the administrator of the server
- * has given the key a template of his own.
+ * Does TEXT say which version of a key has encrypted it ("vault:v3:...")? Not where the
+ * administrator of the server has given the key a template of his own.
  */
-unsigned qs_transit_text_version(const char *text);
+bool qs_transit_says_version(const char *text);
+
+/* Does it say VERSION, or none? Nothing but its usual spelling is taken for it. */
+bool qs_transit_is_of_version(const char *text, unsigned version);
 
 /* A key that the server has made and encrypted with version VERSION; not by another one. */
 int qs_transit_read_datakey(const json_t *answer, unsigned version, struct qs_transit_item *ret,

@@ -179,12 +179,16 @@ setup()
 	enrolled_with vault 1
 	rules 'status code=429 times=1' 'status code=503 text="namespace is busy" times=0'
 	run -0 qs cryptopen --test "${ID}1"
-	rules 'expired times=1 path=transit'
+	rules 'expired times=1 path=transit' 'expired times=1 path=lookup-self'
 	run -0 qs cryptopen --test "${ID}1"
 	[ "$(asked approle/login)" = 2 ]
-	rules 'expired path=transit'
+	rules 'expired path=transit' 'expired path=lookup-self'
 	run -2 qs cryptopen --test "${ID}1"
 	[ "$(asked approle/login)" = 2 ]
+	# With a token that is valid it is the policy, and another login would be for nothing.
+	rules 'status code=403 path=transit'
+	run -2 qs cryptopen --test "${ID}1"
+	[ "$(asked approle/login)" = 1 ]
 }
 
 @test "a token that comes to its end is renewed; where that is refused, a login follows" {
@@ -210,6 +214,13 @@ setup()
 	double stop "$OTHER"
 	servers "$OTHER" "$SERVER"
 	run -0 qs cryptopen --test "${ID}1"
+	# What the one that answers says is what counts: that there is no key yet, that we may not.
+	run -0 qs --yes keystore migrate --provider local
+	run -0 qs --yes keystore migrate --provider vault
+	echo none >"$BATS_TEST_TMPDIR/none"
+	install -m 0400 "$BATS_TEST_TMPDIR/none" "$ROOT/etc/cryptconf/vault/secret-id"
+	run -2 qs cryptopen --test "${ID}1"
+	install -m 0400 "$SERVER/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
 	double start "$OTHER" 1.14
 	servers "$OTHER" "$SERVER"
 	local rule

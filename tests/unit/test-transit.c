@@ -174,11 +174,16 @@ static void test_rewrapping(void **state)
 	assert_int_equal(qs_transit_read_encrypted(one_bad, 2, items, 2, NULL), 0);
 	assert_true(items[0].done && !items[1].done);
 	assert_int_equal(items[1].error.kind, QS_E_NO_KEY);
-	assert_int_equal(qs_transit_text_version("vault:v12:eA=="), 12);
-	assert_int_equal(qs_transit_text_version("vault:v1234567890:eA=="), 0);
-	assert_int_equal(qs_transit_text_version("vault:v:eA=="), 0);
-	assert_int_equal(qs_transit_text_version("vault:v1"), 0);
-	assert_int_equal(qs_transit_text_version("ours-1-eA=="), 0);
+	assert_true(qs_transit_is_of_version("vault:v12:eA==", 12));
+	assert_false(qs_transit_is_of_version("vault:v12:eA==", 1));
+	/* A server may take these for version 1. */
+	assert_false(qs_transit_is_of_version("vault:v0:eA==", 1));
+	assert_false(qs_transit_is_of_version("vault:v01:eA==", 1));
+	assert_false(qs_transit_is_of_version("vault:v+1:eA==", 1));
+	assert_false(qs_transit_is_of_version("vault:v0:eA==", 2));
+	assert_false(qs_transit_is_of_version("vault:v:eA==", 1));
+	assert_true(qs_transit_is_of_version("ours-1-eA==", 1));
+	assert_false(qs_transit_says_version("ours-1-eA=="));
 }
 
 static void test_datakey(void **state)
