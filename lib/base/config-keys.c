@@ -75,7 +75,7 @@ const struct qs_config_row qs_config_rows[] = {
 	  .help = "Key servers that speak KMIP, for `keystore enable --provider kmip` (or kmip-wrap), all\n"
 		  "with the same keys: they are asked in this order until one answers, and the port is\n"
 		  "5696 where none stands. IPv6 addresses stand in brackets. A server's certificate must\n"
-		  "be for the name or address that stands here." },
+		  "be for the name or address that stands here, as a subjectAltName." },
 	{ .name = "kmip_ca",
 	  .type = QS_CONFIG_PROGRAM,
 	  .offset = AT(kmip_ca),

@@ -154,7 +154,9 @@ static int expect_name(SSL *ssl, const char *name, struct qs_error *err)
 	if (inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1) {
 		good = X509_VERIFY_PARAM_set1_ip_asc(param, name);
 	} else {
-		X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+		/* A common name is no name of a host (RFC 9525). */
+		X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+							       X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
 		good = X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 &&
 		       SSL_set_tlsext_host_name(ssl, name) == 1;
 	}

@@ -35,7 +35,8 @@ static int explain_server(const struct qs_kmip_link *link, long verdict, struct 
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
 		return qs_fail(err, QS_E_HOSTILE,
-			       "its certificate is for another name than the one in kmip_servers");
+			       "its certificate is for another name than the one in kmip_servers "
+			       "(subjectAltName; a common name does not count)");
 	default:
 		return qs_fail(err, QS_E_HOSTILE, "its certificate is not vouched for by %s: %s",
 			       ca, X509_verify_cert_error_string(verdict));

@@ -183,7 +183,7 @@ interrupted()
 	chmod 0644 "$ROOT/etc/cryptconf/kmip/client.key"
 	refused 2 'can be read'
 	identity client
-	for server in expired:'has expired' early:'not valid yet' other:'another name' rogue:'not vouched for'; do
+	for server in expired:'has expired' early:'not valid yet' other:'another name' cn:'another name' rogue:'not vouched for'; do
 		kmip double "$OTHER" "$SERVER" silent "server-${server%%:*}"
 		servers "$OTHER"
 		refused 6 "${server#*:}"
