@@ -110,6 +110,23 @@ class Served(Rotate):
         return len(points)
 
 
+class RotateAtKmip(Served):
+    kinds = ("kmip",)
+    enable = (*Rotate.enable, "--provider", "kmip")
+
+
+class RotateAtVault(Served):
+    """The server rewraps what the devices' headers hold."""
+
+    kinds = ("vault",)
+    enable = (*Rotate.enable, "--provider", "vault")
+
+    def exchanges(self, scratch, kind):
+        """The first run has made the version that all others find: keystore-vault.bats kills that one."""
+        super().exchanges(scratch, kind)
+        return super().exchanges(scratch, kind)
+
+
 class IntoKmip(Served, Migration):
     kinds = ("kmip",)
     words = ("--yes", "keystore", "migrate", "--provider", "kmip")

@@ -1,11 +1,11 @@
 #!/usr/bin/python3 -B
-"""keystores that move to key servers and between them, under faults: killed at changing calls and
-at messages to the servers, with disks that are full or fail. At every point every device opens; a
-second run finishes, and leaves no key at a server that no record names."""
+"""keystores that rotate at key servers, and move to them and between them, under faults: killed at
+changing calls and at messages to the servers, with disks that are full or fail. At every point every
+device opens; a second run finishes, and leaves no key at a server that no record names."""
 
 from faultbench import main
 from rotating import every
-from served import IntoKmip, KmipIntoVault, Lease, LeaseRenewed, MoveToVault, OutOfVault
+from served import IntoKmip, KmipIntoVault, Lease, LeaseRenewed, MoveToVault, OutOfVault, RotateAtKmip, RotateAtVault
 from sweep import FULL, KILL, READ_ERROR, STAYS_FULL, WRITE_ERROR
 
 
@@ -31,6 +31,8 @@ def tested(scenario, *strides, onward=None):
 
 
 main(
+    tested(RotateAtKmip, 9, 17, 37, 300),
+    tested(RotateAtVault, 7, 9, 29, 300),
     tested(IntoKmip, 9, 13, 29, 300),
     tested(KmipIntoVault, 9, 13, 29, 300),
     tested(OutOfVault, 5, 17, 29, 300),
