@@ -6,7 +6,7 @@
 # guest: --systemd --memory 768 --disk virtio:evidence:64M --disk virtio:swap:128M
 # guest: --tpm @state/tpm
 # guest: --disk virtio:d1:24M --disk virtio:d2:24M --disk virtio:d3:24M --disk virtio:d4:24M
-# guest: --disk virtio:d5:24M
+# guest: --disk virtio:d5:24M --disk virtio:d6:24M --host @dir/../guest/key-server:both
 
 load lib
 
@@ -131,7 +131,7 @@ setup_file()
 	qs cryptformat "${ID}d4"
 }
 
-# killed_at WORDS -- WHEN...: the command ends at each of these calls of fsync(), and leaves no core.
+# killed_at WORDS -- WHEN...: the command ends at each of these calls of fsync() (or $CALL), and leaves no core.
 killed_at()
 {
 	local words=() when
@@ -141,7 +141,7 @@ killed_at()
 	done
 	shift
 	for when; do
-		run strace -f -o /run/strace -e trace=fsync -e "inject=fsync:signal=SIGSEGV:when=$when" \
+		run strace -f -o /run/strace -e "trace=${CALL-fsync}" -e "inject=${CALL-fsync}:signal=SIGSEGV:when=$when" \
 			qs-util "${words[@]}"
 		grep -q SIGSEGV /run/strace
 		[ -z "$(ls /var/crash)" ]
@@ -204,6 +204,30 @@ killed_at()
 	[ ! -e "/etc/cryptconf/keystore/$number.kek" ]
 	qs cryptclose "${ID}d5"
 	qs --json cryptopen "${ID}d5"
+}
+
+@test "a keystore at key servers, and a device with a key of its own" {
+	local MEMORY=64M
+	join_network
+	cp -a /servers/etc/cryptconf/. /etc/cryptconf
+	# What talks to the server dies while it has token and keys.
+	CALL=recvfrom killed_at --yes keystore migrate --provider vault -- 22
+	qs --json --yes keystore migrate --provider vault
+	killed_at keystore rotate --force -- 2
+	qs --json keystore rotate --force
+	qs cryptclose "${ID}d5"
+	CALL=recvfrom killed_at cryptopen "${ID}d5" -- 24
+	qs --json cryptopen "${ID}d5"
+	killed_at cryptformat --kms-key finance "${ID}d6" -- 2
+	qs --json cryptformat --kms-key finance "${ID}d6"
+	qs --json keystore rotate --kms-key finance --force
+	qs --json keystore verify
+	qs --json keystore check
+	qs --json keystore rewrap --cluster-key "${ID}d6"
+	qs --json --yes keystore migrate --provider kmip
+	qs cryptclose "${ID}d6"
+	qs --json cryptopen "${ID}d6"
+	qs --json --yes keystore migrate --provider tpm2
 }
 
 # What a program would leave there that does not lock its memory.

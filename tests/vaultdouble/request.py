@@ -404,10 +404,12 @@ class Request:
         try:
             if action == "encrypt":
                 made = key.encrypt(item)
+                self.server.record("plaintexts", item.get("plaintext", ""))
             elif action == "rewrap":
                 made = key.encrypt(item, key.decrypt(item))
             else:
                 made = {"plaintext": base64.b64encode(key.decrypt(item)).decode()}
+                self.server.record("plaintexts", made["plaintext"])
         except Answer as refused:
             if refused.status == 0:
                 refused.status = 400 if self.new else 500
@@ -462,6 +464,7 @@ class Request:
             raise Answer(400, "Invalid path, must be 'plaintext' or 'wrapped'")
         plain = secrets.token_bytes(bits // 8)
         made = key.encrypt(self.body, plain)
+        self.server.record("plaintexts", base64.b64encode(plain).decode())
         if kind == "plaintext":
             made["plaintext"] = base64.b64encode(plain).decode()
         return made

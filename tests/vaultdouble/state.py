@@ -258,9 +258,13 @@ class Server:
             text = "s." + text
         token = Token(text, sorted({"default", *policies}), self.now(), ttl, **rest)
         self.tokens[text] = token
-        with open(os.path.join(self.directory, "tokens"), "a") as f:
-            f.write(text + "\n")
+        self.record("tokens", text)
         return token
+
+    def record(self, name, text):
+        """For whoever looks whether it is anywhere else."""
+        with open(os.path.join(self.directory, name), "a") as f:
+            f.write(text + "\n")
 
     def wrap(self, data, ttl, path):
         token = self.new_token(["response-wrapping"], ttl, wraps=(data, path, ttl))
