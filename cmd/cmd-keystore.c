@@ -393,7 +393,7 @@ const struct qs_command qs_row_keystore = {
 		"destroyed. What only a key server opens at boot "
 		"is opened by qs-util-openall-network.service, once the network is up (qs-util-cryptopenall(8)). With kms_lease "
 		"or kms_lease_boots (qs-util.conf(5), off by default) check keeps a KMIP server's key here for a "
-		"time or a number of starts, under this machine's TPM, and devices open by that lease where no server answers.\n"
+		"time or a number of starts, under this machine's TPM, and devices open by that lease where no server answers; status says whether there is one, none yet, or leases are off.\n"
 		"With --provider kmip-wrap the key never leaves the KMIP server, which needs Encrypt and Decrypt "
 		"(KMIP 1.2) and makes the key (sensitive, where it knows that): what is wrapped there are the keys "
 		"of the JSON Web Encryptions. Opening any number of devices is one login and one request for "

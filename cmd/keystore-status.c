@@ -80,7 +80,7 @@ static void print_check(FILE *out, const json_t *last)
 	const char *succeeded = text_of(last, "succeeded");
 
 	if (last)
-		fprintf(out, "  checked on %s; the keys were had last on %s\n",
+		fprintf(out, "  last check on %s; the last one that had the keys on %s\n",
 			text_of(last, "time"), succeeded ? succeeded : "no day that is known");
 }
 
@@ -132,6 +132,20 @@ static void print_lease(FILE *out, const json_t *lease)
 	fputs("\n", out);
 }
 
+static void print_leases(FILE *out, const json_t *result)
+{
+	const char *state = text_of(result, "lease_state");
+	const json_t *leases = json_object_get(result, "leases"), *item;
+	size_t i;
+
+	json_array_foreach(leases, i, item) print_lease(out, item);
+	if (state && strcmp(state, "off") == 0)
+		fputs("  leases: off (kms_lease)\n", out);
+	else if (state && strcmp(state, "missing") == 0)
+		fprintf(out, "  leases: %s: keystore check makes one when a server gives the key\n",
+			leases ? "a generation has none yet" : "none yet");
+}
+
 static void print_rotation(FILE *out, const json_t *result, const char *provider)
 {
 	const json_t *rotation = json_object_get(result, "rotation");
@@ -172,7 +186,7 @@ static void print_status(FILE *out, const json_t *result)
 			(int)json_integer_value(json_object_get(item, "generation")));
 		print_server(out, item);
 	}
-	json_array_foreach(json_object_get(result, "leases"), i, item) print_lease(out, item);
+	print_leases(out, result);
 	print_check(out, json_object_get(result, "last_check"));
 	json_array_foreach(json_object_get(result, "warnings"), i, item)
 		fprintf(out, "  warning: %s\n", json_string_value(item));

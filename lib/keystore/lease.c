@@ -345,6 +345,9 @@ json_t *qs_lease_describe(const struct qs_env *env, uint32_t number)
 		return NULL;
 	json = json_pack("{s:i}", "generation", (int)number);
 	add_limits(json, &l.limits);
+	if (r > 0 && !qs_lease_is_wanted(env))
+		r = qs_fail(&err, QS_E_FAILED,
+			    "kms_lease is off; the next `keystore check` erases it");
 	if (r > 0)
 		r = look(env, &l, &left, &err);
 	if (r < 0)

@@ -145,6 +145,32 @@ static int check_interrupt(struct qs_error *err)
 	return qs_pool_interrupted() ? qs_fail(err, QS_E_INTERRUPTED, "interrupted") : 0;
 }
 
+/* Of each generation that check makes one of, is there one? And those that are there. */
+static void add_leases(const struct qs_env *env, const struct qs_keystore *ks, json_t *result)
+{
+	bool possible = false, missing = false;
+	json_t *leases = json_array();
+
+	for (size_t i = 0; i < ks->count; i++) {
+		const struct qs_keystore_generation *g = &ks->generations[i];
+		bool ours = !g->begun && qs_lease_may_be(ks, g->number);
+		json_t *lease = qs_lease_describe(env, g->number);
+
+		possible |= ours;
+		missing |= ours && !lease;
+		if (lease)
+			(void)json_array_append_new(leases, lease);
+	}
+	if (possible)
+		(void)json_object_set_new(result, "lease_state",
+					  json_string(!qs_lease_is_wanted(env) ? "off"
+						      : missing                ? "missing"
+									       : "made"));
+	if (json_array_size(leases) > 0)
+		(void)json_object_set(result, "leases", leases);
+	json_decref(leases);
+}
+
 int qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,
 			   struct qs_error *err)
 {
@@ -152,27 +178,18 @@ int qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *k
 	json_t *keys = describe_keys(env, ks);
 	json_t *last = load_state(env);
 	json_t *warnings = json_array();
-	json_t *leases = json_array();
 	const json_t *one;
 	time_t now = time(NULL);
 	size_t i;
 
 	warn_all(warnings, server, now);
 	json_array_foreach(keys, i, one) warn_all(warnings, one, now);
-	for (i = 0; i < ks->count; i++) {
-		json_t *lease = qs_lease_describe(env, ks->generations[i].number);
-
-		if (lease)
-			(void)json_array_append_new(leases, lease);
-	}
 	if (server)
 		(void)json_object_set_new(result, "server", server);
 	if (json_array_size(keys) > 0)
 		(void)json_object_set(result, "key_servers", keys);
 	json_decref(keys);
-	if (json_array_size(leases) > 0)
-		(void)json_object_set(result, "leases", leases);
-	json_decref(leases);
+	add_leases(env, ks, result);
 	if (json_array_size(warnings) > 0)
 		(void)json_object_set(result, "warnings", warnings);
 	if (last)

@@ -14,8 +14,9 @@
  * Put into RESULT: "server" (what the provider says of it, absent without one), "key_servers"
  * (likewise, of keys for some devices only that have credentials of their own; with "generation"),
  * "warnings" (array of sentences: what ends within 30 days, or has ended), "leases" (array of what
- * qs_lease_describe() says), both absent when empty, and "last_check" (time, "succeeded": when the
- * keys were had last; absent where none was). Fails only with QS_E_INTERRUPTED.
+ * qs_lease_describe() says), both absent when empty, "lease_state" ("off", "missing", "made";
+ * absent where there can be none), and "last_check" (time, "succeeded": of the last one that had
+ * the keys; absent where none was). Fails only with QS_E_INTERRUPTED.
  */
 int qs_keystore_add_server(const struct qs_env *env, const struct qs_keystore *ks, json_t *result,
 			   struct qs_error *err);

@@ -38,11 +38,14 @@ configure()
 @test "a server that is away opens by its lease, until it ends, and only on this TPM" {
 	enrolled 1
 	[ ! -e "$KEYSTORE/1.lease" ]
+	[ "$(leases)" = '["missing",null]' ]
+	run -0 qs keystore status
+	[[ $output == *'leases: none yet: keystore check makes one'* ]]
 	run -0 qs keystore check
 	[ "$(stat -c %a "$KEYSTORE/1.lease")" = 400 ]
 	run -0 --separate-stderr qs --json keystore status
 	"$BATS_TEST_DIRNAME/../validate-json" <<<"$output"
-	[ "$(jq -c '.result.leases | map(.generation)' <<<"$output")" = '[1]' ]
+	[ "$(jq -c '.result | [.lease_state, (.leases | map(.generation))]' <<<"$output")" = '["made",[1]]' ]
 	run -0 qs keystore status
 	[[ $output == *'without the key server until 20'* ]]
 	kmip stop "$SERVER"
@@ -71,6 +74,9 @@ configure()
 	configure "$SERVER"
 	run -75 qs cryptopen --test "${ID}1"
 	[[ $output != *lease* && $output != *PCR* ]]
+	[[ $(leases) == '["off","kms_lease is off;'* ]]
+	run -0 qs keystore status
+	[[ $output == *'leases: off'* && $output != *'without the key server'* ]]
 	# The server is back: the check makes a new one for the present state, and then one that ends.
 	kmip start "$SERVER"
 	configure "$SERVER" 'kms_lease = "168h";'
@@ -153,6 +159,12 @@ restart()
 	"$SWTPM" "${1:-stop}" "$TPM"
 	"$SWTPM" start "$TPM"
 	"$SWTPM" measure "$TPM" booted 0 2 7 11
+}
+
+# The state of all, and what is wrong with the first one.
+leases()
+{
+	qs --json keystore status | jq -c '.result | [.lease_state, .leases[0].problem]'
 }
 
 # lease JQ: of status.
