@@ -92,15 +92,21 @@ sums()
 	[ "$(cd "$KEYSTORE" && echo *)" = '5.kek 6.kek keystore.json' ]
 }
 
+# all_servers DIR: the configuration names both kinds; the one of vault is started in DIR.
+all_servers()
+{
+	"$BATS_TEST_DIRNAME/../vault-server" start "$1" openbao
+	mkdir "$ROOT/etc/cryptconf/vault"
+	install -m 0400 "$1/certs/ca.crt" "$ROOT/etc/cryptconf/vault/ca.pem"
+	install -m 0400 "$1/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
+	servers "$(<"$SERVER/port")"
+	printf 'vault_servers = "localhost:%s"; vault_role_id = "%s";\n' "$(<"$1/port")" "$(<"$1/role-id")" \
+		>>"$ROOT/etc/cryptconf/qs-util.conf"
+}
+
 @test "to a key that stays at the key server, from every provider and to each" {
 	local next generation=1 vault=$BATS_TEST_TMPDIR/vault
-	"$BATS_TEST_DIRNAME/../vault-server" start "$vault" openbao
-	mkdir "$ROOT/etc/cryptconf/vault"
-	install -m 0400 "$vault/certs/ca.crt" "$ROOT/etc/cryptconf/vault/ca.pem"
-	install -m 0400 "$vault/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
-	servers "$(<"$SERVER/port")"
-	printf 'vault_servers = "localhost:%s"; vault_role_id = "%s";\n' "$(<"$vault/port")" "$(<"$vault/role-id")" \
-		>>"$ROOT/etc/cryptconf/qs-util.conf"
+	all_servers "$vault"
 	for next in kmip-wrap tpm2 kmip-wrap kmip kmip-wrap vault kmip-wrap local; do
 		run -0 qs --yes keystore migrate --provider $next
 		generation=$((generation + 1))
@@ -110,6 +116,20 @@ sums()
 	"$BATS_TEST_DIRNAME/../vault-server" stop "$vault"
 	at 9 local
 	[ "$(providers)" = '["kmip-wrap","local"]' ]
+}
+
+@test "between the TPM and key servers of both kinds, to and fro" {
+	local next generation=1 vault=$BATS_TEST_TMPDIR/vault
+	all_servers "$vault"
+	for next in kmip tpm2 vault kmip vault tpm2 local; do
+		run -0 qs --yes keystore migrate --provider $next
+		generation=$((generation + 1))
+		run -0 --separate-stderr qs --json cryptopenall --test
+		[ "$(jq -c --argjson g $generation '[.devices[] | .ok and .keystore_generation == $g]' <<<"$output")" = '[true,true]' ]
+	done
+	"$BATS_TEST_DIRNAME/../vault-server" stop "$vault"
+	at 8 local
+	[ "$(providers)" = '["tpm2","local"]' ]
 }
 
 @test "what cannot be gone to leaves nothing, and says why" {
