@@ -120,10 +120,10 @@ static const struct qs_provider *rewrapper(const struct batch *b, size_t i)
 		       : NULL;
 }
 
-/* All from FIRST on that go to the server of that one. */
-static int have_rewrapped(const struct batch *b, size_t first, struct qs_error *err)
+/* All that go to the server of PROVIDER; before FIRST there is none. */
+static int have_rewrapped(const struct batch *b, const struct qs_provider *provider, size_t first,
+			  struct qs_error *err)
 {
-	const struct qs_provider *provider = rewrapper(b, first);
 	struct qs_content_key *keys = calloc(b->count, sizeof(*keys));
 	QS_AUTO(qs_auto_free) size_t *whose = calloc(b->count, sizeof(*whose));
 	size_t n = 0;
@@ -162,7 +162,7 @@ static int ask_servers(const struct batch *b, struct qs_error *err)
 		if (!p || p == last)
 			continue;
 		last = p;
-		r = have_rewrapped(b, i, err);
+		r = have_rewrapped(b, p, i, err);
 	}
 	return r;
 }

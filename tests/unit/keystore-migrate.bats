@@ -13,12 +13,14 @@ setup()
 	make_tree 2
 	make_tpm
 	KEYSTORE=$ROOT/etc/cryptconf/keystore
+	VAULT=$BATS_TEST_TMPDIR/vault
 	qs --yes keystore enable
 	qs cryptformat --no-open "$ID"1 "$ID"2
 }
 
 teardown()
 {
+	"$BATS_TEST_DIRNAME/../vault-server" stop "$VAULT"
 	drop_tpm
 }
 
@@ -92,42 +94,40 @@ sums()
 	[ "$(cd "$KEYSTORE" && echo *)" = '5.kek 6.kek keystore.json' ]
 }
 
-# all_servers DIR: the configuration names both kinds; the one of vault is started in DIR.
+# all_servers: the configuration names both kinds; the one of vault is started in VAULT.
 all_servers()
 {
-	"$BATS_TEST_DIRNAME/../vault-server" start "$1" openbao
+	"$BATS_TEST_DIRNAME/../vault-server" start "$VAULT" openbao
 	mkdir "$ROOT/etc/cryptconf/vault"
-	install -m 0400 "$1/certs/ca.crt" "$ROOT/etc/cryptconf/vault/ca.pem"
-	install -m 0400 "$1/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
+	install -m 0400 "$VAULT/certs/ca.crt" "$ROOT/etc/cryptconf/vault/ca.pem"
+	install -m 0400 "$VAULT/secret-id" "$ROOT/etc/cryptconf/vault/secret-id"
 	servers "$(<"$SERVER/port")"
-	printf 'vault_servers = "localhost:%s"; vault_role_id = "%s";\n' "$(<"$1/port")" "$(<"$1/role-id")" \
+	printf 'vault_servers = "localhost:%s"; vault_role_id = "%s";\n' "$(<"$VAULT/port")" "$(<"$VAULT/role-id")" \
 		>>"$ROOT/etc/cryptconf/qs-util.conf"
 }
 
 @test "to a key that stays at the key server, from every provider and to each" {
-	local next generation=1 vault=$BATS_TEST_TMPDIR/vault
-	all_servers "$vault"
+	local next generation=1
+	all_servers
 	for next in kmip-wrap tpm2 kmip-wrap kmip kmip-wrap vault kmip-wrap local; do
 		run -0 qs --yes keystore migrate --provider $next
 		generation=$((generation + 1))
 		run -0 --separate-stderr qs --json keystore verify
 		[ "$(jq -c --argjson g $generation '[.devices[] | .ok and .generation == $g]' <<<"$output")" = '[true,true,true,true]' ]
 	done
-	"$BATS_TEST_DIRNAME/../vault-server" stop "$vault"
 	at 9 local
 	[ "$(providers)" = '["kmip-wrap","local"]' ]
 }
 
 @test "between the TPM and key servers of both kinds, to and fro" {
-	local next generation=1 vault=$BATS_TEST_TMPDIR/vault
-	all_servers "$vault"
+	local next generation=1
+	all_servers
 	for next in kmip tpm2 vault kmip vault tpm2 local; do
 		run -0 qs --yes keystore migrate --provider $next
 		generation=$((generation + 1))
 		run -0 --separate-stderr qs --json cryptopenall --test
 		[ "$(jq -c --argjson g $generation '[.devices[] | .ok and .keystore_generation == $g]' <<<"$output")" = '[true,true]' ]
 	done
-	"$BATS_TEST_DIRNAME/../vault-server" stop "$vault"
 	at 8 local
 	[ "$(providers)" = '["tpm2","local"]' ]
 }
