@@ -112,12 +112,15 @@ suspendable_stick()
 	sync
 	echo 3 >/proc/sys/vm/drop_caches
 	dmsetup suspend --nolockfs --noflush suspendable
-	run -1 timeout 60 qs-util cryptopenall
 	# The directory itself may still be in memory: then it is the key file that does not answer.
-	[[ $output == *'/media/stick/keys has not answered for 3 seconds'* ||
-		$output == *'not finished after 8 seconds'* ]]
-	run -1 timeout 60 qs-util cryptformat "${ID}d2"
-	[[ $output == *'has not answered'* ]]
+	local command
+	for command in cryptopenall "cryptformat ${ID}d2"; do
+		# shellcheck disable=SC2086 # words
+		run -1 timeout 60 qs-util $command
+		[[ $output == *'/media/stick/keys has not answered for 3 seconds'* ||
+			$output == *'not finished after 8 seconds'* ]]
+	done
+	run ! cryptsetup isLuks "${ID}d2"
 	run -1 timeout 60 qs-util cryptopen "${ID}d1"
 	[[ $output == *'not finished after 8 seconds'* ]]
 	run -0 --separate-stderr timeout 60 qs-util --json cryptstatus "${ID}d1"
