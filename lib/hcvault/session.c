@@ -138,8 +138,7 @@ int qs_hcvault_log_in(struct qs_hcvault_link *link, struct qs_error *err)
 	return 0;
 }
 
-/* Was it the policy that denied something, and not the token? A login may be the secret-id's last.
- */
+/* Was something denied by the policy? Then no login helps; it may be the secret-id's last. */
 static bool is_token_valid(struct qs_hcvault_link *link)
 {
 	const struct qs_hcvault_request request = { "GET", "auth/token/lookup-self",

@@ -109,10 +109,12 @@ static int refuse_elsewhere(const struct qs_outcomes *found, struct qs_error *er
 			       "cryptenroll DEVICE --wipe keystore`; `qs-util keystore purge "
 			       "--all` ends the retention of what was destroyed",
 			       count, s, s, count == 1 ? "has" : "have", first->device);
-	return !unknown ? 0
-			: qs_fail(err, QS_E_FORBIDDEN,
-				  "it cannot be told whether %s has a key in another keystore: %s",
-				  unknown->device, unknown->error.text);
+	return !unknown
+		       ? 0
+		       : qs_fail(err, QS_E_FORBIDDEN,
+				 "it cannot be told whether %s has a key in another keystore (%s): "
+				 "take it away, or restore its header (qs-util cryptrestore), first",
+				 unknown->device, unknown->error.text);
 }
 
 /* May a keystore begin here? KS is none, or one whose enabling was cut off. */
