@@ -350,6 +350,7 @@ static int fetch(const struct qs_env *env, struct qs_keystore_session *s,
 
 const struct qs_provider qs_provider_kmip = {
 	.name = "kmip",
+	.suffix = "kmip",
 	.network = true,
 	.health = health,
 	.create = create,
@@ -362,6 +363,7 @@ const struct qs_provider qs_provider_kmip = {
 
 const struct qs_provider qs_provider_kmip_wrap = {
 	.name = "kmip-wrap",
+	.suffix = "kmip",
 	.network = true,
 	.health = health_there,
 	.create = create_there,

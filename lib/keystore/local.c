@@ -76,6 +76,7 @@ static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32
 
 const struct qs_provider qs_provider_local = {
 	.name = "local",
+	.suffix = "kek",
 	.health = health,
 	.create = create,
 	.get = load,

@@ -13,6 +13,11 @@ static const struct qs_provider *const providers[] = { &qs_provider_local, &qs_p
 						       &qs_provider_kmip, &qs_provider_kmip_wrap,
 						       &qs_provider_vault };
 
+const struct qs_provider *qs_provider_at(size_t i)
+{
+	return i < QS_ARRAY_SIZE(providers) ? providers[i] : NULL;
+}
+
 const struct qs_provider *qs_provider_find(const char *name)
 {
 	for (size_t i = 0; i < QS_ARRAY_SIZE(providers); i++)

@@ -63,7 +63,8 @@ struct qs_keystore_key {
 
 struct qs_provider {
 	const char *name;
-	bool network; /* a server is asked: not where the session is local */
+	const char *suffix; /* generation N has the file QS_KEYSTORE_DIR/N.SUFFIX */
+	bool network;       /* a server is asked: not where the session is local */
 
 	/* Could it work now? Before anything is made. Changes nothing. */
 	int (*health)(const struct qs_env *env, struct qs_error *err);
@@ -147,6 +148,9 @@ struct qs_provider {
 
 extern const struct qs_provider qs_provider_local, qs_provider_tpm2, qs_provider_kmip,
 	qs_provider_kmip_wrap, qs_provider_vault;
+
+/* One after the other, from 0 on; NULL: there are no more. */
+const struct qs_provider *qs_provider_at(size_t i);
 
 /* The provider of this name, or NULL. */
 const struct qs_provider *qs_provider_find(const char *name);

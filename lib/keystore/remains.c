@@ -8,18 +8,20 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "keystore/keystore.h"
+#include "keystore/provider.h"
 
 /* N.kek and what else keeps a generation. */
 static bool is_generation(const char *name)
 {
-	static const char *const ends[] = { ".kek", ".sealed", ".kmip", ".vault", ".lease" };
 	size_t digits = strspn(name, "0123456789");
+	const struct qs_provider *p;
 
-	for (size_t i = 0; digits > 0 && i < QS_ARRAY_SIZE(ends); i++)
-		if (strcmp(name + digits, ends[i]) == 0)
+	if (digits == 0 || name[digits] != '.')
+		return false;
+	for (size_t i = 0; (p = qs_provider_at(i)); i++)
+		if (strcmp(name + digits + 1, p->suffix) == 0)
 			return true;
-	return false;
+	return strcmp(name + digits, ".lease") == 0;
 }
 
 /* Returns 1 found, 0 nothing. A directory that cannot be read to its end may hold anything. */

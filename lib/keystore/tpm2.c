@@ -292,6 +292,7 @@ static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32
 
 const struct qs_provider qs_provider_tpm2 = {
 	.name = "tpm2",
+	.suffix = "sealed",
 	.health = health,
 	.create = create,
 	.fetch = fetch,

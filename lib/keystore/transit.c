@@ -374,6 +374,7 @@ static int retire(const struct qs_env *env, const struct qs_keystore *ks, uint32
 
 const struct qs_provider qs_provider_vault = {
 	.name = "vault",
+	.suffix = "vault",
 	.network = true,
 	.health = health,
 	.create = create,

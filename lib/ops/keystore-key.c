@@ -94,26 +94,18 @@ static int find_line(const struct qs_env *env, const struct qs_keystore *ks,
 	return 0;
 }
 
-/* What plain rotation takes up as it is, and what it would leave lying there. */
-static const struct {
-	const char *suffix, *provider;
-} kinds[] = {
-	{ "kek", "local" },
-	{ "sealed", "tpm2" },
-	{ "kmip", NULL },
-	{ "vault", NULL },
-};
-
 /* An older keystore.json was put back: devices may depend on what it does not know of. */
 static int refuse_remains(const struct qs_env *env, const struct qs_keystore *ks, uint32_t number,
 			  struct qs_error *err)
 {
-	for (size_t i = 0; i < QS_ARRAY_SIZE(kinds); i++) {
+	const struct qs_provider *p;
+
+	for (size_t i = 0; (p = qs_provider_at(i)); i++) {
 		QS_AUTO(qs_auto_free)
-		char *path =
-			qs_printf("%s/%u.%s", QS_KEYSTORE_DIR, (unsigned)number, kinds[i].suffix);
+		char *path = qs_printf("%s/%u.%s", QS_KEYSTORE_DIR, (unsigned)number, p->suffix);
 		QS_AUTO(qs_auto_free) char *real = qs_env_path(env, path);
-		bool taken = kinds[i].provider && strcmp(kinds[i].provider, ks->provider) == 0;
+		/* Plain rotation takes what lies here as it is; a server is asked what it has. */
+		bool taken = !p->network && strcmp(p->name, ks->provider) == 0;
 		struct stat st;
 
 		if (lstat(real, &st) == 0)
