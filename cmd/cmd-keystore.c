@@ -303,7 +303,8 @@ static const struct qs_status statuses[] = {
 	{ 75, "kmip, kmip-wrap, vault: no key server answers, or they are sealed" },
 	{ 78,
 	  "keystore.json is lost, or it, N.sealed, N.kmip or N.vault is not usable, or kmip_servers "
-	  "(vault_servers) is not set; check: there is no keystore" },
+	  "(vault_servers) is not set; check: there is no keystore. keyrestore puts keystore.json back; who gives "
+	  "a lost keystore up for good moves /etc/cryptconf/keystore away" },
 	{}
 };
 

@@ -54,8 +54,10 @@ int qs_keystore_refuse_remains(const struct qs_env *env, bool any, struct qs_err
 	r = find(d, any, name, err);
 	return r == 1 ? qs_fail(err, QS_E_CONFIG,
 				"%s holds %s but no keystore.json: put that back from a key bundle "
-				"(keyrestore), or move the directory away",
-				QS_KEYSTORE_DIR, name)
+				"(keyrestore)%s",
+				QS_KEYSTORE_DIR, name,
+				/* Who wants to open a disk shall not be told to lose its key. */
+				any ? ", or move the directory away if nothing needs it" : "")
 		      : r;
 }
 
